@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The seam: every byte the engine reads or writes, every sync, every change of size goes through
+ * this table. The real one is file_posix(); tests put a RAM file, a recorder, a failing or a
+ * short-writing file in its place. Nothing else in qcow2/ calls the kernel on an image
+ * (lock.c excepted: locks are no I/O).
+ *
+ * Members behave as the system call of their name, but return -errno. They may be called from
+ * several threads at once.
+ */
+#ifndef QCOW2_FILE_H
+#define QCOW2_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct file;
+
+#define FILE_NOWAIT 0x1 /* answer -EAGAIN rather than wait for the disk */
+#define FILE_DATA   0x2 /* guest data (may bypass the page cache), not metadata */
+
+struct file_ops {
+	ssize_t (*pread)(struct file *f, void *buf, size_t len, uint64_t off, unsigned int flags);
+	ssize_t (*pwrite)(struct file *f, const void *buf, size_t len, uint64_t off,
+			  unsigned int flags);
+	int (*fdatasync)(struct file *f);
+	int (*fallocate)(struct file *f, int mode, uint64_t off, uint64_t len);
+	int (*ftruncate)(struct file *f, uint64_t size);
+	int (*size)(struct file *f, uint64_t *size);
+	void (*close)(struct file *f);
+};
+
+/* What every kind of file begins with; the kinds embed it. */
+struct file {
+	const struct file_ops *ops;
+	int fd; /* for lock.c; -1 when there is no descriptor behind the file */
+};
+
+#define FILE_RDONLY 0x1
+#define FILE_CREATE 0x2 /* make the file, or empty it if it is there */
+#define FILE_DIRECT 0x4 /* FILE_DATA transfers use O_DIRECT where their alignment allows */
+#define FILE_UNSAFE 0x8 /* fdatasync does nothing */
+
+/* Opens PATH; 0 or -errno. The caller ends it with file_close(). */
+int file_posix(const char *path, unsigned int flags, struct file **out)
+	__attribute__((warn_unused_result));
+void file_close(struct file *f);
+
+/*
+ * Whole transfers: 0 or -errno, EINTR and short counts are dealt with inside. What lies beyond
+ * the end of the file reads as zeroes. With FILE_NOWAIT a transfer that could only be done in
+ * part answers -EAGAIN, and may have moved some of the bytes.
+ */
+int file_read(struct file *f, void *buf, size_t len, uint64_t off, unsigned int flags)
+	__attribute__((warn_unused_result));
+int file_write(struct file *f, const void *buf, size_t len, uint64_t off, unsigned int flags)
+	__attribute__((warn_unused_result));
+int file_sync(struct file *f) __attribute__((warn_unused_result));
+int file_size(struct file *f, uint64_t *size) __attribute__((warn_unused_result));
+int file_truncate(struct file *f, uint64_t size) __attribute__((warn_unused_result));
+/* Makes the range read as zeroes and gives its space back where the file system can. */
+int file_discard(struct file *f, uint64_t off, uint64_t len) __attribute__((warn_unused_result));
+
+#endif
