@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The vocabulary of the NVMe controller: subsystem, controller, queue, namespace, request, and the
+ * two tables by which it meets a transport below and a command set above. target/ knows neither
+ * sockets nor zones nor files.
+ *
+ * A request's life:
+ *
+ *	transport: a capsule arrived, a free slot was taken, req->cmd copied
+ *	tgt_req_init()		parse: sets execute, dir and len, or refuses with a status
+ *	transport: provides req->buf; brings the data in if dir is TGT_H2C
+ *	tgt_req_execute()	on the queue's loop
+ *	tgt_req_complete()	fills req->cqe, calls ops->respond: the transport sends data and CQE,
+ *				then tgt_req_put(), and the slot is free
+ *
+ * Threads: a queue and its requests belong to one loop. Controllers and subsystems are shared and
+ * have locks (docs/threads.md).
+ */
+#ifndef TARGET_TARGET_H
+#define TARGET_TARGET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "nvme.h"
+#include "work.h"
+
+struct tgt;
+struct tgt_subsys;
+struct tgt_ctrl;
+struct tgt_queue;
+struct tgt_ns;
+struct tgt_req;
+
+#define TGT_NQN_LEN	  223 /* NVMe Base 2.0, 4.5: longest NQN */
+#define TGT_MAX_QUEUES	  129 /* admin and 128 I/O */
+#define TGT_QUEUE_DEPTH	  128 /* entries of an I/O queue; CAP.MQES + 1 */
+#define TGT_ADMIN_DEPTH	  32
+#define TGT_AERS	  4
+#define TGT_MDTS	  8 /* 2^8 pages of 4 KiB: 1 MiB */
+#define TGT_MAX_TRANSFER  (4096u << TGT_MDTS)
+#define TGT_INCAPSULE	  8192 /* bytes of in-capsule data, every queue */
+#define TGT_NSID_MAX	  1024 /* NN */
+
+enum tgt_dir { TGT_NONE, TGT_H2C, TGT_C2H };
+
+/* One NVMe command, embedded in the transport's command slot. */
+struct tgt_req {
+	struct nvme_sqe cmd;
+	struct nvme_cqe cqe;
+	struct tgt_queue *queue;
+	struct tgt_ns *ns; /* NULL for admin and fabrics; held until the request is put */
+	void *buf;	   /* len bytes, 4096-aligned when len >= 4096; the transport's */
+	uint32_t len;	   /* bytes of data the command moves, known after tgt_req_init() */
+	enum tgt_dir dir;
+	uint64_t seq;			   /* arrival number within the target */
+	void (*execute)(struct tgt_req *); /* set by tgt_req_init() */
+	struct work work;
+	struct loop_msg msg;  /* tgt_req_complete_remote() */
+	uint16_t status;      /* carried from work() to done() */
+	uint64_t set_data[8]; /* the command set's own */
+};
+
+/* A connection as the target sees it; embedded in the transport's. */
+struct tgt_queue {
+	const struct tgt_transport_ops *ops;
+	struct tgt *tgt;
+	struct loop *loop;
+	struct tgt_port *port;	/* where it was accepted */
+	struct tgt_ctrl *ctrl;	/* NULL before Connect */
+	uint16_t qid;
+	uint16_t sqsize; /* entries, after Connect */
+	uint16_t sqhd;
+	bool sqhd_disabled; /* Connect CATTR bit 2: SQ flow control is off */
+	bool closing;
+	uint32_t inflight; /* requests between tgt_req_init() and tgt_req_put() */
+};
+
+/* All members are required. */
+struct tgt_transport_ops {
+	const char *name;
+	/* Sends the response (with req->buf first, if dir is TGT_C2H and the status 0). Queue's loop. */
+	void (*respond)(struct tgt_req *req);
+	/* Ends the connection soon, from any thread; the transport then calls tgt_queue_close(). */
+	void (*disconnect)(struct tgt_queue *queue);
+};
+
+/* Where the target can be reached; for the discovery log. */
+struct tgt_port {
+	uint16_t id;
+	uint8_t adrfam;	    /* NVMF_ADDR_FAMILY_IP4 or _IP6 */
+	char traddr[256];   /* as text */
+	char trsvcid[32];   /* the port actually bound */
+	struct tgt_port *next;
+};
+
+/* A command set: one static table each; all members are required. */
+struct tgt_command_set {
+	uint8_t csi; /* NVME_CSI_NVM, NVME_CSI_ZNS */
+	/* Sets req->execute, dir, len from an I/O command, or refuses. req->ns is set. */
+	uint16_t (*parse)(struct tgt_req *req);
+	void (*identify_ns)(struct tgt_ns *ns, struct nvme_id_ns *id);	/* CNS 00h; ID is zeroed */
+	void (*identify_ns_csi)(struct tgt_ns *ns, void *id);		/* CNS 05h; 4096 zeroed bytes */
+	void (*identify_ctrl_csi)(void *id);				/* CNS 06h; 4096 zeroed bytes */
+	void (*effects)(struct nvme_cmd_effects_log *log);		/* log 05h: iocs part */
+	/* No request refers to NS any more: flush, close, free. 0 or -errno. A worker or main. */
+	int (*close)(struct tgt_ns *ns);
+};
+
+/* A namespace; embedded in the command set's. Filled by its owner before tgt_ns_add(). */
+struct tgt_ns {
+	const struct tgt_command_set *set;
+	struct tgt_subsys *subsys; /* set by tgt_ns_add() */
+	uint32_t nsid;		   /* 0: tgt_ns_add() gives the lowest free one */
+	uint8_t uuid[16];
+	uint8_t nguid[16]; /* unique over all subsystems of the target, stable over restarts */
+	bool read_only;
+	bool write_cache; /* volatile: the host should flush */
+};
+
+/* target.c: the whole; made and ended by main. */
+struct tgt *tgt_new(void);
+void tgt_free(struct tgt *tgt); /* after all queues are closed; closes the namespaces */
+/* Registers a command set, whether a namespace of it exists or not. Before serving. */
+void tgt_add_command_set(struct tgt *tgt, const struct tgt_command_set *set);
+void tgt_port_add(struct tgt *tgt, struct tgt_port *port); /* the caller keeps it alive */
+
+/* subsystem.c. Sentences go to ERR (of ERRLEN bytes); 0 or -errno. */
+struct tgt_subsys *tgt_subsys_get(struct tgt *tgt, const char *nqn, char *err, size_t errlen);
+/* With no host allowed by name, any host may connect. */
+int tgt_subsys_allow_host(struct tgt_subsys *subsys, const char *hostnqn);
+int tgt_ns_add(struct tgt_subsys *subsys, struct tgt_ns *ns, char *err, size_t errlen);
+
+/* Queue and request: called by the transport, on the queue's loop. */
+void tgt_queue_init(struct tgt_queue *queue, struct tgt *tgt, const struct tgt_transport_ops *ops,
+		    struct loop *loop, struct tgt_port *port);
+/*
+ * The connection is gone: nothing of it is executed any more, the controller (if this is its admin
+ * queue, and with it its other queues) ends. The transport frees the queue when inflight is 0.
+ */
+void tgt_queue_close(struct tgt_queue *queue);
+
+/*
+ * Judges req->cmd, incl. its SGL against what the command moves; with IN_CAPSULE, that many bytes
+ * of data came in the capsule. Returns 0, or the status with which the caller must complete the
+ * request (after swallowing its in-capsule data). Counts it in flight in both cases.
+ */
+uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_capsule);
+void tgt_req_execute(struct tgt_req *req);
+void tgt_req_put(struct tgt_req *req);
+
+/* Called by what executes. The queue's loop; the remote twin: any thread. */
+void tgt_req_complete(struct tgt_req *req, uint16_t status);
+void tgt_req_complete_remote(struct tgt_req *req, uint16_t status);
+
+/* log.c: one line an event on stderr, never one an I/O; hostile text is escaped. */
+enum log_level { LOG_ERR_, LOG_WARN_, LOG_INFO_, LOG_DEBUG_ };
+void log_level(enum log_level level);
+void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+#define log_err(...)   log_line(LOG_ERR_, __VA_ARGS__)
+#define log_warn(...)  log_line(LOG_WARN_, __VA_ARGS__)
+#define log_info(...)  log_line(LOG_INFO_, __VA_ARGS__)
+#define log_debug(...) log_line(LOG_DEBUG_, __VA_ARGS__)
+
+#endif

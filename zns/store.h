@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What zns asks of an image; store_qcow2.c answers. The interface belongs to its consumer.
+ * Offsets and lengths are bytes. Functions return 0 or -errno, and block, unless told NOWAIT.
+ *
+ * Threads: reads and writes of disjoint ranges run in parallel, on loops and workers; the zone
+ * state machine keeps them out of a zone that is reset or finished. The others only on workers,
+ * under zns->meta_lock (or before serving, or after).
+ */
+#ifndef ZNS_STORE_H
+#define ZNS_STORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct store;
+
+struct store_geometry {
+	uint64_t zone_size;
+	uint64_t zone_capacity;
+	uint32_t nr_zones;
+	uint32_t max_open;   /* 0: no limit */
+	uint32_t max_active; /* 0: no limit */
+	uint32_t max_append; /* bytes; 0: no limit of its own */
+	bool read_only;
+	uint8_t uuid[16];
+};
+
+#define STORE_NOWAIT 0x1 /* answer -EAGAIN rather than wait: the caller will ask a worker */
+
+/* All members are required. */
+struct store_ops {
+	/* Below the zone's write pointer only. */
+	int (*read)(struct store *s, void *buf, uint64_t off, uint64_t len, unsigned int flags);
+	/* Within one zone. */
+	int (*write)(struct store *s, const void *buf, uint64_t off, uint64_t len,
+		     unsigned int flags);
+	/* The write pointer of ZONE as the image has it: an absolute byte offset. */
+	uint64_t (*wp)(struct store *s, uint32_t zone);
+	/* All below WP is written; to be recorded by the next flush. Memory only. */
+	void (*wp_advance)(struct store *s, uint32_t zone, uint64_t wp);
+	/* Forgets the zone's data; the zone is quiet. Durable after the next flush. */
+	int (*reset)(struct store *s, uint32_t zone);
+	/* Full, and zeroes from WP on; the zone is quiet. Durable after the next flush. */
+	int (*finish)(struct store *s, uint32_t zone, uint64_t wp);
+	/* Makes all that was done before durable. */
+	int (*flush)(struct store *s);
+	/* Flushes and frees. */
+	int (*close)(struct store *s);
+};
+
+struct store {
+	const struct store_ops *ops;
+	struct store_geometry geo;
+};
+
+/*
+ * Opens a zoned qcow2 image (store_qcow2.c). ERR (of ERRLEN bytes) says what is wrong in a
+ * sentence. CACHE is how writes are kept.
+ */
+enum store_cache { STORE_WRITEBACK, STORE_WRITETHROUGH, STORE_NONE, STORE_UNSAFE };
+int store_qcow2_open(const char *path, bool read_only, enum store_cache cache, struct store **out,
+		     char *err, unsigned int errlen);
+
+#endif

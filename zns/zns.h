@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The ZNS namespace: what main.c needs of this room.
+ */
+#ifndef ZNS_ZNS_H
+#define ZNS_ZNS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct loop;
+struct store;
+struct tgt_ns;
+struct tgt_command_set;
+
+/* Zoned Namespace (CSI 2) and NVM (CSI 0); the latter has no namespaces yet, but is identified. */
+extern const struct tgt_command_set zns_command_set;
+extern const struct tgt_command_set nvm_command_set;
+
+struct zns_opts {
+	uint32_t nsid;	   /* 0: the lowest free one */
+	uint32_t lba_size; /* 512 or 4096 */
+	bool read_only;
+	bool writethrough; /* every completion is durable; no volatile write cache is reported */
+};
+
+/*
+ * A namespace over STORE, which it takes over on success. LOOP is where its timer runs (write
+ * pointers are written back when it has been idle for a second). ERR gets a sentence.
+ */
+int zns_ns_new(struct store *store, const struct zns_opts *opts, struct loop *loop,
+	       struct tgt_ns **out, char *err, size_t errlen);
+
+/* Counts for the start-up line and for tests. */
+struct zns_summary {
+	uint64_t zone_size, zone_capacity; /* bytes */
+	uint32_t nr_zones, max_open, max_active;
+	uint32_t empty, closed, full;
+};
+void zns_ns_summary(struct tgt_ns *ns, struct zns_summary *sum);
+
+#endif
