@@ -1,0 +1,27 @@
+# What Debian 12 must have installed, and how to get it: sourced by ./quickstart and ./runtests.
+
+BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config libnvme-dev libevent-dev zlib1g-dev
+	libzstd-dev libisal-dev libjson-c-dev"
+TEST_PACKAGES="clang libclang-rt-14-dev libcmocka-dev qemu-utils jq mandoc procps iproute2
+	util-linux strace"
+
+# install_missing PACKAGE... : installs those that are not there; says so when it may not.
+install_missing()
+{
+	local missing=() package sudo=
+	for package; do
+		dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
+			missing+=("$package")
+	done
+	((${#missing[@]})) || return 0
+	if ((EUID != 0)); then
+		sudo=$(command -v sudo) || {
+			echo "$0: please install, as root: apt-get install ${missing[*]}" >&2
+			return 1
+		}
+	fi
+	echo "$0: installing ${missing[*]}" >&2
+	$sudo apt-get -qq update &&
+		$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
+			install "${missing[@]}" >/dev/null
+}
