@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of this folder share: the open image and its parts. Nobody outside sees it.
+ *
+ * Locks. q->lock guards everything below it in struct qcow2 unless a comment says otherwise, and
+ * is held across metadata I/O and syncs. Reads and writes into mapped parts of a zone never take
+ * it: they meet the rest only in the atomics of struct zone_rec, in data_unsynced and in poisoned.
+ * Functions declared here want q->lock held, unless they say otherwise.
+ *
+ * Dirty metadata lives in memory alone and leaves only through qcow2_flush() (flush.c), in the
+ * order of the law; a crash at any time therefore sees only what complete steps of a flush did.
+ */
+#ifndef QCOW2_IMAGE_H
+#define QCOW2_IMAGE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+#include "file.h"
+#include "format.h"
+#include "qcow2.h"
+
+/* A cached metadata table: one cluster, its bytes as on disk. */
+enum table_kind { TABLE_L2, TABLE_REFBLOCK };
+
+struct table {
+	uint64_t off; /* host */
+	enum table_kind kind;
+	unsigned int pins; /* cache_get() minus cache_put(): not evicted while above 0 */
+	bool dirty;
+	struct table *hash_next;
+	TAILQ_ENTRY(table) link; /* in cache.lru when clean, in cache.dirty[kind] when dirty */
+	uint64_t data[];
+};
+TAILQ_HEAD(table_list, table);
+
+struct cache {
+	struct table **hash;
+	uint32_t hash_mask;
+	uint32_t nr, nr_dirty, max; /* tables */
+	struct table_list lru;	    /* clean; the most recently used last */
+	struct table_list dirty[2]; /* by kind */
+};
+
+/* A run of host clusters. */
+struct run {
+	uint64_t first, nr; /* clusters */
+	bool zeroed;	    /* known to read as zeroes */
+};
+
+/*
+ * A table of 8-byte entries kept whole in memory, in host order: L1 and the refcount table.
+ * Changes are tracked by sectors of 64 entries.
+ */
+struct toptable {
+	uint64_t *entry;
+	uint32_t nr;  /* entries in memory and, once flushed, on disk */
+	uint64_t off; /* host */
+	uint8_t *dirty;
+	uint32_t dirty_lo, dirty_hi; /* sectors [lo, hi) hold all dirty ones */
+};
+
+struct extent {
+	uint64_t off; /* of the virtual disk */
+	uint64_t host;
+	_Atomic uint64_t len; /* only grows while it is published */
+};
+
+/*
+ * The mapped parts of a zone that can be read and written in place, sorted by OFF. Lookups take
+ * no lock: entries are appended and lengths grown in place, with release; anything else replaces
+ * the whole map and keeps the old one on RETIRED until the zone is quiet (reset, finish, close).
+ */
+struct zone_map {
+	struct zone_map *retired;
+	uint32_t cap;
+	_Atomic uint32_t nr;
+	struct extent ext[];
+};
+
+struct zone_rec {
+	_Atomic uint64_t wp; /* as last set; absolute, marker bits masked */
+	uint64_t recorded;   /* as the table on disk has it */
+	struct zone_map *_Atomic map;
+	_Atomic uint32_t next; /* in q->news: index + 1 of the next one, 0 at the end */
+	_Atomic uint8_t queued;
+	bool reset; /* since the last flush */
+};
+
+struct wp_todo {
+	uint32_t zone;
+	uint64_t wp; /* copied before the data was synced */
+};
+
+/* The header in host order, as far as it is not in info. */
+struct header {
+	uint64_t incompatible, compatible, autoclear;
+	uint64_t l1_offset, reftable_offset, snapshots_offset, backing_offset;
+	uint32_t l1_size, reftable_clusters, crypt_method, header_length;
+	uint32_t ext_end; /* offset of the end marker of the extensions; 0: there is none */
+	uint32_t ext_zoned, ext_zoned_len;
+};
+
+struct qcow2 {
+	struct file *file;
+	char *path;
+	unsigned int flags; /* QCOW2_RDONLY ... */
+	struct qcow2_info info;
+	struct header hdr;
+
+	/* Constant while open. */
+	uint32_t cluster_bits, l2_bits, refblock_bits, refcount_order;
+	uint64_t cluster_size;
+	uint32_t zone_bits;
+
+	_Atomic bool data_unsynced; /* data was written since the last sync; no lock */
+	_Atomic int poisoned;	    /* 0 or the errno of the first failed sync; no lock */
+	_Atomic bool meta_dirty;    /* a hint for qcow2_dirty() */
+
+	pthread_mutex_t lock;
+	struct cache cache;
+	struct toptable l1, reftable;
+
+	uint64_t end_cluster; /* nothing at or above it is in use; may lead the file's length */
+	uint64_t file_len;    /* what the file was last made long */
+	uint64_t scan_pos;    /* clusters below it were searched for free ones */
+	uint64_t scan_end;
+	struct run *pool; /* free runs known */
+	uint32_t nr_pool;
+	struct run *quarantine; /* unmapped since the last flush: one reference each to drop */
+	size_t nr_quarantine, cap_quarantine;
+
+	bool refs_grew;	     /* refcounts were raised since they were last written */
+	bool reftable_moved; /* the header on disk still names the old table */
+	bool barrier_due;    /* written metadata that the next step must not overtake */
+	bool meta_unsynced;  /* metadata was written since the last sync */
+	bool leaks_unsynced; /* lowered refcounts were: a clean close syncs them, nobody else */
+
+	struct zone_rec *zones; /* NULL when not zoned */
+	_Atomic uint32_t news;	/* stack of zones with news for the table; index + 1; no lock */
+	struct wp_todo *todo;
+	size_t nr_todo, cap_todo;
+	size_t map_bytes; /* memory in zone maps, the retired ones too */
+};
+
+static inline uint64_t cluster_of(const struct qcow2 *q, uint64_t host)
+{
+	return host >> q->cluster_bits;
+}
+
+static inline uint64_t in_cluster(const struct qcow2 *q, uint64_t off)
+{
+	return off & (q->cluster_size - 1);
+}
+
+static inline uint64_t align_up(uint64_t n, uint64_t unit)
+{
+	return (n + unit - 1) / unit * unit;
+}
+
+static inline uint64_t zone_start(const struct qcow2 *q, uint32_t zone)
+{
+	return (uint64_t)zone << q->zone_bits;
+}
+
+/* The end of what can be written in ZONE: its capacity, cut at the end of the disk. */
+static inline uint64_t zone_writable_end(const struct qcow2 *q, uint32_t zone)
+{
+	uint64_t end = zone_start(q, zone) + q->info.zoned.zone_capacity;
+
+	return end < q->info.size ? end : q->info.size;
+}
+
+/* cache.c */
+
+/* BYTES 0: a default. */
+int cache_init(struct qcow2 *q, size_t bytes);
+void cache_free(struct qcow2 *q);
+/* The table at host offset OFF, read if need be, pinned. -EIO: OFF is no place for a table. */
+int cache_get(struct qcow2 *q, uint64_t off, enum table_kind kind, struct table **out);
+/* The same for a table that is new: all zeroes, dirty, pinned. */
+int cache_new(struct qcow2 *q, uint64_t off, enum table_kind kind, struct table **out);
+void cache_put(struct qcow2 *q, struct table *t);
+void cache_mark(struct qcow2 *q, struct table *t); /* dirty */
+/* Forgets the table at OFF, dirty or not: its cluster is no table any longer. */
+void cache_forget(struct qcow2 *q, uint64_t off);
+/* Writes all dirty tables of KIND; stops at the first error, the rest stays dirty. */
+int cache_write(struct qcow2 *q, enum table_kind kind);
+/* So many tables are dirty that a flush should come before more are. */
+bool cache_crowded(const struct qcow2 *q);
+
+/* toptable.c */
+
+int toptable_read(struct qcow2 *q, struct toptable *t, uint64_t off, uint32_t nr);
+/* Enlarges it in memory to NR entries, at host offset OFF, everything dirty. */
+int toptable_grow(struct toptable *t, uint64_t off, uint32_t nr);
+void toptable_free(struct toptable *t);
+void toptable_set(struct toptable *t, uint32_t i, uint64_t value);
+bool toptable_dirty(const struct toptable *t);
+int toptable_write(struct qcow2 *q, struct toptable *t);
+
+/* alloc.c */
+
+/* The refcount of a host cluster; 0 where no block describes it. */
+int ref_get(struct qcow2 *q, uint64_t cluster, uint64_t *count);
+/*
+ * Finds MIN to MAX contiguous free clusters and takes a reference to each. They read as zeroes
+ * and lie below the file's end. -ENOSPC when there is no room.
+ */
+int alloc_data(struct qcow2 *q, uint64_t min, uint64_t max, uint64_t *host, uint64_t *nr);
+/* One cluster for a table, its bytes undefined. */
+int alloc_table(struct qcow2 *q, uint64_t *host);
+/* Notes that one reference to each of NR clusters is gone once the next flush is durable. */
+int quarantine_add(struct qcow2 *q, uint64_t first, uint64_t nr);
+/* Makes room for N more entries, so that the next N quarantine_add() cannot fail. */
+int quarantine_reserve(struct qcow2 *q, size_t n);
+/* Drops what is in quarantine: discards and lowers refcounts (in memory). After a flush's syncs. */
+int quarantine_release(struct qcow2 *q);
+/* Whether [HOST, HOST + LEN) touches header, L1, refcount structures, L2 tables, write pointers. */
+bool alloc_overlaps_meta(const struct qcow2 *q, uint64_t host, uint64_t len);
+
+/* map.c */
+
+enum cluster_kind { CLUSTER_UNALLOCATED, CLUSTER_DATA, CLUSTER_ZERO, CLUSTER_COMPRESSED };
+
+/* What an L2 entry says. */
+struct mapping {
+	enum cluster_kind kind;
+	bool copied;	 /* refcount one: may be written in place */
+	uint64_t host;	 /* 0: none (a zero cluster may have one) */
+	uint64_t length; /* compressed: bytes up to the end of its last sector */
+};
+struct mapping map_decode(const struct qcow2 *q, uint64_t l2e);
+
+/* The mapping at OFF and the bytes, at most LEN, that go on alike (contiguously, if data). */
+int map_lookup(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m, uint64_t *run);
+/*
+ * Makes [OFF, OFF + some of LEN) writable in place, allocating up to LIMIT (an offset: the zone's
+ * writable end). *HOST is where OFF lies, *RUN how many bytes from there on are contiguous.
+ */
+int map_for_write(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t limit, uint64_t *host,
+		  uint64_t *run);
+/* Unmaps all clusters that begin in [OFF, END); what they held goes to quarantine. */
+int map_unmap(struct qcow2 *q, uint64_t off, uint64_t end);
+
+/* compress.c */
+
+/* Reads the compressed cluster M into BUF, one cluster long. No lock. -EIO: it does not unpack. */
+int compressed_read(struct qcow2 *q, const struct mapping *m, void *buf);
+
+/* zoned.c: write pointers and zone maps */
+
+/* Reads the table, finds byte order and marker, checks every entry. */
+int wp_load(struct qcow2 *q, char err[QCOW2_ERRLEN]);
+void wp_free(struct qcow2 *q);
+/* Takes the zones with news off the stack into q->todo, with their pointers as of now. */
+int wp_collect(struct qcow2 *q);
+/* Step 1 of the law: records the start of zones that were reset. */
+int wp_write_resets(struct qcow2 *q);
+/* Step 4: records what was collected. */
+int wp_write_advances(struct qcow2 *q);
+/* Puts what was collected back on the stack, after an error. */
+void wp_requeue(struct qcow2 *q);
+
+/* Where OFF of ZONE lies, and for how many bytes; false: not in the map. No lock. */
+bool zmap_find(const struct zone_rec *z, uint64_t off, uint64_t *host, uint64_t *run);
+/* Notes a mapping in the zone's map; may decline (memory), lookups then take the slow way. */
+void zmap_add(struct qcow2 *q, uint32_t zone, uint64_t off, uint64_t len, uint64_t host);
+/* Frees the map of a zone that is quiet. */
+void zmap_drop(struct qcow2 *q, uint32_t zone);
+
+/* layout.c: the zoned header extension. No lock. */
+
+/* Writes Z in its layout; returns the bytes written, at most ZONED_EXT_MAX. */
+size_t layout_encode(const struct qcow2_zoned *z, void *buf);
+/*
+ * Reads the extension of LEN bytes: Z gets the first layout that agrees with the image's SIZE,
+ * CLUSTER_SIZE and FILE_LEN. -EINVAL: none does, and ERR says what is wrong with the likeliest.
+ */
+int layout_decode(const void *buf, size_t len, uint64_t size, uint64_t cluster_size,
+		  uint64_t file_len, struct qcow2_zoned *z, char err[QCOW2_ERRLEN]);
+
+/* flush.c */
+
+int flush_locked(struct qcow2 *q);
+/* A metadata write or sync that notes what it means for the next barrier and for poison. */
+int meta_write(struct qcow2 *q, const void *buf, size_t len, uint64_t off);
+int meta_sync(struct qcow2 *q);
+
+/* lock.c */
+
+/*
+ * Takes QEMU's lock bytes on FD: a writer's or a reader's. -EAGAIN: another has the image, and
+ * ERR says so in QEMU's words. No lock; closing FD ends it.
+ */
+int image_lock(int fd, const char *path, bool writer, char err[QCOW2_ERRLEN]);
+
+#endif
