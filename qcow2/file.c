@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Whole transfers over the seam. The members of file_ops behave as system calls do: they may move
+ * less than asked and be interrupted. The functions here do neither, so nobody above them loops.
+ *
+ * A full disk has one name above this file: EDQUOT and EFBIG become ENOSPC here. All other errors
+ * pass as they are. Nothing is remembered between calls; what a failed sync means is decided in
+ * flush.c. Any thread.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "file.h"
+
+static int full_disk(int err)
+{
+	return err == -EDQUOT || err == -EFBIG ? -ENOSPC : err;
+}
+
+void file_close(struct file *f)
+{
+	if (f)
+		f->ops->close(f);
+}
+
+int file_read(struct file *f, void *buf, size_t len, uint64_t off, unsigned int flags)
+{
+	char *to = buf;
+
+	while (len) {
+		ssize_t n = f->ops->pread(f, to, len, off, flags);
+
+		if (n == -EINTR)
+			continue;
+		if (n < 0)
+			return n;
+		if (n == 0) { /* the end of the file */
+			memset(to, 0, len);
+			return 0;
+		}
+		to += n;
+		off += n;
+		len -= n;
+	}
+	return 0;
+}
+
+int file_write(struct file *f, const void *buf, size_t len, uint64_t off, unsigned int flags)
+{
+	const char *from = buf;
+
+	while (len) {
+		ssize_t n = f->ops->pwrite(f, from, len, off, flags);
+
+		if (n == -EINTR)
+			continue;
+		if (n < 0)
+			return full_disk(n);
+		if (n == 0) /* a file that takes nothing and gives no reason is full */
+			return -ENOSPC;
+		from += n;
+		off += n;
+		len -= n;
+	}
+	return 0;
+}
+
+int file_sync(struct file *f)
+{
+	int err;
+
+	do
+		err = f->ops->fdatasync(f);
+	while (err == -EINTR);
+	return full_disk(err);
+}
+
+int file_size(struct file *f, uint64_t *size)
+{
+	return f->ops->size(f, size);
+}
+
+int file_truncate(struct file *f, uint64_t size)
+{
+	int err;
+
+	do
+		err = f->ops->ftruncate(f, size);
+	while (err == -EINTR);
+	return full_disk(err);
+}
+
+static int fallocate_retry(struct file *f, int mode, uint64_t off, uint64_t len)
+{
+	int err;
+
+	do
+		err = f->ops->fallocate(f, mode, off, len);
+	while (err == -EINTR);
+	return err;
+}
+
+static int write_zeroes(struct file *f, uint64_t off, uint64_t len)
+{
+	size_t unit = len < 65536 ? len : 65536;
+	void *zeroes = calloc(1, unit);
+	int err = 0;
+
+	if (!zeroes)
+		return -ENOMEM;
+	while (len && !err) {
+		size_t n = len < unit ? len : unit;
+
+		err = file_write(f, zeroes, n, off, 0);
+		off += n;
+		len -= n;
+	}
+	free(zeroes);
+	return err;
+}
+
+int file_discard(struct file *f, uint64_t off, uint64_t len)
+{
+	int err;
+
+	if (!len)
+		return 0;
+	err = fallocate_retry(f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, len);
+	if (err == -EOPNOTSUPP || err == -ENOSYS || err == -ENODEV)
+		err = fallocate_retry(f, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, off, len);
+	if (err == -EOPNOTSUPP || err == -ENOSYS || err == -ENODEV)
+		err = write_zeroes(f, off, len);
+	return full_disk(err);
+}

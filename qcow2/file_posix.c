@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The real file: one descriptor, and with FILE_DIRECT a second one that bypasses the page cache.
+ *
+ * Guest data goes through the second descriptor when buffer, length and offset are multiples of
+ * 4096; all else, metadata above all, through the first. The kernel keeps the two coherent.
+ *
+ * FILE_NOWAIT on a read is RWF_NOWAIT. On a write through the page cache it is not passed on: file
+ * systems answer it with EAGAIN for every block they have yet to allocate, while the page cache
+ * takes such a write without waiting for the disk. A direct write always waits, hence -EAGAIN.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "file.h"
+
+#define DIRECT_ALIGN 4096
+
+struct file_posix {
+	struct file file;
+	int direct_fd; /* -1: none */
+	bool unsafe;
+};
+
+static struct file_posix *posix_of(struct file *f)
+{
+	return (struct file_posix *)f; /* file is the first member */
+}
+
+static bool may_go_direct(const struct file_posix *p, const void *buf, size_t len, uint64_t off,
+			  unsigned int flags)
+{
+	return p->direct_fd >= 0 && flags & FILE_DATA &&
+	       !(((uintptr_t)buf | len | off) & (DIRECT_ALIGN - 1));
+}
+
+static ssize_t posix_pread(struct file *f, void *buf, size_t len, uint64_t off, unsigned int flags)
+{
+	struct file_posix *p = posix_of(f);
+	bool direct = may_go_direct(p, buf, len, off, flags);
+	struct iovec iov = { buf, len };
+	ssize_t n;
+
+	if (!(flags & FILE_NOWAIT)) {
+		n = pread(direct ? p->direct_fd : f->fd, buf, len, off);
+		return n < 0 ? -errno : n;
+	}
+	if (direct)
+		return -EAGAIN;
+	n = preadv2(f->fd, &iov, 1, off, RWF_NOWAIT);
+	if (n >= 0)
+		return n;
+	return errno == EOPNOTSUPP || errno == ENOSYS ? -EAGAIN : -errno;
+}
+
+static ssize_t posix_pwrite(struct file *f, const void *buf, size_t len, uint64_t off,
+			    unsigned int flags)
+{
+	struct file_posix *p = posix_of(f);
+	bool direct = may_go_direct(p, buf, len, off, flags);
+	ssize_t n;
+
+	if (direct && flags & FILE_NOWAIT)
+		return -EAGAIN;
+	n = pwrite(direct ? p->direct_fd : f->fd, buf, len, off);
+	return n < 0 ? -errno : n;
+}
+
+static int posix_fdatasync(struct file *f)
+{
+	if (posix_of(f)->unsafe)
+		return 0;
+	return fdatasync(f->fd) ? -errno : 0;
+}
+
+static int posix_fallocate_mode(struct file *f, int mode, uint64_t off, uint64_t len)
+{
+	return fallocate(f->fd, mode, off, len) ? -errno : 0;
+}
+
+static int posix_ftruncate(struct file *f, uint64_t size)
+{
+	return ftruncate(f->fd, size) ? -errno : 0;
+}
+
+static int posix_size(struct file *f, uint64_t *size)
+{
+	struct stat st;
+
+	if (fstat(f->fd, &st))
+		return -errno;
+	*size = st.st_size;
+	return 0;
+}
+
+static void posix_close(struct file *f)
+{
+	struct file_posix *p = posix_of(f);
+
+	if (p->direct_fd >= 0)
+		close(p->direct_fd);
+	close(f->fd);
+	free(p);
+}
+
+static const struct file_ops posix_ops = {
+	.pread = posix_pread,
+	.pwrite = posix_pwrite,
+	.fdatasync = posix_fdatasync,
+	.fallocate = posix_fallocate_mode,
+	.ftruncate = posix_ftruncate,
+	.size = posix_size,
+	.close = posix_close,
+};
+
+/* Images are regular files; anything else (a directory, a device, a pipe) is refused. */
+static int only_regular(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return -errno;
+	if (S_ISDIR(st.st_mode))
+		return -EISDIR;
+	return S_ISREG(st.st_mode) ? 0 : -EINVAL;
+}
+
+static int open_direct(int fd, int access)
+{
+	char name[64];
+	int direct;
+
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+	direct = open(name, access | O_DIRECT | O_CLOEXEC);
+	return direct < 0 ? -errno : direct;
+}
+
+int file_posix(const char *path, unsigned int flags, struct file **out)
+{
+	int access = flags & FILE_RDONLY ? O_RDONLY : O_RDWR;
+	struct file_posix *p = malloc(sizeof(*p));
+	int err;
+
+	if (!p)
+		return -ENOMEM;
+	p->file.ops = &posix_ops;
+	p->direct_fd = -1;
+	p->unsafe = flags & FILE_UNSAFE;
+	/* O_NONBLOCK: a FIFO must not hold us up before it is refused. */
+	p->file.fd = open(
+		path, access | O_CLOEXEC | O_NONBLOCK | (flags & FILE_CREATE ? O_CREAT : 0), 0644);
+	if (p->file.fd < 0) {
+		err = -errno;
+		goto free_file;
+	}
+	err = only_regular(p->file.fd);
+	if (err)
+		goto close_fd;
+	if (flags & FILE_CREATE && ftruncate(p->file.fd, 0)) {
+		err = -errno;
+		goto close_fd;
+	}
+	if (flags & FILE_DIRECT) {
+		p->direct_fd = open_direct(p->file.fd, access);
+		if (p->direct_fd < 0) {
+			err = p->direct_fd;
+			goto close_fd;
+		}
+	}
+	*out = &p->file;
+	return 0;
+
+close_fd:
+	close(p->file.fd);
+free_file:
+	free(p);
+	return err;
+}
