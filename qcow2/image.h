@@ -110,6 +110,7 @@ struct qcow2 {
 	struct header hdr;
 
 	/* Constant while open. */
+	bool no_data; /* opened to be looked at: what its clusters hold cannot be read */
 	uint32_t cluster_bits, l2_bits, refblock_bits, refcount_order;
 	uint64_t cluster_size;
 	uint32_t zone_bits;
@@ -183,6 +184,8 @@ int cache_get(struct qcow2 *q, uint64_t off, enum table_kind kind, struct table 
 int cache_new(struct qcow2 *q, uint64_t off, enum table_kind kind, struct table **out);
 void cache_put(struct qcow2 *q, struct table *t);
 void cache_mark(struct qcow2 *q, struct table *t); /* dirty */
+/* Whether the table at OFF is in the cache and dirty. */
+bool cache_is_dirty(struct qcow2 *q, uint64_t off);
 /* Forgets the table at OFF, dirty or not: its cluster is no table any longer. */
 void cache_forget(struct qcow2 *q, uint64_t off);
 /* Writes all dirty tables of KIND; stops at the first error, the rest stays dirty. */
@@ -202,6 +205,7 @@ int toptable_write(struct qcow2 *q, struct toptable *t);
 
 /* alloc.c */
 
+int alloc_init(struct qcow2 *q);
 /* The refcount of a host cluster; 0 where no block describes it. */
 int ref_get(struct qcow2 *q, uint64_t cluster, uint64_t *count);
 /*
@@ -265,8 +269,8 @@ void wp_requeue(struct qcow2 *q);
 
 /* Where OFF of ZONE lies, and for how many bytes; false: not in the map. No lock. */
 bool zmap_find(const struct zone_rec *z, uint64_t off, uint64_t *host, uint64_t *run);
-/* Notes a mapping in the zone's map; may decline (memory), lookups then take the slow way. */
-void zmap_add(struct qcow2 *q, uint32_t zone, uint64_t off, uint64_t len, uint64_t host);
+/* Notes a mapping in the zone's map; false: declined (memory), lookups take the slow way. */
+bool zmap_add(struct qcow2 *q, uint32_t zone, uint64_t off, uint64_t len, uint64_t host);
 /* Frees the map of a zone that is quiet. */
 void zmap_drop(struct qcow2 *q, uint32_t zone);
 

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The two tables at the top, L1 and the refcount table: at most 32 and 8 MiB, so they are kept
+ * whole in memory, in host order. A change marks the sector of 64 entries it is in; a flush writes
+ * the marked sectors alone. All under q->lock.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "image.h"
+
+#define SECTOR_ENTRIES 64u
+#define BATCH	       512u /* entries written in one go */
+
+static uint32_t sectors(uint32_t nr)
+{
+	return (nr + SECTOR_ENTRIES - 1) / SECTOR_ENTRIES;
+}
+
+int toptable_read(struct qcow2 *q, struct toptable *t, uint64_t off, uint32_t nr)
+{
+	int err;
+
+	t->entry = malloc(nr ? nr * sizeof(*t->entry) : 1);
+	t->dirty = calloc(sectors(nr) + 1, 1);
+	if (!t->entry || !t->dirty)
+		return -ENOMEM;
+	err = file_read(q->file, t->entry, nr * sizeof(*t->entry), off, 0);
+	if (err)
+		return err;
+	for (uint32_t i = 0; i < nr; i++)
+		t->entry[i] = be64toh(t->entry[i]);
+	t->nr = nr;
+	t->off = off;
+	return 0;
+}
+
+int toptable_grow(struct toptable *t, uint64_t off, uint32_t nr)
+{
+	uint64_t *entry = realloc(t->entry, nr * sizeof(*entry));
+	uint8_t *dirty;
+
+	if (!entry)
+		return -ENOMEM;
+	t->entry = entry;
+	dirty = realloc(t->dirty, sectors(nr) + 1);
+	if (!dirty)
+		return -ENOMEM;
+	t->dirty = dirty;
+	memset(entry + t->nr, 0, (nr - t->nr) * sizeof(*entry));
+	memset(dirty, 1, sectors(nr));
+	t->dirty_lo = 0;
+	t->dirty_hi = sectors(nr);
+	t->nr = nr;
+	t->off = off;
+	return 0;
+}
+
+void toptable_free(struct toptable *t)
+{
+	free(t->entry);
+	free(t->dirty);
+	memset(t, 0, sizeof(*t));
+}
+
+void toptable_set(struct toptable *t, uint32_t i, uint64_t value)
+{
+	uint32_t sector = i / SECTOR_ENTRIES;
+
+	assert(i < t->nr);
+	t->entry[i] = value;
+	t->dirty[sector] = 1;
+	if (!toptable_dirty(t)) {
+		t->dirty_lo = sector;
+		t->dirty_hi = sector + 1;
+	}
+	if (sector < t->dirty_lo)
+		t->dirty_lo = sector;
+	if (sector >= t->dirty_hi)
+		t->dirty_hi = sector + 1;
+}
+
+bool toptable_dirty(const struct toptable *t)
+{
+	return t->dirty_lo < t->dirty_hi;
+}
+
+int toptable_write(struct qcow2 *q, struct toptable *t)
+{
+	uint64_t be[BATCH];
+
+	while (toptable_dirty(t)) {
+		uint32_t first = t->dirty_lo * SECTOR_ENTRIES, end = t->dirty_lo, nr;
+		int err;
+
+		while (end < t->dirty_hi && t->dirty[end] &&
+		       (end - t->dirty_lo) * SECTOR_ENTRIES < BATCH)
+			end++;
+		nr = (end - t->dirty_lo) * SECTOR_ENTRIES;
+		if (first + nr > t->nr)
+			nr = first < t->nr ? t->nr - first : 0;
+		for (uint32_t i = 0; i < nr; i++)
+			be[i] = htobe64(t->entry[first + i]);
+		err = meta_write(q, be, nr * sizeof(*be), t->off + first * sizeof(*be));
+		if (err)
+			return err;
+		memset(t->dirty + t->dirty_lo, 0, end - t->dirty_lo);
+		while (end < t->dirty_hi && !t->dirty[end])
+			end++;
+		t->dirty_lo = end;
+	}
+	return 0;
+}
