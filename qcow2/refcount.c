@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reference counts: blocks of counters 1 to 64 bits wide, found through the refcount table.
+ *
+ * 1. A block or table we add is counted like everything else, by itself where it describes itself.
+ *    A new block always comes from the end of the file or from a range that already has a block,
+ *    so adding one needs at most one more.
+ * 2. Raising sets q->refs_grew: these counts reach the disk before any table that needs them.
+ *    Lowering needs no order, for it happens only after the mapping that held them is gone.
+ * 3. A count never leaves 0 .. its maximum; an image in which it would is corrupt (-EIO).
+ *
+ * All under q->lock.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "alloc.h"
+
+#define TABLE_SLACK 16 /* entries to spare when the refcount table grows */
+
+static uint64_t refblock_entries(const struct qcow2 *q)
+{
+	return 1ull << q->refblock_bits;
+}
+
+static uint64_t max_count(const struct qcow2 *q)
+{
+	return UINT64_MAX >> (64 - (1u << q->refcount_order));
+}
+
+static uint64_t counter_get(const struct qcow2 *q, const struct table *t, uint64_t i)
+{
+	const uint8_t *byte = (const uint8_t *)t->data;
+	unsigned int bits = 1u << q->refcount_order;
+
+	switch (q->refcount_order) {
+	case 3:
+		return byte[i];
+	case 4:
+		return be16toh(((const uint16_t *)byte)[i]);
+	case 5:
+		return be32toh(((const uint32_t *)byte)[i]);
+	case 6:
+		return be64toh(((const uint64_t *)byte)[i]);
+	default:
+		return byte[i * bits / 8] >> (i * bits % 8) & ((1u << bits) - 1);
+	}
+}
+
+static void counter_set(const struct qcow2 *q, struct table *t, uint64_t i, uint64_t count)
+{
+	uint8_t *byte = (uint8_t *)t->data;
+	unsigned int bits = 1u << q->refcount_order;
+	uint8_t mask;
+
+	switch (q->refcount_order) {
+	case 3:
+		byte[i] = count;
+		break;
+	case 4:
+		((uint16_t *)byte)[i] = htobe16(count);
+		break;
+	case 5:
+		((uint32_t *)byte)[i] = htobe32(count);
+		break;
+	case 6:
+		((uint64_t *)byte)[i] = htobe64(count);
+		break;
+	default:
+		mask = ((1u << bits) - 1) << (i * bits % 8);
+		byte[i * bits / 8] =
+			(byte[i * bits / 8] & ~mask) | (uint8_t)(count << (i * bits % 8));
+	}
+}
+
+/* The block that describes CLUSTER, pinned; NULL: there is none. */
+static int refblock_get(struct qcow2 *q, uint64_t cluster, struct table **out)
+{
+	uint64_t i = cluster >> q->refblock_bits;
+	uint64_t off = i < q->reftable.nr ? q->reftable.entry[i] & REFTABLE_OFFSET_MASK : 0;
+
+	*out = NULL;
+	return off ? cache_get(q, off, TABLE_REFBLOCK, out) : 0;
+}
+
+int ref_get(struct qcow2 *q, uint64_t cluster, uint64_t *count)
+{
+	struct table *t;
+	int err = refblock_get(q, cluster, &t);
+
+	if (err)
+		return err;
+	*count = 0;
+	if (t) {
+		*count = counter_get(q, t, cluster & (refblock_entries(q) - 1));
+		cache_put(q, t);
+	}
+	return 0;
+}
+
+int ref_run(struct qcow2 *q, uint64_t first, uint64_t max, bool *is_free, uint64_t *len)
+{
+	uint64_t done = 0;
+
+	while (done < max) {
+		uint64_t cluster = first + done;
+		uint64_t i = cluster & (refblock_entries(q) - 1);
+		uint64_t end = i + (max - done);
+		struct table *t;
+		int err = refblock_get(q, cluster, &t);
+		bool differs = false;
+
+		if (err)
+			return err;
+		if (end > refblock_entries(q))
+			end = refblock_entries(q);
+		if (!done)
+			*is_free = !t || !counter_get(q, t, i);
+		if (!t) {
+			differs = !*is_free;
+			done += differs ? 0 : end - i;
+		} else {
+			for (; i < end && !differs; i++) {
+				differs = !counter_get(q, t, i) != *is_free;
+				done += !differs;
+			}
+			cache_put(q, t);
+		}
+		if (differs)
+			break;
+	}
+	*len = done;
+	return 0;
+}
+
+/*
+ * Makes the refcount table at least NEED entries long: a new one at the end of the file. The old
+ * one is given up once the header names the new one.
+ */
+static int grow_reftable(struct qcow2 *q, uint64_t need)
+{
+	struct toptable *t = &q->reftable;
+	uint64_t per_cluster = q->cluster_size / 8, old_first = cluster_of(q, t->off);
+	uint32_t old_nr = t->nr;
+	uint64_t entries = need + need / 2 + TABLE_SLACK, clusters, first;
+	int err;
+
+	entries = align_up(entries, per_cluster);
+	if (entries * 8 > MAX_REFTABLE_BYTES)
+		entries = MAX_REFTABLE_BYTES / 8;
+	/* The table itself and the blocks for it must fit under it, too. */
+	if (entries < need + TABLE_SLACK)
+		return -ENOSPC;
+	clusters = align_up(entries * 8, q->cluster_size) >> q->cluster_bits;
+	if ((q->end_cluster + clusters) >> q->refblock_bits >= entries - 4)
+		return -ENOSPC;
+	err = quarantine_reserve(q, 1);
+	if (err)
+		return err;
+	err = toptable_grow(t, t->off, entries);
+	if (err)
+		return err;
+	err = alloc_at_end(q, clusters, &first);
+	if (!err)
+		err = ref_adjust(q, first, clusters, true);
+	if (err) {
+		t->nr = old_nr;
+		return err;
+	}
+	quarantine_add(q, old_first, q->hdr.reftable_clusters);
+	t->off = first << q->cluster_bits;
+	q->hdr.reftable_offset = t->off;
+	q->hdr.reftable_clusters = clusters;
+	q->reftable_moved = true;
+	return 0;
+}
+
+/* The block that describes CLUSTER, pinned and dirty, made if it is missing. */
+static int refblock_for_write(struct qcow2 *q, uint64_t cluster, struct table **out)
+{
+	uint64_t i = cluster >> q->refblock_bits, off;
+	struct table *t;
+	int err;
+
+	if (i >= q->reftable.nr) {
+		err = grow_reftable(q, i + 1);
+		if (err)
+			return err;
+	}
+	err = refblock_get(q, cluster, &t);
+	if (err)
+		return err;
+	if (t) {
+		cache_mark(q, t);
+		*out = t;
+		return 0;
+	}
+	err = alloc_raw_table(q, &off);
+	if (err)
+		return err;
+	err = cache_new(q, off, TABLE_REFBLOCK, &t);
+	if (err)
+		return err;
+	toptable_set(&q->reftable, i, off);
+	err = ref_adjust(q, cluster_of(q, off), 1, true);
+	if (err) {
+		toptable_set(&q->reftable, i, 0);
+		cache_put(q, t);
+		cache_forget(q, off);
+		return err;
+	}
+	*out = t;
+	return 0;
+}
+
+/* Adds one to, or takes one from, the counts of clusters of one block; tells how many it did. */
+static int adjust_block(struct qcow2 *q, struct table *t, uint64_t i, uint64_t nr, bool raise,
+			uint64_t *done)
+{
+	for (*done = 0; *done < nr; ++*done) {
+		uint64_t count = counter_get(q, t, i + *done);
+
+		if (raise ? count == max_count(q) : !count)
+			return -EIO;
+		counter_set(q, t, i + *done, raise ? count + 1 : count - 1);
+	}
+	return 0;
+}
+
+int ref_adjust(struct qcow2 *q, uint64_t first, uint64_t nr, bool raise)
+{
+	uint64_t done = 0;
+	int err = 0;
+
+	while (done < nr) {
+		uint64_t cluster = first + done, n, did;
+		uint64_t i = cluster & (refblock_entries(q) - 1);
+		struct table *t;
+
+		err = refblock_for_write(q, cluster, &t);
+		if (err)
+			break;
+		n = refblock_entries(q) - i;
+		if (n > nr - done)
+			n = nr - done;
+		err = adjust_block(q, t, i, n, raise, &did);
+		cache_put(q, t);
+		done += did;
+		if (err)
+			break;
+	}
+	if (raise)
+		q->refs_grew = true;
+	if (err && done) /* undo: these blocks are dirty, hence cached, so this cannot fail */
+		ref_adjust(q, first, done, !raise);
+	return err;
+}
