@@ -1,0 +1,471 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The mapping: L1 and L2, lookups, allocation, unmapping. Entries may be of any kind QEMU makes:
+ * data, zero (with or without a cluster), compressed, shared. They all read right; a write lands
+ * only in data clusters whose count is one, and others are replaced:
+ *
+ * 1. What reads as zeroes gets clusters that read as zeroes, a whole run at once up to the limit.
+ * 2. Compressed and shared clusters are copied one by one.
+ * 3. Changes to tables are made in the cache, and everything a change needs (tables, room in
+ *    quarantine) is fetched before the first entry changes: a failure changes nothing.
+ *
+ * All under q->lock.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "image.h"
+
+#define CHUNK_CLUSTERS 65536u /* allocated in one go: 512 KiB of L2 entries */
+
+/* The bits of a compressed entry's offset; above them stands the number of further sectors. */
+static unsigned int compressed_offset_bits(const struct qcow2 *q)
+{
+	return 62 - (q->cluster_bits - 8);
+}
+
+struct mapping map_decode(const struct qcow2 *q, uint64_t l2e)
+{
+	struct mapping m = { .copied = l2e & ENTRY_COPIED };
+
+	if (l2e & L2E_COMPRESSED) {
+		unsigned int bits = compressed_offset_bits(q);
+		uint64_t sectors = (l2e & (L2E_COMPRESSED - 1)) >> bits;
+
+		m.kind = CLUSTER_COMPRESSED;
+		m.host = l2e & ((1ull << bits) - 1);
+		m.length = (sectors + 1) * 512 - m.host % 512;
+		return m;
+	}
+	m.host = l2e & L2E_OFFSET_MASK;
+	if (l2e & L2E_ZERO && q->info.version >= 3)
+		m.kind = CLUSTER_ZERO;
+	else
+		m.kind = m.host ? CLUSTER_DATA : CLUSTER_UNALLOCATED;
+	return m;
+}
+
+static uint64_t l2_entries(const struct qcow2 *q)
+{
+	return 1ull << q->l2_bits;
+}
+
+/* The clusters of the file a mapping holds a reference to. */
+static void held_clusters(const struct qcow2 *q, const struct mapping *m, uint64_t *first,
+			  uint64_t *nr)
+{
+	*first = cluster_of(q, m->host);
+	*nr = m->host ? 1 : 0;
+	if (m->kind == CLUSTER_COMPRESSED)
+		*nr = cluster_of(q, m->host + m->length - 1) - *first + 1;
+}
+
+/* A data or zero cluster's place must be one: aligned and inside the file. */
+static int check_place(const struct qcow2 *q, const struct mapping *m)
+{
+	uint64_t first, nr;
+
+	if (m->kind != CLUSTER_COMPRESSED && in_cluster(q, m->host))
+		return -EIO;
+	held_clusters(q, m, &first, &nr);
+	if (m->kind == CLUSTER_COMPRESSED) /* its last sectors may lie past the end */
+		return first < q->end_cluster ? 0 : -EIO;
+	return first + nr <= q->end_cluster ? 0 : -EIO;
+}
+
+/* The L2 table of the I-th L1 entry, pinned; NULL: there is none. */
+static int l2_get(struct qcow2 *q, uint64_t i, struct table **out)
+{
+	uint64_t off;
+
+	*out = NULL;
+	if (i >= q->l1.nr)
+		return -EIO;
+	off = q->l1.entry[i] & L1E_OFFSET_MASK;
+	return off ? cache_get(q, off, TABLE_L2, out) : 0;
+}
+
+/* Replaces a table that others may share by a copy of ours. */
+static int l2_unshare(struct qcow2 *q, uint64_t i, struct table **out)
+{
+	uint64_t old = q->l1.entry[i] & L1E_OFFSET_MASK, new;
+	struct table *from, *to;
+	int err;
+
+	err = quarantine_reserve(q, 1);
+	if (err)
+		return err;
+	err = cache_get(q, old, TABLE_L2, &from);
+	if (err)
+		return err;
+	err = alloc_table(q, &new);
+	if (!err)
+		err = cache_new(q, new, TABLE_L2, &to);
+	if (!err)
+		memcpy(to->data, from->data, q->cluster_size);
+	cache_put(q, from);
+	if (err)
+		return err;
+	toptable_set(&q->l1, i, new | ENTRY_COPIED);
+	quarantine_add(q, cluster_of(q, old), 1);
+	*out = to;
+	return 0;
+}
+
+/* The L2 table of the I-th L1 entry for changing it: dirty and pinned, made if it is missing. */
+static int l2_for_write(struct qcow2 *q, uint64_t i, struct table **out)
+{
+	uint64_t entry, off;
+	int err;
+
+	if (i >= q->l1.nr)
+		return -EIO;
+	entry = q->l1.entry[i];
+	off = entry & L1E_OFFSET_MASK;
+	if (off && !(entry & ENTRY_COPIED))
+		return l2_unshare(q, i, out);
+	if (off) {
+		err = cache_get(q, off, TABLE_L2, out);
+		if (!err)
+			cache_mark(q, *out);
+		return err;
+	}
+	err = alloc_table(q, &off);
+	if (err)
+		return err;
+	err = cache_new(q, off, TABLE_L2, out);
+	if (err)
+		return err;
+	toptable_set(&q->l1, i, off | ENTRY_COPIED);
+	return 0;
+}
+
+/*
+ * Calls EACH on every entry of the clusters [FIRST, FIRST + NR) until it returns not 0, and
+ * returns that. A missing L2 table is shown as one call of NULL for all its NR entries.
+ */
+typedef int (*each_fn)(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg);
+
+static int walk(struct qcow2 *q, uint64_t first, uint64_t nr, bool write, each_fn each, void *arg)
+{
+	while (nr) {
+		uint64_t i = first & (l2_entries(q) - 1), n = l2_entries(q) - i;
+		struct table *t;
+		int err = write ? l2_for_write(q, first >> q->l2_bits, &t)
+				: l2_get(q, first >> q->l2_bits, &t);
+
+		if (err)
+			return err;
+		if (n > nr)
+			n = nr;
+		if (!t)
+			err = each(q, NULL, n, arg);
+		for (uint64_t k = 0; t && k < n && !err; k++)
+			err = each(q, &t->data[i + k], 1, arg);
+		if (t)
+			cache_put(q, t);
+		if (err)
+			return err;
+		first += n;
+		nr -= n;
+	}
+	return 0;
+}
+
+#define WALK_STOP 1
+
+struct lookup {
+	struct mapping m;
+	uint64_t clusters;
+};
+
+static int lookup_each(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg)
+{
+	struct lookup *l = arg;
+	struct mapping m = map_decode(q, entry ? be64toh(*entry) : 0);
+	uint64_t next = l->m.host + (l->clusters << q->cluster_bits);
+
+	if (!l->clusters) {
+		int err = check_place(q, &m);
+
+		if (err)
+			return err;
+		l->m = m;
+	} else if (m.kind != l->m.kind || m.kind == CLUSTER_COMPRESSED ||
+		   (m.kind == CLUSTER_DATA &&
+		    (m.host != next || m.copied != l->m.copied || check_place(q, &m)))) {
+		return WALK_STOP;
+	}
+	l->clusters += nr;
+	return 0;
+}
+
+int map_lookup(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m, uint64_t *run)
+{
+	uint64_t head = in_cluster(q, off), first = cluster_of(q, off);
+	uint64_t nr = cluster_of(q, off + len - 1) - first + 1;
+	struct lookup l = { .clusters = 0 };
+	int err;
+
+	if (nr > CHUNK_CLUSTERS)
+		nr = CHUNK_CLUSTERS;
+	err = walk(q, first, nr, false, lookup_each, &l);
+	if (err < 0)
+		return err;
+	*m = l.m;
+	if (m->kind == CLUSTER_DATA)
+		m->host += head;
+	*run = (l.clusters << q->cluster_bits) - head;
+	if (*run > len)
+		*run = len;
+	return 0;
+}
+
+struct allocation {
+	uint64_t clusters; /* found to read as zeroes, one after the other */
+	uint64_t zeroes;   /* of them, zero clusters with a cluster in the file */
+	uint64_t host;	   /* the next cluster to put in */
+};
+
+static int count_each(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg)
+{
+	struct mapping m = map_decode(q, entry ? be64toh(*entry) : 0);
+	struct allocation *a = arg;
+
+	if (m.kind != CLUSTER_UNALLOCATED && m.kind != CLUSTER_ZERO)
+		return WALK_STOP;
+	if (check_place(q, &m))
+		return -EIO;
+	a->zeroes += m.host != 0;
+	a->clusters += nr;
+	return 0;
+}
+
+/* Makes the tables of a range writable and changes nothing else. */
+static int touch_each(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg)
+{
+	(void)q, (void)entry, (void)nr, (void)arg;
+	return 0;
+}
+
+static int fill_each(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg)
+{
+	struct mapping m = map_decode(q, be64toh(*entry));
+	struct allocation *a = arg;
+
+	assert(nr == 1);
+	if (m.host)
+		quarantine_add(q, cluster_of(q, m.host), 1); /* room was made before */
+	*entry = htobe64(a->host | ENTRY_COPIED);
+	a->host += q->cluster_size;
+	return 0;
+}
+
+/* Gives clusters to what reads as zeroes from cluster FIRST on, NR clusters at most. */
+static int allocate_run(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t *host, uint64_t *got)
+{
+	struct allocation a = { .clusters = 0 };
+	uint64_t where, n;
+	int err;
+
+	if (nr > CHUNK_CLUSTERS)
+		nr = CHUNK_CLUSTERS;
+	err = walk(q, first, nr, false, count_each, &a);
+	if (err < 0)
+		return err;
+	err = quarantine_reserve(q, a.zeroes);
+	if (err)
+		return err;
+	err = walk(q, first, a.clusters, true, touch_each, NULL);
+	if (err)
+		return err;
+	err = alloc_data(q, 1, a.clusters, &where, &n);
+	if (err)
+		return err;
+	a.host = where;
+	/* Cannot fail: all these tables are dirty, hence in the cache. */
+	err = walk(q, first, n, true, fill_each, &a);
+	assert(!err);
+	*host = where;
+	*got = n;
+	return err;
+}
+
+static int replace_each(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg)
+{
+	(void)q, (void)nr;
+	*entry = htobe64(*(uint64_t *)arg | ENTRY_COPIED);
+	return 0;
+}
+
+/* Gives a compressed or shared cluster a copy of its own. */
+static int copy_cluster(struct qcow2 *q, uint64_t cluster, const struct mapping *old,
+			uint64_t *host)
+{
+	uint64_t where, n, first, nr;
+	void *buf;
+	int err;
+
+	err = quarantine_reserve(q, 1);
+	if (err)
+		return err;
+	err = walk(q, cluster, 1, true, touch_each, NULL);
+	if (err)
+		return err;
+	buf = malloc(q->cluster_size);
+	if (!buf)
+		return -ENOMEM;
+	if (old->kind == CLUSTER_COMPRESSED)
+		err = compressed_read(q, old, buf);
+	else
+		err = file_read(q->file, buf, q->cluster_size, old->host, 0);
+	if (!err)
+		err = alloc_data(q, 1, 1, &where, &n);
+	if (!err) {
+		err = file_write(q->file, buf, q->cluster_size, where, 0);
+		q->meta_unsynced = true;
+		q->barrier_due = true; /* old data: durable before a table names it */
+		held_clusters(q, old, &first, &nr);
+		if (err) { /* never mapped, but counted: give it back */
+			first = cluster_of(q, where);
+			nr = 1;
+		}
+		quarantine_add(q, first, nr);
+	}
+	free(buf);
+	if (err)
+		return err;
+	*host = where;
+	return walk(q, cluster, 1, true, replace_each, &where);
+}
+
+int map_for_write(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t limit, uint64_t *host,
+		  uint64_t *run)
+{
+	uint64_t head = in_cluster(q, off), first = cluster_of(q, off), where, n;
+	struct mapping m;
+	int err = map_lookup(q, off, len, &m, run);
+
+	if (err)
+		return err;
+	if (m.kind == CLUSTER_DATA && m.copied) {
+		/* An entry that points into our own tables must not be written through. */
+		if (alloc_overlaps_meta(q, m.host - head, align_up(head + *run, q->cluster_size)))
+			return -EIO;
+		*host = m.host;
+		return 0;
+	}
+	if (m.kind == CLUSTER_DATA || m.kind == CLUSTER_COMPRESSED) {
+		if (m.kind == CLUSTER_DATA)
+			m.host -= head;
+		n = 1;
+		err = copy_cluster(q, first, &m, &where);
+	} else {
+		err = allocate_run(q, first, cluster_of(q, limit - 1) - first + 1, &where, &n);
+	}
+	if (err)
+		return err;
+	*host = where + head;
+	*run = (n << q->cluster_bits) - head;
+	return 0;
+}
+
+struct unmapping {
+	uint64_t entries; /* that say anything */
+	uint64_t runs;	  /* of them, those that hold clusters */
+};
+
+static int survey_each(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg)
+{
+	struct unmapping *u = arg;
+	struct mapping m;
+
+	(void)nr;
+	if (!entry || !*entry)
+		return 0;
+	m = map_decode(q, be64toh(*entry));
+	u->entries++;
+	u->runs += m.host != 0;
+	return check_place(q, &m);
+}
+
+static int unmap_each(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg)
+{
+	struct mapping m = map_decode(q, be64toh(*entry));
+	uint64_t first, held;
+
+	(void)nr, (void)arg;
+	held_clusters(q, &m, &first, &held);
+	if (held)
+		quarantine_add(q, first, held); /* room was made before */
+	*entry = 0;
+	return 0;
+}
+
+/* Looks whether the clusters of one L2 table can be unmapped, and makes it dirty if there are any.
+ */
+static int prepare_unmap(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t *runs)
+{
+	struct unmapping u = { .entries = 0 };
+	int err = walk(q, first, nr, false, survey_each, &u);
+
+	if (err || !u.entries)
+		return err;
+	*runs += u.runs;
+	return walk(q, first, nr, true, touch_each, NULL);
+}
+
+/* Tables that are not dirty had nothing to unmap; the others are in the cache: cannot fail. */
+static int do_unmap(struct qcow2 *q, uint64_t first, uint64_t nr)
+{
+	uint64_t l2 = q->l1.entry[first >> q->l2_bits] & L1E_OFFSET_MASK;
+
+	return l2 && cache_is_dirty(q, l2) ? walk(q, first, nr, true, unmap_each, NULL) : 0;
+}
+
+int map_unmap(struct qcow2 *q, uint64_t off, uint64_t end)
+{
+	uint64_t first = cluster_of(q, align_up(off, q->cluster_size));
+	uint64_t last = cluster_of(q, align_up(end, q->cluster_size));
+	uint64_t runs = 0;
+	int err;
+
+	for (int act = 0; act < 2; act++) {
+		for (uint64_t c = first, n; c < last; c += n) {
+			n = l2_entries(q) - (c & (l2_entries(q) - 1));
+			if (n > last - c)
+				n = last - c;
+			err = act ? do_unmap(q, c, n) : prepare_unmap(q, c, n, &runs);
+			if (err)
+				return err;
+		}
+		err = act ? 0 : quarantine_reserve(q, runs);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+int qcow2_map(struct qcow2 *q, uint64_t off, uint64_t len, struct qcow2_extent *out)
+{
+	struct mapping m;
+	uint64_t run;
+	int err;
+
+	if (!len || off >= q->info.size || len > q->info.size - off)
+		return -EINVAL;
+	if (q->info.extended_l2)
+		return -ENOTSUP;
+	pthread_mutex_lock(&q->lock);
+	err = map_lookup(q, off, len, &m, &run);
+	pthread_mutex_unlock(&q->lock);
+	if (err)
+		return err;
+	out->len = run;
+	out->allocated = m.kind != CLUSTER_UNALLOCATED;
+	out->zero = m.kind == CLUSTER_ZERO || m.kind == CLUSTER_UNALLOCATED;
+	out->compressed = m.kind == CLUSTER_COMPRESSED;
+	out->host_off = m.kind == CLUSTER_DATA ? m.host : 0;
+	return 0;
+}
