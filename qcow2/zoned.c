@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Zones in the image: the write-pointer table, and what reset and finish do to the mapping.
+ *
+ * 1. wp is what the caller last said, recorded what the table on disk says. They differ only for
+ *    zones on the stack of news, which a flush takes whole: its cost is what changed.
+ * 2. The stack takes no lock. A zone is pushed when its flag goes from 0 to 1; the flush clears the
+ *    flag before it reads the pointer, so an advance that comes later pushes again.
+ * 3. The table's entries of conventional zones are never written.
+ *
+ * qcow2_wp() and qcow2_wp_advance(): any thread, no lock. The rest under q->lock.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "image.h"
+
+#define BATCH 512u /* entries of the table written in one go */
+
+enum { ORDER_BE, ORDER_LE };
+
+static uint64_t entry_of(uint64_t raw, int order)
+{
+	return order == ORDER_BE ? be64toh(raw) : le64toh(raw);
+}
+
+static bool sequential(const struct qcow2 *q, uint32_t zone)
+{
+	return zone >= q->info.zoned.conventional_zones;
+}
+
+/* Whether VALUE can be ZONE's entry: its pointer in the zone, and marked iff conventional. */
+static bool plausible(const struct qcow2 *q, uint32_t zone, uint64_t value, int marker)
+{
+	uint64_t start = zone_start(q, zone), wp = value & WP_MASK, mark = value & ~WP_MASK;
+
+	if (wp < start || wp > start + q->info.zoned.zone_size || wp % 512)
+		return false;
+	return mark == (sequential(q, zone) ? 0 : 1ull << marker);
+}
+
+static bool all_plausible(const struct qcow2 *q, const uint64_t *raw, int order, int marker)
+{
+	for (uint32_t i = 0; i < q->info.zoned.nr_zones; i++)
+		if (!plausible(q, i, entry_of(raw[i], order), marker))
+			return false;
+	return true;
+}
+
+/* The sentence for the first entry that cannot be; big-endian, as the table should be. */
+static int table_error(const struct qcow2 *q, const uint64_t *raw, char err[QCOW2_ERRLEN])
+{
+	const struct qcow2_zoned *z = &q->info.zoned;
+	uint32_t i = 0;
+	uint64_t value, wp;
+
+	while (plausible(q, i, be64toh(raw[i]), z->marker_bit))
+		i++;
+	value = be64toh(raw[i]);
+	wp = value & WP_MASK;
+	if (!(value & ~WP_MASK) == !sequential(q, i))
+		snprintf(err, QCOW2_ERRLEN,
+			 "%s: Zone %u contradicts the header, which declares the first %u zones "
+			 "conventional (entry 0x%llx at file offset 0x%llx); run 'znsimg check'",
+			 q->path, i, z->conventional_zones, (unsigned long long)value,
+			 (unsigned long long)(z->zonedmeta_offset + 8ull * i));
+	else if (wp % 512 && wp >= zone_start(q, i) && wp <= zone_start(q, i) + z->zone_size)
+		snprintf(err, QCOW2_ERRLEN,
+			 "%s: Zone %u has write pointer 0x%llx, which is not sector aligned (file "
+			 "offset 0x%llx); run 'znsimg check'",
+			 q->path, i, (unsigned long long)wp,
+			 (unsigned long long)(z->zonedmeta_offset + 8ull * i));
+	else
+		snprintf(err, QCOW2_ERRLEN,
+			 "%s: Zone %u has write pointer 0x%llx outside its writable range "
+			 "0x%llx..0x%llx (file offset 0x%llx); run 'znsimg check'",
+			 q->path, i, (unsigned long long)wp, (unsigned long long)zone_start(q, i),
+			 (unsigned long long)zone_writable_end(q, i),
+			 (unsigned long long)(z->zonedmeta_offset + 8ull * i));
+	return -EINVAL;
+}
+
+/* Finds the byte order and the marker bit with which the whole table makes sense. */
+static int identify(struct qcow2 *q, const uint64_t *raw, char err[QCOW2_ERRLEN])
+{
+	struct qcow2_zoned *z = &q->info.zoned;
+	const int likely = z->marker_bit;
+	const int other = likely == WP_MARKER_V11 ? WP_MARKER_LATEST : WP_MARKER_V11;
+	const struct {
+		int order, marker;
+	} table[] = {
+		{ ORDER_BE, likely },
+		{ ORDER_BE, other },
+		{ ORDER_LE, WP_MARKER_V11 },
+		{ ORDER_LE, WP_MARKER_LATEST },
+	};
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		if (!all_plausible(q, raw, table[i].order, table[i].marker))
+			continue;
+		z->little_endian = table[i].order == ORDER_LE;
+		if (z->conventional_zones)
+			z->marker_bit = table[i].marker;
+		break;
+	}
+	if (z->little_endian && !(q->flags & QCOW2_RDONLY)) {
+		snprintf(err, QCOW2_ERRLEN,
+			 "%s: the write-pointer table at 0x%llx is little-endian, as QEMU's zoned "
+			 "patches v8 to v10 wrote it on x86, and can only be read; open it "
+			 "read-only "
+			 "or copy the data into a new image",
+			 q->path, (unsigned long long)z->zonedmeta_offset);
+		return -EROFS;
+	}
+	if (z->little_endian || all_plausible(q, raw, ORDER_BE, z->marker_bit) ||
+	    q->flags & QCOW2_INSPECT)
+		return 0;
+	return table_error(q, raw, err);
+}
+
+int wp_load(struct qcow2 *q, char err[QCOW2_ERRLEN])
+{
+	const struct qcow2_zoned *z = &q->info.zoned;
+	uint64_t *raw = malloc(z->nr_zones * sizeof(*raw));
+	int ret = -ENOMEM;
+
+	q->zones = calloc(z->nr_zones, sizeof(*q->zones));
+	if (!raw || !q->zones)
+		goto no_memory;
+	ret = file_read(q->file, raw, z->nr_zones * sizeof(*raw), z->zonedmeta_offset, 0);
+	if (ret) {
+		snprintf(err, QCOW2_ERRLEN, "%s: the write-pointer table cannot be read", q->path);
+		goto out;
+	}
+	ret = identify(q, raw, err);
+	if (ret)
+		goto out;
+	for (uint32_t i = 0; i < z->nr_zones; i++) {
+		uint64_t wp = entry_of(raw[i], z->little_endian ? ORDER_LE : ORDER_BE) & WP_MASK;
+
+		q->zones[i].recorded = wp;
+		atomic_init(&q->zones[i].wp, wp);
+	}
+out:
+	free(raw);
+	return ret;
+
+no_memory:
+	snprintf(err, QCOW2_ERRLEN, "%s: no memory for %u zones", q->path, z->nr_zones);
+	goto out;
+}
+
+void wp_free(struct qcow2 *q)
+{
+	for (uint32_t i = 0; q->zones && i < q->info.zoned.nr_zones; i++)
+		zmap_drop(q, i);
+	free(q->zones);
+	free(q->todo);
+	q->zones = NULL;
+}
+
+uint64_t qcow2_wp(const struct qcow2 *q, uint32_t zone)
+{
+	assert(zone < q->info.zoned.nr_zones);
+	return atomic_load(&q->zones[zone].wp);
+}
+
+static void push(struct qcow2 *q, uint32_t zone)
+{
+	uint32_t head = atomic_load(&q->news);
+
+	do
+		atomic_store(&q->zones[zone].next, head);
+	while (!atomic_compare_exchange_weak(&q->news, &head, zone + 1));
+}
+
+static void announce(struct qcow2 *q, uint32_t zone)
+{
+	if (!atomic_exchange(&q->zones[zone].queued, 1))
+		push(q, zone);
+}
+
+void qcow2_wp_advance(struct qcow2 *q, uint32_t zone, uint64_t wp)
+{
+	struct zone_rec *z = &q->zones[zone];
+	uint64_t old = atomic_load(&z->wp);
+
+	assert(zone < q->info.zoned.nr_zones && sequential(q, zone));
+	assert(wp >= zone_start(q, zone) && wp <= zone_writable_end(q, zone));
+	while (wp > old)
+		if (atomic_compare_exchange_weak(&z->wp, &old, wp)) {
+			announce(q, zone);
+			return;
+		}
+}
+
+static int by_zone(const void *a, const void *b)
+{
+	const struct wp_todo *x = a, *y = b;
+
+	return x->zone < y->zone ? -1 : x->zone > y->zone;
+}
+
+static int grow_todo(struct qcow2 *q)
+{
+	size_t cap = q->cap_todo ? 2 * q->cap_todo : 64;
+	struct wp_todo *todo = realloc(q->todo, cap * sizeof(*todo));
+
+	if (!todo)
+		return -ENOMEM;
+	q->todo = todo;
+	q->cap_todo = cap;
+	return 0;
+}
+
+int wp_collect(struct qcow2 *q)
+{
+	uint32_t next = atomic_exchange(&q->news, 0);
+	int err = 0;
+
+	q->nr_todo = 0;
+	while (next) {
+		uint32_t zone = next - 1;
+		struct zone_rec *z = &q->zones[zone];
+
+		next = atomic_load(&z->next);
+		if (q->nr_todo == q->cap_todo && (err || (err = grow_todo(q)))) {
+			push(q, zone); /* its flag is still set */
+			continue;
+		}
+		atomic_store(&z->queued, 0);
+		q->todo[q->nr_todo++] = (struct wp_todo){ zone, atomic_load(&z->wp) };
+	}
+	qsort(q->todo, q->nr_todo, sizeof(*q->todo), by_zone);
+	return err;
+}
+
+void wp_requeue(struct qcow2 *q)
+{
+	for (size_t i = 0; i < q->nr_todo; i++) {
+		struct zone_rec *z = &q->zones[q->todo[i].zone];
+
+		if (z->reset || z->recorded != q->todo[i].wp)
+			announce(q, q->todo[i].zone);
+	}
+	q->nr_todo = 0;
+}
+
+/* What ZONE's entry should say now, in the step for resets or in the one for advances. */
+static uint64_t target(const struct qcow2 *q, const struct wp_todo *t, bool resets)
+{
+	const struct zone_rec *z = &q->zones[t->zone];
+
+	if (!resets)
+		return t->wp;
+	return z->reset ? zone_start(q, t->zone) : z->recorded;
+}
+
+/* Writes the entries that differ from their target, neighbours in one go. */
+static int record(struct qcow2 *q, bool resets)
+{
+	uint64_t be[BATCH];
+
+	for (size_t i = 0; i < q->nr_todo;) {
+		const struct wp_todo *t = &q->todo[i];
+		size_t n = 0;
+		int err;
+
+		while (n < BATCH && i + n < q->nr_todo && t[n].zone == t->zone + n &&
+		       target(q, &t[n], resets) != q->zones[t[n].zone].recorded) {
+			be[n] = htobe64(target(q, &t[n], resets));
+			n++;
+		}
+		if (!n) {
+			i++;
+			continue;
+		}
+		err = meta_write(q, be, n * sizeof(*be),
+				 q->info.zoned.zonedmeta_offset + 8ull * t->zone);
+		if (err)
+			return err;
+		q->barrier_due |= resets;
+		for (size_t k = 0; k < n; k++)
+			q->zones[t[k].zone].recorded = be64toh(be[k]);
+		i += n;
+	}
+	return 0;
+}
+
+int wp_write_resets(struct qcow2 *q)
+{
+	int err = record(q, true);
+
+	for (size_t i = 0; !err && i < q->nr_todo; i++)
+		q->zones[q->todo[i].zone].reset = false;
+	return err;
+}
+
+int wp_write_advances(struct qcow2 *q)
+{
+	return record(q, false);
+}
+
+/* What reset and finish begin with. */
+static int zone_change_begin(struct qcow2 *q, uint32_t zone)
+{
+	if (zone >= q->info.zoned.nr_zones || !sequential(q, zone))
+		return -EINVAL;
+	if (q->flags & QCOW2_RDONLY)
+		return -EROFS;
+	pthread_mutex_lock(&q->lock);
+	if (!atomic_load(&q->poisoned))
+		return 0;
+	pthread_mutex_unlock(&q->lock);
+	return -EROFS;
+}
+
+static uint64_t zone_end(const struct qcow2 *q, uint32_t zone)
+{
+	uint64_t end = zone_start(q, zone) + q->info.zoned.zone_size;
+
+	return end < q->info.size ? end : q->info.size;
+}
+
+int qcow2_zone_reset(struct qcow2 *q, uint32_t zone)
+{
+	int err = zone_change_begin(q, zone);
+
+	if (err)
+		return err;
+	err = map_unmap(q, zone_start(q, zone), zone_end(q, zone));
+	if (!err) {
+		zmap_drop(q, zone);
+		atomic_store(&q->zones[zone].wp, zone_start(q, zone));
+		q->zones[zone].reset = true;
+		announce(q, zone);
+	}
+	pthread_mutex_unlock(&q->lock);
+	return err;
+}
+
+/* Zeroes what follows WP in its own cluster. */
+static int zero_tail(struct qcow2 *q, uint64_t wp, uint64_t end)
+{
+	uint64_t tail = q->cluster_size - in_cluster(q, wp), host, run;
+	struct mapping m;
+	int err;
+
+	if (!in_cluster(q, wp) || wp >= end)
+		return 0;
+	err = map_lookup(q, wp, end - wp < tail ? end - wp : tail, &m, &run);
+	if (err || m.kind == CLUSTER_UNALLOCATED || m.kind == CLUSTER_ZERO)
+		return err;
+	err = map_for_write(q, wp, run, wp + run, &host, &run);
+	if (err)
+		return err;
+	atomic_store(&q->data_unsynced, true);
+	return file_discard(q->file, host, tail);
+}
+
+int qcow2_zone_finish(struct qcow2 *q, uint32_t zone, uint64_t wp)
+{
+	uint64_t end;
+	int err = zone_change_begin(q, zone);
+
+	if (err)
+		return err;
+	end = zone_writable_end(q, zone);
+	if (wp < zone_start(q, zone) || wp > end) {
+		pthread_mutex_unlock(&q->lock);
+		return -EINVAL;
+	}
+	err = zero_tail(q, wp, zone_end(q, zone));
+	if (!err)
+		err = map_unmap(q, wp, zone_end(q, zone));
+	zmap_drop(q, zone); /* also after an error: the tail's cluster may have moved */
+	if (!err) {
+		atomic_store(&q->zones[zone].wp, end);
+		announce(q, zone);
+	}
+	pthread_mutex_unlock(&q->lock);
+	return err;
+}
