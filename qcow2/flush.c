@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The law of write order, executed in one place: flush_locked().
+ *
+ *   grow:   refcount, map, data, write pointer
+ *   shrink: write pointer, map, refcount, and only then reuse
+ *
+ * Until a flush all dirty metadata is in memory alone. So whatever the moment of a crash, the
+ * image holds what complete steps of flushes wrote, and a prefix of one more step:
+ *
+ * 1. A write pointer on disk never leads its data: pointers are copied before the data is synced,
+ *    and written after.
+ * 2. A reset's pointer is on disk before the mapping it gives up, and that before the clusters may
+ *    carry anything else.
+ * 3. What a table points to is counted and, if itself a table, complete, before the table says so.
+ *
+ * Hence a crash may leak clusters, never dangle. Each step and each sync is left out when there is
+ * nothing for it to do, and dirty things are on lists: a flush costs what changed.
+ *
+ * A failed write leaves its step dirty, and the next flush tries again from the top. A failed sync
+ * poisons the image: nobody knows what reached the disk, and asking again would not tell.
+ */
+#include <errno.h>
+
+#include "image.h"
+
+int meta_write(struct qcow2 *q, const void *buf, size_t len, uint64_t off)
+{
+	q->meta_unsynced = true;
+	return file_write(q->file, buf, len, off, 0);
+}
+
+int meta_sync(struct qcow2 *q)
+{
+	int err;
+
+	atomic_store(&q->data_unsynced, false); /* before the sync: later writes set it again */
+	err = file_sync(q->file);
+	if (err) {
+		atomic_store(&q->poisoned, err);
+		return err;
+	}
+	q->meta_unsynced = false;
+	q->leaks_unsynced = false;
+	q->barrier_due = false;
+	return 0;
+}
+
+/* A sync between two steps, when something was written that the next must not overtake. */
+static int barrier(struct qcow2 *q)
+{
+	return q->barrier_due ? meta_sync(q) : 0;
+}
+
+/* The header's two fields about the refcount table; 12 bytes in one sector, so never torn. */
+static int write_reftable_place(struct qcow2 *q)
+{
+	struct {
+		uint64_t off;
+		uint32_t clusters;
+	} __attribute__((packed)) be = {
+		htobe64(q->hdr.reftable_offset),
+		htobe32(q->hdr.reftable_clusters),
+	};
+
+	return meta_write(q, &be, sizeof(be), offsetof(struct disk_header, refcount_table_offset));
+}
+
+static int write_refcounts(struct qcow2 *q)
+{
+	int err = cache_write(q, TABLE_REFBLOCK);
+
+	if (err)
+		return err;
+	if (q->refs_grew)
+		q->barrier_due = true;
+	q->refs_grew = false;
+	if (!toptable_dirty(&q->reftable) && !q->reftable_moved)
+		return 0;
+	err = barrier(q); /* the blocks, before the table names them */
+	if (err)
+		return err;
+	err = toptable_write(q, &q->reftable);
+	if (err)
+		return err;
+	q->barrier_due = true;
+	if (!q->reftable_moved)
+		return 0;
+	err = barrier(q); /* the new table, before the header names it */
+	if (err)
+		return err;
+	err = write_reftable_place(q);
+	if (err)
+		return err;
+	q->barrier_due = true;
+	q->reftable_moved = false;
+	return 0;
+}
+
+static int write_map(struct qcow2 *q)
+{
+	int err = cache_write(q, TABLE_L2);
+
+	if (err || !toptable_dirty(&q->l1))
+		return err;
+	if (q->meta_unsynced) { /* the L2 tables, before L1 names them */
+		err = meta_sync(q);
+		if (err)
+			return err;
+	}
+	return toptable_write(q, &q->l1);
+}
+
+/* Everything written so far: mapping and data alike. */
+static int sync_all(struct qcow2 *q)
+{
+	return q->meta_unsynced || atomic_load(&q->data_unsynced) ? meta_sync(q) : 0;
+}
+
+/* Gives back what was unmapped. Needs no order: lost, these writes leak, and that is all. */
+static int release(struct qcow2 *q)
+{
+	bool synced = !q->meta_unsynced;
+	int err = quarantine_release(q);
+
+	if (!err)
+		err = cache_write(q, TABLE_REFBLOCK);
+	if (synced && q->meta_unsynced) {
+		q->meta_unsynced = false;
+		q->leaks_unsynced = true;
+	}
+	return err;
+}
+
+int flush_locked(struct qcow2 *q)
+{
+	int err = atomic_load(&q->poisoned);
+
+	if (err)
+		return err;
+	err = wp_collect(q);
+	if (!err)
+		err = wp_write_resets(q);
+	if (!err)
+		err = write_refcounts(q);
+	if (!err)
+		err = barrier(q);
+	if (!err)
+		err = write_map(q);
+	if (!err)
+		err = sync_all(q);
+	if (!err)
+		err = wp_write_advances(q);
+	if (!err)
+		err = sync_all(q);
+	if (!err && q->nr_quarantine)
+		err = release(q);
+	wp_requeue(q); /* what was not recorded */
+	if (!err)
+		atomic_store_explicit(&q->meta_dirty, false, memory_order_relaxed);
+	return err;
+}
+
+int qcow2_flush(struct qcow2 *q)
+{
+	int err;
+
+	if (q->flags & QCOW2_RDONLY)
+		return 0;
+	pthread_mutex_lock(&q->lock);
+	err = flush_locked(q);
+	pthread_mutex_unlock(&q->lock);
+	return err;
+}
+
+bool qcow2_dirty(const struct qcow2 *q)
+{
+	return atomic_load_explicit(&q->meta_dirty, memory_order_relaxed) ||
+	       atomic_load_explicit(&q->news, memory_order_relaxed);
+}

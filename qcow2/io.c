@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reading and writing the virtual disk.
+ *
+ * The hot path of a zoned image is qcow2_read() or qcow2_write() -> zmap_find() -> one system call:
+ * no lock, no allocation. What the zone's map does not know takes the slow way, through L2 under
+ * q->lock, and teaches the map. The transfer itself is never made under the lock: the caller keeps
+ * a zone that is read or written from being reset, so a cluster once found stays where it is.
+ *
+ * Any thread.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "image.h"
+
+#define LEARN_CLUSTERS 65536u /* of a zone not touched before, looked at in one go */
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static bool in_disk(const struct qcow2 *q, uint64_t off, uint64_t len)
+{
+	return off <= q->info.size && len <= q->info.size - off;
+}
+
+/* The zone OFF is in; NULL when the image has none. */
+static struct zone_rec *zone_at(const struct qcow2 *q, uint64_t off)
+{
+	return q->zones ? &q->zones[off >> q->zone_bits] : NULL;
+}
+
+/* The bytes from OFF to the end of its zone, at most LEN. */
+static uint64_t within_zone(const struct qcow2 *q, uint64_t off, uint64_t len)
+{
+	uint64_t size = q->info.zoned.zone_size;
+
+	return q->zones ? min_u64(len, size - (off & (size - 1))) : len;
+}
+
+/* Whether what M says of LEN bytes may stand in a map: there it will be written in place. */
+static bool may_learn(const struct qcow2 *q, const struct mapping *m, uint64_t len)
+{
+	if (m->kind != CLUSTER_DATA)
+		return false;
+	return q->flags & QCOW2_RDONLY || (m->copied && !alloc_overlaps_meta(q, m->host, len));
+}
+
+/* At the first touch of a zone, learns all that lies around OFF. */
+static void learn_around(struct qcow2 *q, uint32_t zone, uint64_t off)
+{
+	uint64_t start = zone_start(q, zone), window = (uint64_t)LEARN_CLUSTERS << q->cluster_bits;
+	uint64_t pos = start + (off - start) / window * window;
+	uint64_t end =
+		min_u64(min_u64(pos + window, start + q->info.zoned.zone_size), q->info.size);
+
+	while (pos < end) {
+		struct mapping m;
+		uint64_t run;
+
+		if (map_lookup(q, pos, end - pos, &m, &run))
+			return;
+		if (may_learn(q, &m, run) && !zmap_add(q, zone, pos, run, m.host))
+			return;
+		pos += run;
+	}
+}
+
+/* Notes in the map what a lookup found. A zone smaller than a cluster has no map. */
+static void learn(struct qcow2 *q, uint64_t off, uint64_t len, const struct mapping *m)
+{
+	uint32_t zone = off >> q->zone_bits;
+
+	if (!q->zones || q->info.zoned.zone_size < q->cluster_size || m->kind != CLUSTER_DATA)
+		return;
+	if (!atomic_load_explicit(&q->zones[zone].map, memory_order_relaxed))
+		learn_around(q, zone, off);
+	else if (may_learn(q, m, len))
+		zmap_add(q, zone, off, len, m->host);
+}
+
+static int read_compressed(struct qcow2 *q, const struct mapping *m, void *buf, uint64_t off,
+			   uint64_t len)
+{
+	char *cluster = malloc(q->cluster_size);
+	int err;
+
+	if (!cluster)
+		return -ENOMEM;
+	err = compressed_read(q, m, cluster);
+	if (!err)
+		memcpy(buf, cluster + in_cluster(q, off), len);
+	free(cluster);
+	return err;
+}
+
+/* Reads from OFF on what is mapped alike, at most *LEN, and says in *LEN how much it was. */
+static int read_slow(struct qcow2 *q, void *buf, uint64_t off, uint64_t *len)
+{
+	struct mapping m;
+	uint64_t run;
+	int err;
+
+	pthread_mutex_lock(&q->lock);
+	err = map_lookup(q, off, *len, &m, &run);
+	if (!err)
+		learn(q, off, run, &m);
+	pthread_mutex_unlock(&q->lock);
+	if (err)
+		return err;
+	*len = run;
+	if (m.kind == CLUSTER_DATA)
+		return file_read(q->file, buf, run, m.host, FILE_DATA);
+	if (m.kind == CLUSTER_COMPRESSED)
+		return read_compressed(q, &m, buf, off, run);
+	memset(buf, 0, run);
+	return 0;
+}
+
+int qcow2_read(struct qcow2 *q, void *buf, uint64_t off, uint64_t len, unsigned int flags)
+{
+	unsigned int how = FILE_DATA | (flags & QCOW2_NOWAIT ? FILE_NOWAIT : 0);
+	char *to = buf;
+
+	if (!in_disk(q, off, len))
+		return -EINVAL;
+	if (q->no_data)
+		return -ENOTSUP;
+	while (len) {
+		const struct zone_rec *z = zone_at(q, off);
+		uint64_t n = within_zone(q, off, len), host, run;
+		int err;
+
+		if (z && zmap_find(z, off, &host, &run)) {
+			n = min_u64(n, run);
+			err = file_read(q->file, to, n, host, how);
+		} else {
+			err = flags & QCOW2_NOWAIT ? -EAGAIN : read_slow(q, to, off, &n);
+		}
+		if (err)
+			return err;
+		to += n;
+		off += n;
+		len -= n;
+	}
+	return 0;
+}
+
+static int write_data(struct qcow2 *q, const void *buf, uint64_t len, uint64_t host,
+		      unsigned int how)
+{
+	int err = file_write(q->file, buf, len, host, how);
+
+	/* After the write and before its completion: the flush that follows must see it. */
+	if (!atomic_load(&q->data_unsynced))
+		atomic_store(&q->data_unsynced, true);
+	return err;
+}
+
+/* Finds or makes a place for OFF, in place of a full disk after having emptied the quarantine. */
+static int place(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t limit, uint64_t *host,
+		 uint64_t *run)
+{
+	int err = cache_crowded(q) ? flush_locked(q) : 0;
+
+	if (!err)
+		err = map_for_write(q, off, len, limit, host, run);
+	if (err != -ENOSPC || !q->nr_quarantine)
+		return err;
+	err = flush_locked(q);
+	return err ? err : map_for_write(q, off, len, limit, host, run);
+}
+
+static int write_slow(struct qcow2 *q, const void *buf, uint64_t off, uint64_t *len)
+{
+	uint32_t zone = off >> q->zone_bits;
+	uint64_t limit = q->zones ? zone_writable_end(q, zone) : off + *len, host, run;
+	int err;
+
+	pthread_mutex_lock(&q->lock);
+	err = atomic_load(&q->poisoned) ? -EROFS : place(q, off, *len, limit, &host, &run);
+	if (!err && q->zones)
+		zmap_add(q, zone, off - in_cluster(q, off), run + in_cluster(q, off),
+			 host - in_cluster(q, off));
+	pthread_mutex_unlock(&q->lock);
+	if (err)
+		return err;
+	*len = min_u64(*len, run);
+	err = write_data(q, buf, *len, host, FILE_DATA);
+	if (err != -ENOSPC)
+		return err;
+	/* The disk is full, but clusters given up lately may be in quarantine. */
+	pthread_mutex_lock(&q->lock);
+	if (q->nr_quarantine && !flush_locked(q))
+		err = 0;
+	pthread_mutex_unlock(&q->lock);
+	return err ? err : write_data(q, buf, *len, host, FILE_DATA);
+}
+
+int qcow2_write(struct qcow2 *q, const void *buf, uint64_t off, uint64_t len, unsigned int flags)
+{
+	unsigned int how = FILE_DATA | (flags & QCOW2_NOWAIT ? FILE_NOWAIT : 0);
+	const char *from = buf;
+	struct zone_rec *z;
+
+	if (!in_disk(q, off, len))
+		return -EINVAL;
+	if (q->flags & QCOW2_RDONLY || atomic_load(&q->poisoned))
+		return -EROFS;
+	if (!len)
+		return 0;
+	z = zone_at(q, off);
+	if (z && off + len > zone_writable_end(q, off >> q->zone_bits))
+		return -EINVAL;
+	while (len) {
+		uint64_t n = len, host, run;
+		int err;
+
+		if (z && zmap_find(z, off, &host, &run)) {
+			n = min_u64(n, run);
+			err = write_data(q, from, n, host, how);
+		} else {
+			err = flags & QCOW2_NOWAIT ? -EAGAIN : write_slow(q, from, off, &n);
+		}
+		if (err)
+			return err;
+		from += n;
+		off += n;
+		len -= n;
+	}
+	return 0;
+}
