@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* Between check.c, which counts and compares, and check_parts.c, which knows the lesser parts. */
+#ifndef QCOW2_CHECK_H
+#define QCOW2_CHECK_H
+
+#include "image.h"
+
+/* What a cluster was found to be used for. They stand above the count in check.ref. */
+#define USE_EXCLUSIVE  (1u << 31) /* by something that nothing ever shares */
+#define USE_SHAREABLE  (1u << 30) /* by a data cluster or L2 table: snapshots share it */
+#define USE_PACKED     0u	  /* by compressed data: many share a cluster by nature */
+#define REF_RECORDED1  (1u << 29) /* its recorded refcount is 1 */
+#define REF_COUNT      ((1u << 29) - 1)
+#define NAMED_ACTIVE   (1u << 31) /* check.named: the active L1 table names it */
+#define NAMED_REFBLOCK (1u << 30) /* the refcount table names it */
+#define NAMED_COUNT    ((1u << 30) - 1)
+
+struct check {
+	struct qcow2 *q;
+	struct qcow2_check_result *res;
+	void (*say)(void *arg, const char *line);
+	void *arg;
+	unsigned int lines;   /* said so far */
+	uint64_t nr_clusters; /* of the file */
+	uint64_t cluster_size;
+	uint32_t *ref;	 /* nr_clusters references found, with USE_* and REF_* */
+	uint32_t *named; /* how often each cluster was named as an L2 table, with NAMED_* */
+	uint64_t *table; /* a cluster, for L2 tables and refcount blocks */
+};
+
+/* Findings: count one, and say it unless many were said already. */
+void check_corrupt(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void check_leak(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void check_unread(struct check *c, const char *what, uint64_t off, int err);
+
+/*
+ * Counts TIMES uses of the clusters that [OFF, OFF + LEN) touches. False, after a finding, when the
+ * range lies outside the file: WHAT must not be read then.
+ */
+bool check_use(struct check *c, uint64_t off, uint64_t len, uint32_t use, uint32_t times,
+	       const char *what);
+/* The same for a table of LEN bytes that must begin at a cluster and be nobody else's. */
+bool check_use_table(struct check *c, uint64_t off, uint64_t len, const char *what);
+/* Whether a cluster of a range that was counted is in use more than once: it is not walked. */
+bool check_shared(const struct check *c, uint64_t off, uint64_t len);
+/* check_map.c; -ENOMEM or 0, findings are counted */
+
+/* Counts the L2 tables that an L1 table names, its own clusters being counted. */
+int check_l1(struct check *c, uint64_t off, uint32_t entries, bool active);
+/* Walks all of them, and counts what they map. */
+void check_l2_tables(struct check *c);
+/* Judges the COPIED flags of the active L1 table and below, after the refcounts were compared. */
+int check_copied(struct check *c, uint64_t l1_off, uint32_t entries);
+
+/* check_parts.c; -ENOMEM or 0, findings are counted */
+int check_snapshots(struct check *c);
+int check_extensions(struct check *c);
+int check_write_pointers(struct check *c);
+
+#endif

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The mapping, for qcow2_check(): L1 tables, L2 tables, the clusters they name, COPIED flags.
+ *
+ * First every L1 table, the active one and the snapshots', notes which L2 tables it names and how
+ * often. Then each L2 table is walked once, for all of them together: an image with 65536
+ * snapshots costs no more reading than its file is long. See check.c for the rules of the walk.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+
+/* The L2 table being walked. */
+struct walk {
+	uint32_t times; /* it is named */
+	bool active;	/* by the active L1 table too */
+	uint64_t next;	/* where its previous data cluster ended; 0 before the first */
+};
+
+static bool has_data_file(const struct check *c)
+{
+	return c->q->hdr.incompatible & INCOMPAT_DATA_FILE;
+}
+
+/* Words of an L2 entry: with extended L2 entries a bitmap follows each. */
+static unsigned int entry_words(const struct check *c)
+{
+	return c->q->info.extended_l2 ? 2 : 1;
+}
+
+static void check_compressed(struct check *c, uint64_t entry, const struct walk *w)
+{
+	unsigned int shift = 62 - (c->q->cluster_bits - 8);
+	uint64_t host = entry & ((1ull << shift) - 1);
+	uint64_t sectors = ((entry & (L2E_COMPRESSED - 1)) >> shift) + 1;
+
+	if (entry & ENTRY_COPIED)
+		check_corrupt(c, "ERROR compressed cluster at 0x%" PRIx64 " has the COPIED flag",
+			      host);
+	if (has_data_file(c)) {
+		check_corrupt(c, "ERROR compressed cluster in an image with a data file");
+		return;
+	}
+	check_use(c, host, sectors * 512 - host % 512, USE_PACKED, w->times, "compressed cluster");
+	if (w->active) {
+		c->res->allocated_clusters++;
+		c->res->compressed_clusters++;
+		c->res->fragmented_clusters++; /* by nature */
+	}
+}
+
+static void check_data(struct check *c, uint64_t entry, struct walk *w)
+{
+	uint64_t host = entry & L2E_OFFSET_MASK;
+	uint64_t reserved = L2E_RESERVED;
+
+	if (c->q->info.version < 3 || c->q->info.extended_l2)
+		reserved |= L2E_ZERO;
+	if (entry & reserved)
+		check_corrupt(c, "ERROR L2 entry 0x%" PRIx64 " has reserved bits set", entry);
+	/* Offset 0 is a place in a data file, nowhere else. */
+	if (!host && !(has_data_file(c) && entry & ENTRY_COPIED))
+		return;
+	if (w->active) {
+		c->res->allocated_clusters++;
+		if (w->next && w->next != host)
+			c->res->fragmented_clusters++;
+		w->next = host + c->cluster_size;
+	}
+	if (has_data_file(c))
+		return;
+	if (host % c->cluster_size)
+		check_corrupt(c, "ERROR data cluster at 0x%" PRIx64 " does not begin at a cluster",
+			      host);
+	else
+		check_use(c, host, c->cluster_size, USE_SHAREABLE, w->times, "data cluster");
+}
+
+static void check_l2(struct check *c, uint64_t off, struct walk *w)
+{
+	int err = file_read(c->q->file, c->table, c->cluster_size, off, 0);
+
+	if (err) {
+		check_unread(c, "L2 table", off, err);
+		return;
+	}
+	for (uint64_t i = 0; i < c->cluster_size / 8; i += entry_words(c)) {
+		uint64_t entry = be64toh(c->table[i]);
+
+		if (!entry)
+			continue;
+		if (entry & L2E_COMPRESSED)
+			check_compressed(c, entry, w);
+		else
+			check_data(c, entry, w);
+	}
+}
+
+void check_l2_tables(struct check *c)
+{
+	for (uint64_t i = 0; i < c->nr_clusters; i++) {
+		struct walk w = {
+			.times = c->named[i] & NAMED_COUNT,
+			.active = c->named[i] & NAMED_ACTIVE,
+		};
+
+		if (w.times)
+			check_l2(c, i * c->cluster_size, &w);
+	}
+}
+
+static void check_l1_entry(struct check *c, uint64_t entry, uint32_t i, bool active)
+{
+	uint64_t off = entry & L1E_OFFSET_MASK;
+	uint64_t cluster = off / c->cluster_size;
+
+	if (entry & ~(L1E_OFFSET_MASK | ENTRY_COPIED))
+		check_corrupt(c, "ERROR L1 entry %" PRIu32 " (0x%" PRIx64 ") has reserved bits set",
+			      i, entry);
+	if (!off)
+		return;
+	if (off % c->cluster_size) {
+		check_corrupt(c, "ERROR L2 table at 0x%" PRIx64 " does not begin at a cluster",
+			      off);
+		return;
+	}
+	if (!check_use(c, off, c->cluster_size, USE_SHAREABLE, 1, "L2 table"))
+		return;
+	if (active && c->named[cluster] & NAMED_ACTIVE)
+		check_corrupt(c,
+			      "ERROR L1 entry %" PRIu32 " names the L2 table at 0x%" PRIx64
+			      " a second time",
+			      i, off);
+	if ((c->named[cluster] & NAMED_COUNT) < NAMED_COUNT)
+		c->named[cluster]++;
+	if (active)
+		c->named[cluster] |= NAMED_ACTIVE;
+}
+
+int check_l1(struct check *c, uint64_t l1_off, uint32_t entries, bool active)
+{
+	uint64_t *l1;
+	int err;
+
+	if (!entries)
+		return 0;
+	l1 = malloc((size_t)entries * 8);
+	if (!l1)
+		return -ENOMEM;
+	err = file_read(c->q->file, l1, (size_t)entries * 8, l1_off, 0);
+	if (err)
+		check_unread(c, "L1 table", l1_off, err);
+	for (uint32_t i = 0; i < entries && !err; i++)
+		check_l1_entry(c, be64toh(l1[i]), i, active);
+	free(l1);
+	return 0;
+}
+
+/* Whether a COPIED flag tells the truth about the recorded refcount of CLUSTER. */
+static bool copied_is_right(const struct check *c, uint64_t entry, uint64_t cluster)
+{
+	return !(entry & ENTRY_COPIED) == !(c->ref[cluster] & REF_RECORDED1);
+}
+
+static void check_l2_copied(struct check *c, uint64_t off)
+{
+	if (file_read(c->q->file, c->table, c->cluster_size, off, 0))
+		return; /* was said in the first walk */
+	for (uint64_t i = 0; i < c->cluster_size / 8; i += entry_words(c)) {
+		uint64_t entry = be64toh(c->table[i]), host = entry & L2E_OFFSET_MASK;
+		uint64_t cluster = host / c->cluster_size;
+
+		if (entry & L2E_COMPRESSED || !host || cluster >= c->nr_clusters)
+			continue;
+		if (!copied_is_right(c, entry, cluster))
+			check_corrupt(c,
+				      "ERROR OFLAG_COPIED data cluster at 0x%" PRIx64
+				      ": the flag is %s, the refcount is %s1",
+				      host, entry & ENTRY_COPIED ? "set" : "clear",
+				      c->ref[cluster] & REF_RECORDED1 ? "" : "not ");
+	}
+}
+
+int check_copied(struct check *c, uint64_t l1_off, uint32_t entries)
+{
+	uint64_t *l1 = malloc((size_t)entries * 8 + 1);
+
+	if (!l1)
+		return -ENOMEM;
+	if (file_read(c->q->file, l1, (size_t)entries * 8, l1_off, 0))
+		entries = 0;
+	for (uint32_t i = 0; i < entries; i++) {
+		uint64_t entry = be64toh(l1[i]), off = entry & L1E_OFFSET_MASK;
+		uint64_t cluster = off / c->cluster_size;
+
+		if (!off || off % c->cluster_size || cluster >= c->nr_clusters)
+			continue;
+		if (!copied_is_right(c, entry, cluster))
+			check_corrupt(c,
+				      "ERROR OFLAG_COPIED L2 table of L1 entry %" PRIu32
+				      ": the flag is %s, the refcount is %s1",
+				      i, entry & ENTRY_COPIED ? "set" : "clear",
+				      c->ref[cluster] & REF_RECORDED1 ? "" : "not ");
+		if (c->named[cluster] & NAMED_ACTIVE && !has_data_file(c))
+			check_l2_copied(c, off);
+		c->named[cluster] &= ~NAMED_ACTIVE; /* once */
+	}
+	free(l1);
+	return 0;
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The lesser parts of an image, for qcow2_check(): snapshots, persistent bitmaps, the encryption
+ * header, and the write pointers of the zones. See check.c for the rules of the walk.
+ *
+ * The write pointers are judged against the geometry alone. Data that is missing below a write
+ * pointer is no fault: a zone that was written with zeroes, or finished, has unallocated clusters.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+
+struct disk_bitmaps_ext {
+	uint32_t nb_bitmaps;
+	uint32_t reserved;
+	uint64_t directory_size;
+	uint64_t directory_offset;
+} __attribute__((packed));
+static_assert(sizeof(struct disk_bitmaps_ext) == 24, "bitmaps extension");
+
+struct disk_bitmap { /* extra data and name follow, padded to 8 */
+	uint64_t table_offset;
+	uint32_t table_size; /* entries */
+	uint32_t flags;
+	uint8_t type;
+	uint8_t granularity_bits;
+	uint16_t name_size;
+	uint32_t extra_data_size;
+} __attribute__((packed));
+static_assert(sizeof(struct disk_bitmap) == 24, "bitmap directory entry");
+
+struct disk_crypto_ext {
+	uint64_t offset;
+	uint64_t length;
+} __attribute__((packed));
+static_assert(sizeof(struct disk_crypto_ext) == 16, "crypto extension");
+
+#define BITMAP_OFFSET_MASK 0x00fffffffffffe00ull
+#define MAX_BITMAPS	   65535u
+#define MAX_BITMAP_TABLE   (MAX_L1_BYTES / 8)
+#define MAX_DIRECTORY	   (64u << 20)
+
+/* A snapshot's L1 table and all below it. */
+static int check_snapshot_l1(struct check *c, const struct disk_snapshot *s)
+{
+	uint64_t off = be64toh(s->l1_table_offset);
+	uint32_t entries = be32toh(s->l1_size);
+
+	if ((uint64_t)entries * 8 > MAX_L1_BYTES) {
+		check_corrupt(c, "ERROR a snapshot's L1 table has %" PRIu32 " entries", entries);
+		return 0;
+	}
+	if (!check_use_table(c, off, (uint64_t)entries * 8, "a snapshot's L1 table"))
+		return 0;
+	if (check_shared(c, off, (uint64_t)entries * 8))
+		return 0; /* it overlaps something, which will be said */
+	return check_l1(c, off, entries, false);
+}
+
+int check_snapshots(struct check *c)
+{
+	uint64_t start = c->q->hdr.snapshots_offset, at = start;
+	uint32_t nr = c->q->info.nb_snapshots;
+	struct disk_snapshot s;
+	int err = 0;
+
+	if (!nr)
+		return 0;
+	if (nr > MAX_SNAPSHOTS) {
+		check_corrupt(c, "ERROR the header claims %" PRIu32 " snapshots", nr);
+		return 0;
+	}
+	for (uint32_t i = 0; i < nr && !err; i++) {
+		uint64_t rest;
+
+		if (at > c->nr_clusters * c->cluster_size) {
+			check_corrupt(c,
+				      "ERROR snapshot %" PRIu32 " of %" PRIu32
+				      " lies beyond the end of the file",
+				      i, nr);
+			return 0;
+		}
+		err = file_read(c->q->file, &s, sizeof(s), at, 0);
+		if (err) {
+			check_unread(c, "snapshot table", at, err);
+			return 0;
+		}
+		rest = (uint64_t)be32toh(s.extra_data_size) + be16toh(s.id_str_size) +
+		       be16toh(s.name_size);
+		at += align_up(sizeof(s) + rest, 8);
+		err = check_snapshot_l1(c, &s);
+	}
+	if (!err)
+		check_use_table(c, start, at - start, "snapshot table");
+	return err;
+}
+
+static int check_bitmap_table(struct check *c, uint64_t off, uint32_t entries)
+{
+	uint64_t *table;
+	int err;
+
+	if (entries > MAX_BITMAP_TABLE) {
+		check_corrupt(c, "ERROR a bitmap table has %" PRIu32 " entries", entries);
+		return 0;
+	}
+	if (!check_use_table(c, off, (uint64_t)entries * 8, "bitmap table"))
+		return 0;
+	if (check_shared(c, off, (uint64_t)entries * 8))
+		return 0; /* it overlaps something, which will be said */
+	table = malloc((size_t)entries * 8 + 1);
+	if (!table)
+		return -ENOMEM;
+	err = file_read(c->q->file, table, (size_t)entries * 8, off, 0);
+	if (err) {
+		check_unread(c, "bitmap table", off, err);
+		entries = 0;
+	}
+	for (uint32_t i = 0; i < entries; i++) {
+		uint64_t entry = be64toh(table[i]);
+
+		if (entry & ~(BITMAP_OFFSET_MASK | 1))
+			check_corrupt(
+				c, "ERROR bitmap table entry 0x%" PRIx64 " has reserved bits set",
+				entry);
+		if (entry & BITMAP_OFFSET_MASK)
+			check_use_table(c, entry & BITMAP_OFFSET_MASK, c->cluster_size,
+					"bitmap data");
+	}
+	free(table);
+	return 0;
+}
+
+static int check_bitmaps(struct check *c, const struct disk_bitmaps_ext *ext)
+{
+	uint64_t at = be64toh(ext->directory_offset), size = be64toh(ext->directory_size);
+	uint32_t nr = be32toh(ext->nb_bitmaps);
+	uint64_t end;
+	int err = 0;
+
+	if (nr > MAX_BITMAPS || size > MAX_DIRECTORY) {
+		check_corrupt(c,
+			      "ERROR the bitmaps extension claims %" PRIu32 " bitmaps in %" PRIu64
+			      " bytes",
+			      nr, size);
+		return 0;
+	}
+	if (!check_use_table(c, at, size, "bitmap directory"))
+		return 0;
+	end = at + size;
+	for (uint32_t i = 0; i < nr && !err; i++) {
+		struct disk_bitmap b;
+
+		if (end - at < sizeof(b)) {
+			check_corrupt(c, "ERROR the bitmap directory ends before bitmap %" PRIu32,
+				      i);
+			return 0;
+		}
+		err = file_read(c->q->file, &b, sizeof(b), at, 0);
+		if (err) {
+			check_unread(c, "bitmap directory", at, err);
+			return 0;
+		}
+		size = align_up(
+			sizeof(b) + (uint64_t)be32toh(b.extra_data_size) + be16toh(b.name_size), 8);
+		at = size > end - at ? end : at + size;
+		err = check_bitmap_table(c, be64toh(b.table_offset), be32toh(b.table_size));
+	}
+	return err;
+}
+
+/* The extensions that own clusters. What they say is trusted only within the header's cluster. */
+int check_extensions(struct check *c)
+{
+	uint64_t at = c->q->hdr.header_length;
+	uint8_t *header = malloc(c->cluster_size);
+	int err;
+
+	if (!header)
+		return -ENOMEM;
+	err = file_read(c->q->file, header, c->cluster_size, 0, 0);
+	if (err) {
+		check_unread(c, "header", 0, err);
+		free(header);
+		return 0;
+	}
+	while (c->q->info.version >= 3 && at + sizeof(struct disk_ext) <= c->cluster_size) {
+		struct disk_ext ext;
+		uint32_t magic, len;
+
+		memcpy(&ext, header + at, sizeof(ext));
+		magic = be32toh(ext.magic);
+		len = be32toh(ext.len);
+		at += sizeof(ext);
+		if (magic == EXT_END || len > c->cluster_size - at)
+			break;
+		if (magic == EXT_BITMAPS && len >= sizeof(struct disk_bitmaps_ext) &&
+		    c->q->hdr.autoclear & AUTOCLEAR_BITMAPS) {
+			struct disk_bitmaps_ext bitmaps;
+
+			memcpy(&bitmaps, header + at, sizeof(bitmaps));
+			err = check_bitmaps(c, &bitmaps);
+			if (err)
+				break;
+		} else if (magic == EXT_CRYPTO && len >= sizeof(struct disk_crypto_ext)) {
+			struct disk_crypto_ext crypto;
+
+			memcpy(&crypto, header + at, sizeof(crypto));
+			check_use_table(c, be64toh(crypto.offset), be64toh(crypto.length),
+					"encryption header");
+		}
+		at += align_up(len, 8);
+	}
+	free(header);
+	return err;
+}
+
+static void check_write_pointer(struct check *c, const struct qcow2_zoned *z, uint32_t zone,
+				uint64_t entry)
+{
+	uint64_t start = zone * z->zone_size;
+	bool marked = entry & ~WP_MASK;
+
+	if (marked != (zone < z->conventional_zones)) {
+		check_corrupt(c,
+			      "ERROR zone %" PRIu32 "'s write pointer 0x%" PRIx64 " contradicts "
+			      "the header, which declares the first %" PRIu32 " zones conventional",
+			      zone, entry, z->conventional_zones);
+	} else if (marked) {
+		if (entry != (start | 1ull << WP_MARKER_V11) &&
+		    entry != (start | 1ull << WP_MARKER_LATEST))
+			check_corrupt(c,
+				      "ERROR conventional zone %" PRIu32
+				      " is recorded as 0x%" PRIx64 ", 0x%" PRIx64
+				      " and a marker bit were expected",
+				      zone, entry, start);
+	} else if (entry < start || entry > start + z->zone_size) {
+		check_corrupt(c,
+			      "ERROR zone %" PRIu32 " has write pointer 0x%" PRIx64
+			      " outside its range 0x%" PRIx64 "..0x%" PRIx64,
+			      zone, entry, start, start + z->zone_size);
+	} else if (entry % 512) {
+		check_corrupt(c,
+			      "ERROR zone %" PRIu32 " has write pointer 0x%" PRIx64
+			      ", which is not sector aligned",
+			      zone, entry);
+	}
+}
+
+int check_write_pointers(struct check *c)
+{
+	const struct qcow2_zoned *z = &c->q->info.zoned;
+	size_t len = (size_t)z->nr_zones * 8;
+	uint64_t *table;
+	int err;
+
+	if (z->layout == QCOW2_LAYOUT_NONE)
+		return 0;
+	if (!check_use_table(c, z->zonedmeta_offset, len, "write-pointer table"))
+		return 0;
+	table = malloc(len + 1);
+	if (!table)
+		return -ENOMEM;
+	err = file_read(c->q->file, table, len, z->zonedmeta_offset, 0);
+	if (err) {
+		check_unread(c, "write-pointer table", z->zonedmeta_offset, err);
+		free(table);
+		return 0;
+	}
+	for (uint32_t i = 0; i < z->nr_zones; i++)
+		check_write_pointer(c, z, i,
+				    z->little_endian ? le64toh(table[i]) : be64toh(table[i]));
+	free(table);
+	return 0;
+}
