@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of znsimg share. The tool is a client of qcow2.h like any other; nothing here
+ * is part of the library.
+ */
+#ifndef QCOW2_ZNSIMG_H
+#define QCOW2_ZNSIMG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "qcow2.h"
+
+struct json_object;
+
+/* Exit statuses, qemu-img's. 2, 3 and 63 are check's alone. */
+#define IMG_OK		0
+#define IMG_FAILED	1
+#define IMG_CORRUPT	2
+#define IMG_LEAKS	3
+#define IMG_UNSUPPORTED 63
+
+/* The verbs: ARGV[0] is the verb itself. They return the exit status. */
+int img_create(int argc, char **argv);
+int img_info(int argc, char **argv);
+int img_check(int argc, char **argv);
+int img_zones(int argc, char **argv);
+
+/* znsimg.c: what the verbs say and parse alike. */
+
+/* One line on stderr, "znsimg: " before it. */
+void img_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Several lines, as warnings are collected; each gets its prefix. */
+void img_warnings(const char *lines);
+/* Only qcow2 is known; else an error is printed and IMG_FAILED returned. */
+int img_format_check(const char *format);
+enum img_output { IMG_HUMAN, IMG_JSON };
+int img_output_parse(const char *text, enum img_output *out);
+/*
+ * Opens for reading alone. INSPECT: also what could not be served; NO_LOCK: also what another
+ * program has open. NULL after an error message, *ERR is then the -errno if ERR is given.
+ */
+struct qcow2 *img_open(const char *path, bool inspect, bool no_lock, int *err);
+/* Pretty-printed as qemu-img does: four spaces. Takes OBJ over; IMG_OK or IMG_FAILED. */
+int img_print_json(struct json_object *obj);
+/* Flushes stdout: a full disk or a closed pipe must not look like success. */
+int img_finish_output(void);
+/* What getopt_long() refused, or a verb its arguments: points to the help. IMG_FAILED. */
+int img_usage_error(const char *verb);
+/* TEXT with what a terminal must not see replaced; BUF is as long as TEXT. */
+const char *img_printable(const char *text, char *buf, size_t len);
+
+/* znsimg_opts.c: sizes and -o. */
+
+/* "64M", "1.5G", "0x200": bytes, suffixes in powers of 1024. 0, -EINVAL or -ERANGE. */
+int size_parse(const char *text, uint64_t *out);
+#define SIZE_TEXT_LEN 32
+/* "768 MiB", with three digits as qemu-img prints it. Returns BUF. */
+const char *size_text(uint64_t bytes, char buf[SIZE_TEXT_LEN]);
+
+void uuid_text(const uint8_t uuid[QCOW2_UUID], char buf[37]);
+
+/* The nearest of WORDS (ends with NULL) to WORD, or NULL when none is near. */
+const char *nearest_word(const char *word, const char *const *words);
+
+enum opt_id {
+	OPT_SIZE,
+	OPT_COMPAT,
+	OPT_CLUSTER_SIZE,
+	OPT_COMPRESSION,
+	OPT_LAZY_REFCOUNTS,
+	OPT_REFCOUNT_BITS,
+	OPT_UUID,
+	OPT_ZONE_MODE,
+	OPT_ZONE_SIZE,
+	OPT_ZONE_CAPACITY,
+	OPT_ZONE_CONVENTIONAL,
+	OPT_ZONE_MAX_APPEND,
+	OPT_ZONE_MAX_OPEN,
+	OPT_ZONE_MAX_ACTIVE,
+	OPT_ZONE_LAYOUT,
+	OPT_COUNT,
+};
+
+/* The -o options given so far. Zeroed: none. */
+struct opts {
+	bool given[OPT_COUNT];
+	uint64_t number[OPT_COUNT];
+	uint8_t uuid[QCOW2_UUID];
+	bool help; /* "help" was among them */
+};
+
+/* Adds the "name=value,..." of one -o; after an error message IMG_FAILED. */
+int opts_add(struct opts *o, const char *text);
+void opts_help(void);
+/* What was given, as qcow2_create() wants it. IMG_FAILED after an error message. */
+int opts_fill(const struct opts *o, struct qcow2_create_opts *create);
+
+#endif

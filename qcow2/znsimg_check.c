@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * znsimg check [--output=human|json] [-f qcow2] [-q] [-U] FILE
+ *
+ * Findings go to stderr as they come, the sum to stdout. The exit status is the verdict:
+ * 0 sound, 1 the check could not be done, 2 corrupt, 3 leaks alone, 63 not an image that can be
+ * checked.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "znsimg.h"
+
+static const char check_usage[] =
+	"usage: znsimg check [--output=human|json] [-f qcow2] [-q] [-U] FILE\n"
+	"\n"
+	"  --output=human|json\n"
+	"  -f FORMAT  image format: qcow2\n"
+	"  -q         exit status only\n"
+	"  -U         also when another program has the image open\n"
+	"\n"
+	"Exit status: 0 sound, 1 could not check, 2 corrupt, 3 leaks only, 63 not supported.\n";
+
+struct check_args {
+	enum img_output output;
+	bool quiet, no_lock, help;
+	const char *file;
+};
+
+static int check_parse(int argc, char **argv, struct check_args *a)
+{
+	static const struct option options[] = {
+		{ "help", no_argument, NULL, 'h' },
+		{ "output", required_argument, NULL, 'O' },
+		{ "format", required_argument, NULL, 'f' },
+		{ "repair", required_argument, NULL, 'r' },
+		{ "quiet", no_argument, NULL, 'q' },
+		{ "force-share", no_argument, NULL, 'U' },
+		{ NULL, 0, NULL, 0 },
+	};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "hf:r:qU", options, NULL)) != -1) {
+		if (c == 'h') {
+			a->help = true;
+			return IMG_OK;
+		} else if (c == 'O') {
+			if (img_output_parse(optarg, &a->output))
+				return IMG_FAILED;
+		} else if (c == 'f') {
+			if (img_format_check(optarg))
+				return IMG_UNSUPPORTED;
+		} else if (c == 'r') {
+			img_error("-r: repair comes in a later version, nothing was changed");
+			return IMG_FAILED;
+		} else if (c == 'q') {
+			a->quiet = true;
+		} else if (c == 'U') {
+			a->no_lock = true;
+		} else {
+			return img_usage_error("check");
+		}
+	}
+	if (argc - optind != 1) {
+		img_error("check needs one file name");
+		return img_usage_error("check");
+	}
+	a->file = argv[optind];
+	return IMG_OK;
+}
+
+static void say_finding(void *arg, const char *line)
+{
+	const struct check_args *a = arg;
+
+	if (!a->quiet)
+		fprintf(stderr, "%s\n", line);
+}
+
+/* A key that qemu-img prints only when there is something to count. */
+static void add_count(struct json_object *obj, const char *key, uint64_t n)
+{
+	if (n)
+		json_object_object_add(obj, key, json_object_new_uint64(n));
+}
+
+static int print_json(const struct check_args *a, const struct qcow2_check_result *r)
+{
+	struct json_object *obj = json_object_new_object();
+
+	add_count(obj, "image-end-offset", r->image_end_offset);
+	add_count(obj, "total-clusters", r->total_clusters);
+	json_object_object_add(obj, "check-errors", json_object_new_uint64(r->check_errors));
+	add_count(obj, "corruptions", r->corruptions);
+	add_count(obj, "leaks", r->leaks);
+	add_count(obj, "allocated-clusters", r->allocated_clusters);
+	add_count(obj, "fragmented-clusters", r->fragmented_clusters);
+	add_count(obj, "compressed-clusters", r->compressed_clusters);
+	json_object_object_add(obj, "filename", json_object_new_string(a->file));
+	json_object_object_add(obj, "format", json_object_new_string("qcow2"));
+	return img_print_json(obj);
+}
+
+static double percent(uint64_t part, uint64_t whole)
+{
+	return (double)part * 100 / (double)whole;
+}
+
+static int print_human(const struct qcow2_check_result *r)
+{
+	if (!r->corruptions && !r->leaks && !r->check_errors)
+		puts("No errors were found on the image.");
+	if (r->corruptions)
+		printf("\n%" PRIu64 " errors were found on the image.\n"
+		       "Data may be corrupted, or further writes to the image may corrupt it.\n",
+		       r->corruptions);
+	if (r->leaks)
+		printf("\n%" PRIu64 " leaked clusters were found on the image.\n"
+		       "This means waste of disk space, but no harm to data.\n",
+		       r->leaks);
+	if (r->check_errors)
+		printf("\n%" PRIu64 " internal errors have occurred during the check.\n",
+		       r->check_errors);
+	if (r->total_clusters && r->allocated_clusters)
+		printf("%" PRIu64 "/%" PRIu64 " = %0.2f%% allocated, %0.2f%% fragmented, "
+		       "%0.2f%% compressed clusters\n",
+		       r->allocated_clusters, r->total_clusters,
+		       percent(r->allocated_clusters, r->total_clusters),
+		       percent(r->fragmented_clusters, r->allocated_clusters),
+		       percent(r->compressed_clusters, r->allocated_clusters));
+	if (r->image_end_offset)
+		printf("Image end offset: %" PRIu64 "\n", r->image_end_offset);
+	return img_finish_output();
+}
+
+static int verdict(const struct qcow2_check_result *r)
+{
+	if (r->check_errors)
+		return IMG_FAILED;
+	if (r->corruptions)
+		return IMG_CORRUPT;
+	return r->leaks ? IMG_LEAKS : IMG_OK;
+}
+
+int img_check(int argc, char **argv)
+{
+	struct check_args args = { 0 };
+	struct qcow2_check_result result;
+	struct qcow2 *q;
+	int err = 0, status;
+
+	status = check_parse(argc, argv, &args);
+	if (status)
+		return status;
+	if (args.help) {
+		fputs(check_usage, stdout);
+		return img_finish_output();
+	}
+	q = img_open(args.file, true, args.no_lock, &err);
+	if (!q)
+		return err == -ENOTSUP ? IMG_UNSUPPORTED : IMG_FAILED;
+	err = qcow2_check(q, &result, say_finding, &args);
+	qcow2_close(q);
+	if (err) {
+		img_error("%s: the check could not be done: %s", args.file, strerror(-err));
+		return IMG_FAILED;
+	}
+	if (args.output == IMG_JSON)
+		status = print_json(&args, &result);
+	else if (!args.quiet)
+		status = print_human(&result);
+	return status ? status : verdict(&result);
+}

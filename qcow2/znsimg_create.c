@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * znsimg create [-q] [-f qcow2] [-o OPTIONS]... FILE [SIZE]
+ *
+ * The size is the second argument or -o size=, not both. What is wrong with the options is said
+ * before a file is touched.
+ */
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "znsimg.h"
+
+static const char create_usage[] =
+	"usage: znsimg create [-q] [-f qcow2] [-o OPTIONS]... FILE [SIZE]\n"
+	"\n"
+	"  -f FORMAT   image format: qcow2\n"
+	"  -o OPTIONS  name=value,...; may be repeated; '-o help' lists them\n"
+	"  -q          say nothing but warnings and errors\n"
+	"\n"
+	"SIZE is in bytes, or with a suffix k, M, G, T, P or E (powers of 1024).\n"
+	"Any zone.* option makes the image zoned (zone.mode=host-managed).\n";
+
+struct create_args {
+	struct opts opts;
+	bool quiet;
+	bool help;
+	const char *file;
+	const char *size;
+};
+
+/* IMG_OK: go on, unless A->help. */
+static int create_parse(int argc, char **argv, struct create_args *a)
+{
+	static const struct option options[] = {
+		{ "help", no_argument, NULL, 'h' },
+		{ "quiet", no_argument, NULL, 'q' },
+		{ "format", required_argument, NULL, 'f' },
+		{ "options", required_argument, NULL, 'o' },
+		{ NULL, 0, NULL, 0 },
+	};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "hqf:o:b:F:", options, NULL)) != -1) {
+		if (c == 'h') {
+			a->help = true;
+		} else if (c == 'q') {
+			a->quiet = true;
+		} else if (c == 'f') {
+			if (img_format_check(optarg))
+				return IMG_FAILED;
+		} else if (c == 'o') {
+			if (opts_add(&a->opts, optarg))
+				return IMG_FAILED;
+		} else if (c == 'b' || c == 'F') {
+			img_error("-%c: images with a backing file are not supported", c);
+			return IMG_FAILED;
+		} else {
+			return img_usage_error("create");
+		}
+	}
+	if (a->help || a->opts.help)
+		return IMG_OK;
+	if (optind == argc || argc - optind > 2) {
+		img_error(optind == argc ? "create needs a file name" : "too many arguments");
+		return img_usage_error("create");
+	}
+	a->file = argv[optind];
+	a->size = argv[optind + 1]; /* NULL after the last */
+	return IMG_OK;
+}
+
+static int create_size(struct create_args *a)
+{
+	struct opts *o = &a->opts;
+
+	if (a->size && o->given[OPT_SIZE]) {
+		img_error("%s: the image size must be specified only once", a->file);
+		return IMG_FAILED;
+	}
+	if (!a->size && !o->given[OPT_SIZE]) {
+		img_error("%s: image creation needs a size", a->file);
+		return IMG_FAILED;
+	}
+	if (a->size && size_parse(a->size, &o->number[OPT_SIZE])) {
+		img_error("invalid image size '%s'; suffixes are k, M, G, T, P and E", a->size);
+		return IMG_FAILED;
+	}
+	return IMG_OK;
+}
+
+/* qemu-img's line: what the image has, not only what was asked for. */
+static void print_formatting(const char *file, const struct qcow2_create_opts *c)
+{
+	const struct qcow2_zoned *z = &c->zone;
+
+	printf("Formatting '%s', fmt=qcow2 cluster_size=%" PRIu32 " extended_l2=off "
+	       "compression_type=%s size=%" PRIu64 " lazy_refcounts=%s refcount_bits=%" PRIu32,
+	       file, c->cluster_size, c->compression == QCOW2_ZSTD ? "zstd" : "zlib", c->size,
+	       c->lazy_refcounts ? "on" : "off", c->refcount_bits);
+	if (c->zoned) {
+		printf(" zone.mode=host-managed zone.size=%" PRIu64 " zone.capacity=%" PRIu64
+		       " zone.conventional_zones=%" PRIu32,
+		       z->zone_size, z->zone_capacity, z->conventional_zones);
+		if (z->max_append_bytes)
+			printf(" zone.max_append_bytes=%" PRIu32, z->max_append_bytes);
+		printf(" zone.max_active_zones=%" PRIu32 " zone.max_open_zones=%" PRIu32
+		       " zone.layout=%s",
+		       z->max_active_zones, z->max_open_zones, qcow2_layout_name(z->layout));
+	}
+	putchar('\n');
+}
+
+int img_create(int argc, char **argv)
+{
+	struct create_args args = { 0 };
+	struct qcow2_create_opts create;
+	char warn[QCOW2_ERRLEN], err[QCOW2_ERRLEN];
+
+	if (create_parse(argc, argv, &args))
+		return IMG_FAILED;
+	if (args.help || args.opts.help) {
+		if (args.help)
+			fputs(create_usage, stdout);
+		else
+			opts_help();
+		return img_finish_output();
+	}
+	if (create_size(&args) || opts_fill(&args.opts, &create))
+		return IMG_FAILED;
+	if (qcow2_create(args.file, &create, NULL, warn, err)) {
+		img_error("%s: %s", args.file, err);
+		return IMG_FAILED;
+	}
+	img_warnings(warn);
+	if (!args.quiet)
+		print_formatting(args.file, &create);
+	return img_finish_output();
+}

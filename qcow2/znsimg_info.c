@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * znsimg info [--output=human|json] [-f qcow2] [-U] FILE
+ *
+ * qemu-img's layout and keys, and below format-specific data the keys of the zoned series ("zone")
+ * and ours: uuid, zone.layout, snapshots. References (backing file, data file) are named, never
+ * opened.
+ */
+#include <getopt.h>
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "znsimg.h"
+
+static const char info_usage[] = "usage: znsimg info [--output=human|json] [-f qcow2] [-U] FILE\n"
+				 "\n"
+				 "  --output=human|json\n"
+				 "  -f FORMAT  image format: qcow2\n"
+				 "  -U         also when another program has the image open\n";
+
+struct info_args {
+	enum img_output output;
+	bool no_lock, help;
+	const char *file;
+};
+
+static int info_parse(int argc, char **argv, struct info_args *a)
+{
+	static const struct option options[] = {
+		{ "help", no_argument, NULL, 'h' },
+		{ "output", required_argument, NULL, 'O' },
+		{ "format", required_argument, NULL, 'f' },
+		{ "force-share", no_argument, NULL, 'U' },
+		{ NULL, 0, NULL, 0 },
+	};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "hf:U", options, NULL)) != -1) {
+		if (c == 'h') {
+			a->help = true;
+			return IMG_OK;
+		} else if (c == 'O') {
+			if (img_output_parse(optarg, &a->output))
+				return IMG_FAILED;
+		} else if (c == 'f') {
+			if (img_format_check(optarg))
+				return IMG_FAILED;
+		} else if (c == 'U') {
+			a->no_lock = true;
+		} else {
+			return img_usage_error("info");
+		}
+	}
+	if (argc - optind != 1) {
+		img_error("info needs one file name");
+		return img_usage_error("info");
+	}
+	a->file = argv[optind];
+	return IMG_OK;
+}
+
+static void add_number(struct json_object *obj, const char *key, uint64_t n)
+{
+	json_object_object_add(obj, key, json_object_new_uint64(n));
+}
+
+static void add_bool(struct json_object *obj, const char *key, bool b)
+{
+	json_object_object_add(obj, key, json_object_new_boolean(b));
+}
+
+static void add_text(struct json_object *obj, const char *key, const char *text)
+{
+	json_object_object_add(obj, key, json_object_new_string(text));
+}
+
+static struct json_object *zone_object(const struct qcow2_zoned *z)
+{
+	struct json_object *obj = json_object_new_object();
+
+	add_text(obj, "mode", "host-managed");
+	add_number(obj, "nr-zones", z->nr_zones);
+	add_number(obj, "size", z->zone_size);
+	add_number(obj, "capacity", z->zone_capacity);
+	add_number(obj, "conventional-zones", z->conventional_zones);
+	add_number(obj, "max-open-zones", z->max_open_zones);
+	add_number(obj, "max-active-zones", z->max_active_zones);
+	if (z->max_append_bytes)
+		add_number(obj, "max-append-bytes", z->max_append_bytes);
+	add_text(obj, "layout", qcow2_layout_name(z->layout));
+	return obj;
+}
+
+/* "data" of "format-specific": what qcow2 has beyond other formats. */
+static struct json_object *specific_object(const struct qcow2_info *i)
+{
+	struct json_object *obj = json_object_new_object();
+	char uuid[37];
+
+	add_text(obj, "compat", i->version >= 3 ? "1.1" : "0.10");
+	if (i->data_file[0])
+		add_text(obj, "data-file", i->data_file);
+	add_text(obj, "compression-type", i->compression == QCOW2_ZSTD ? "zstd" : "zlib");
+	if (i->version >= 3)
+		add_bool(obj, "lazy-refcounts", i->lazy_refcounts);
+	add_number(obj, "refcount-bits", i->refcount_bits);
+	if (i->version >= 3) {
+		add_bool(obj, "corrupt", i->corrupt);
+		add_bool(obj, "extended-l2", i->extended_l2);
+	}
+	if (i->zoned.layout != QCOW2_LAYOUT_NONE)
+		json_object_object_add(obj, "zone", zone_object(&i->zoned));
+	if (i->nb_snapshots)
+		add_number(obj, "snapshots", i->nb_snapshots);
+	if (i->has_uuid) {
+		uuid_text(i->uuid, uuid);
+		add_text(obj, "uuid", uuid);
+	}
+	return obj;
+}
+
+static int print_json(const char *file, const struct qcow2_info *i, uint64_t allocated)
+{
+	struct json_object *obj = json_object_new_object();
+	struct json_object *specific = json_object_new_object();
+
+	add_number(obj, "virtual-size", i->size);
+	add_text(obj, "filename", file);
+	add_number(obj, "cluster-size", 1ull << i->cluster_bits);
+	add_text(obj, "format", "qcow2");
+	add_number(obj, "actual-size", allocated);
+	add_text(specific, "type", "qcow2");
+	json_object_object_add(specific, "data", specific_object(i));
+	json_object_object_add(obj, "format-specific", specific);
+	if (i->backing_file[0])
+		add_text(obj, "backing-filename", i->backing_file);
+	if (i->backing_format[0])
+		add_text(obj, "backing-filename-format", i->backing_format);
+	add_bool(obj, "dirty-flag", i->dirty);
+	return img_print_json(obj);
+}
+
+/* The members of OBJ, a line each, as qemu-img prints them: spaces for dashes. */
+static void print_members(struct json_object *obj, int indent)
+{
+	json_object_object_foreach(obj, key, value)
+	{
+		char name[64], text[1024];
+
+		snprintf(name, sizeof(name), "%s", key);
+		for (char *p = name; *p; p++) {
+			if (*p == '-')
+				*p = ' ';
+		}
+		if (json_object_is_type(value, json_type_object)) {
+			printf("%*s%s:\n", indent, "", name);
+			print_members(value, indent + 4);
+		} else {
+			img_printable(json_object_get_string(value), text, sizeof(text));
+			printf("%*s%s: %s\n", indent, "", name, text);
+		}
+	}
+}
+
+static int print_human(const char *file, const struct qcow2_info *i, uint64_t allocated)
+{
+	struct json_object *specific = specific_object(i);
+	char text[1024], size[SIZE_TEXT_LEN];
+
+	printf("image: %s\nfile format: qcow2\n", img_printable(file, text, sizeof(text)));
+	printf("virtual size: %s (%" PRIu64 " bytes)\n", size_text(i->size, size), i->size);
+	printf("disk size: %s\n", size_text(allocated, size));
+	if (i->dirty)
+		puts("cleanly shut down: no");
+	printf("cluster_size: %llu\n", 1ull << i->cluster_bits);
+	if (i->backing_file[0])
+		printf("backing file: %s\n", img_printable(i->backing_file, text, sizeof(text)));
+	if (i->backing_format[0])
+		printf("backing file format: %s\n",
+		       img_printable(i->backing_format, text, sizeof(text)));
+	puts("Format specific information:");
+	print_members(specific, 4);
+	json_object_put(specific);
+	return img_finish_output();
+}
+
+int img_info(int argc, char **argv)
+{
+	struct info_args args = { 0 };
+	uint64_t allocated = 0, length;
+	struct qcow2 *q;
+	int status;
+
+	status = info_parse(argc, argv, &args);
+	if (status)
+		return status;
+	if (args.help) {
+		fputs(info_usage, stdout);
+		return img_finish_output();
+	}
+	q = img_open(args.file, true, args.no_lock, NULL);
+	if (!q)
+		return IMG_FAILED;
+	status = qcow2_file_sizes(q, &allocated, &length);
+	if (status) {
+		img_error("%s: %s", args.file, strerror(-status));
+		status = IMG_FAILED;
+	} else if (args.output == IMG_JSON) {
+		status = print_json(args.file, qcow2_info(q), allocated);
+	} else {
+		status = print_human(args.file, qcow2_info(q), allocated);
+	}
+	qcow2_close(q);
+	return status;
+}
