@@ -24,8 +24,9 @@ struct loop_msg {
 
 /* A loop whose blocking work goes to POOL (may be NULL when it has none). NULL: out of memory. */
 struct loop *loop_new(struct workers *pool);
-void loop_free(struct loop *loop);
+void loop_free(struct loop *loop); /* after loop_run(); messages not yet run are forgotten */
 struct event_base *loop_base(struct loop *loop);
+struct workers *loop_pool(struct loop *loop);
 
 /* Runs until loop_stop(), in the calling thread, which becomes the loop's thread. */
 void loop_run(struct loop *loop);

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+/* Loops: order of messages, wake-ups across threads, stopping, timers. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <cmocka.h>
+#include "loop.h"
+
+#define POSTS	10000
+#define POSTERS 3
+
+struct counted {
+	struct loop_msg msg;
+	struct loop *loop;
+	int from, nr;
+};
+
+static int last_nr[POSTERS], seen, last;
+
+static void count(struct loop_msg *msg)
+{
+	struct counted *c = (struct counted *)msg;
+
+	assert_int_equal(c->nr, last_nr[c->from] + 1);
+	last_nr[c->from] = c->nr;
+	assert_ptr_equal(loop_current(), c->loop);
+	if (++seen == POSTS * POSTERS)
+		loop_stop(c->loop);
+	free(c);
+}
+
+struct poster {
+	struct loop *loop;
+	int id;
+};
+
+static void *post_many(void *arg)
+{
+	struct poster *p = arg;
+
+	for (int i = 1; i <= POSTS; i++) {
+		struct counted *c = calloc(1, sizeof(*c));
+
+		*c = (struct counted){ { .fn = count }, p->loop, p->id, i };
+		loop_post(p->loop, &c->msg);
+	}
+	return NULL;
+}
+
+static void messages_of_a_thread_arrive_in_order(void **state)
+{
+	struct loop *loop = loop_new(NULL);
+	struct poster posters[POSTERS];
+	pthread_t threads[POSTERS];
+
+	(void)state;
+	assert_non_null(loop);
+	assert_null(loop_current());
+	for (int i = 0; i < POSTERS; i++) {
+		posters[i] = (struct poster){ loop, i };
+		pthread_create(&threads[i], NULL, post_many, &posters[i]);
+	}
+	loop_run(loop);
+	assert_null(loop_current());
+	for (int i = 0; i < POSTERS; i++)
+		pthread_join(threads[i], NULL);
+	assert_int_equal(seen, POSTS * POSTERS);
+	loop_free(loop);
+}
+
+static struct loop *again_loop;
+static int again_left = 3;
+
+static void again(struct loop_msg *msg)
+{
+	if (--again_left)
+		loop_post(again_loop, msg);
+	else
+		loop_stop(again_loop);
+}
+
+static void a_message_may_post_itself_again(void **state)
+{
+	struct loop_msg msg = { .fn = again };
+
+	(void)state;
+	again_loop = loop_new(NULL);
+	loop_post(again_loop, &msg);
+	loop_run(again_loop);
+	assert_int_equal(again_left, 0);
+	loop_free(again_loop);
+}
+
+static void a_stop_before_run_is_not_lost(void **state)
+{
+	struct loop *loop = loop_new(NULL);
+
+	(void)state;
+	loop_stop(loop);
+	loop_run(loop);
+	loop_free(loop);
+}
+
+static struct loop *timer_loop;
+
+static void timer_last(struct loop_timer *t)
+{
+	(void)t;
+	last++;
+	loop_stop(timer_loop);
+}
+
+static void timer_never(struct loop_timer *t)
+{
+	(void)t;
+	fail_msg("a disarmed timer fired");
+}
+
+static void an_armed_timer_fires_once_and_not_early(void **state)
+{
+	struct loop_timer t, never;
+	uint64_t start;
+
+	(void)state;
+	timer_loop = loop_new(NULL);
+	assert_int_equal(loop_timer_init(&t, timer_loop, timer_last), 0);
+	assert_int_equal(loop_timer_init(&never, timer_loop, timer_never), 0);
+	start = clock_ms();
+	loop_timer_arm(&never, 5);
+	loop_timer_disarm(&never);
+	loop_timer_arm(&t, 1);
+	loop_timer_arm(&t, 30); /* moved, not doubled */
+	loop_run(timer_loop);
+	assert_int_equal(last, 1);
+	assert_true(clock_ms() - start >= 29);
+	loop_timer_free(&t);
+	loop_timer_free(&never);
+	loop_free(timer_loop);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(messages_of_a_thread_arrive_in_order),
+		cmocka_unit_test(a_message_may_post_itself_again),
+		cmocka_unit_test(a_stop_before_run_is_not_lost),
+		cmocka_unit_test(an_armed_timer_fires_once_and_not_early),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
