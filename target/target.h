@@ -31,6 +31,7 @@ struct tgt_ctrl;
 struct tgt_queue;
 struct tgt_ns;
 struct tgt_req;
+struct connect_wait;
 
 #define TGT_NQN_LEN	  223 /* NVMe Base 2.0, 4.5: longest NQN */
 #define TGT_MAX_QUEUES	  129 /* admin and 128 I/O */
@@ -66,7 +67,7 @@ struct tgt_queue {
 	const struct tgt_transport_ops *ops;
 	struct tgt *tgt;
 	struct loop *loop;
-	struct tgt_port *port;	/* where it was accepted */
+	struct tgt_port *port;	/* where it was accepted; with the address used, if that listens on all */
 	struct tgt_ctrl *ctrl;	/* NULL before Connect */
 	uint16_t qid;
 	uint16_t sqsize; /* entries, after Connect */
@@ -74,6 +75,8 @@ struct tgt_queue {
 	bool sqhd_disabled; /* Connect CATTR bit 2: SQ flow control is off */
 	bool closing;
 	uint32_t inflight; /* requests between tgt_req_init() and tgt_req_put() */
+	bool deleted;	/* by the Disconnect command: as closing, but the connection is still there */
+	struct connect_wait *waiting; /* a Connect held back (fabrics.c) */
 };
 
 /* All members are required. */
@@ -81,7 +84,11 @@ struct tgt_transport_ops {
 	const char *name;
 	/* Sends the response (with req->buf first, if dir is TGT_C2H and the status 0). Queue's loop. */
 	void (*respond)(struct tgt_req *req);
-	/* Ends the connection soon, from any thread; the transport then calls tgt_queue_close(). */
+	/*
+	 * Ends the connection soon, from any thread; the transport then calls tgt_queue_close().
+	 * Called with locks held, so it only posts a message, and calls nothing of the target.
+	 * Never called once tgt_queue_close() has returned.
+	 */
 	void (*disconnect)(struct tgt_queue *queue);
 };
 
@@ -120,7 +127,8 @@ struct tgt_ns {
 
 /* target.c: the whole; made and ended by main. */
 struct tgt *tgt_new(void);
-void tgt_free(struct tgt *tgt); /* after all queues are closed; closes the namespaces */
+/* After all queues are closed: closes the namespaces. 0, or -errno if one could not be written. */
+int tgt_free(struct tgt *tgt);
 /* Registers a command set, whether a namespace of it exists or not. Before serving. */
 void tgt_add_command_set(struct tgt *tgt, const struct tgt_command_set *set);
 void tgt_port_add(struct tgt *tgt, struct tgt_port *port); /* the caller keeps it alive */
@@ -137,6 +145,8 @@ void tgt_queue_init(struct tgt_queue *queue, struct tgt *tgt, const struct tgt_t
 /*
  * The connection is gone: nothing of it is executed any more, the controller (if this is its admin
  * queue, and with it its other queues) ends. The transport frees the queue when inflight is 0.
+ * Requests that only wait (AERs, a Connect held back) are completed from here: respond() is called as
+ * ever, and the transport drops what it would send and puts the request. To be called once.
  */
 void tgt_queue_close(struct tgt_queue *queue);
 
