@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of target/ share, and nobody else sees. Divided by file, in the order in which a
+ * command meets them.
+ *
+ * Lock order: tgt->lock, subsys->lock, ctrl->lock. All are held for moments, never across I/O,
+ * never while a request executes. docs/threads.md has the table.
+ */
+#ifndef TARGET_CORE_H
+#define TARGET_CORE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/queue.h>
+#include "target.h"
+
+#define TGT_CSI_MAX	 8	/* command sets a target can have */
+#define TGT_MAX_CTRLS	 1024	/* controllers of one subsystem at a time */
+#define TGT_KAS_MS	 1000	/* granularity of the keep alive timer: KAS 10 */
+#define TGT_DISC_IDLE	 120000 /* ms without a command, after which a discovery controller ends */
+#define TGT_CONNECT_WAIT 20000	/* ms a Connect waits for the writes of associations that ended */
+#define TGT_CAP_TO	 30	/* 500 ms units: 15 s */
+#define TGT_VS		 0x020000 /* NVMe 2.0 */
+
+#define NVME_CMD_FLUSH	0x00 /* the same opcode in every I/O command set */
+#define NVME_CMD_WRITE	0x01
+#define NVME_CMD_READ	0x02
+#define NVME_CMD_APPEND 0x7d
+
+/* The units of the SMART log, kept per controller, relaxed: a statistic, not an account. */
+struct tgt_counters {
+	_Atomic uint64_t blocks_read, blocks_written; /* 512 bytes each */
+	_Atomic uint64_t reads, writes;		      /* commands */
+};
+
+/* target.c */
+struct tgt {
+	_Atomic uint64_t seq; /* arrival number of the last request */
+	uint64_t started_ms;
+	const struct tgt_command_set *sets[TGT_CSI_MAX]; /* by CSI; fixed before serving */
+	pthread_mutex_t lock; /* protects what follows; taken before any subsys->lock */
+	struct tgt_port *ports;
+	LIST_HEAD(, tgt_subsys) subsystems;
+	struct tgt_subsys *discovery; /* not in the list */
+	uint64_t genctr;	      /* of the discovery log */
+};
+
+/* The command set with this CSI, or NULL. */
+static inline const struct tgt_command_set *tgt_command_set(struct tgt *tgt, uint32_t csi)
+{
+	return csi < TGT_CSI_MAX ? tgt->sets[csi] : NULL;
+}
+
+/* The discovery log changed: counts and tells. tgt->lock held. */
+void tgt_discovery_changed_locked(struct tgt *tgt);
+
+/* subsystem.c */
+struct tgt_host {
+	SLIST_ENTRY(tgt_host) link;
+	char nqn[TGT_NQN_LEN + 1];
+};
+
+struct tgt_subsys {
+	struct tgt *tgt;
+	LIST_ENTRY(tgt_subsys) link;
+	char nqn[TGT_NQN_LEN + 1];
+	char serial[21]; /* from the NQN: the same after a restart */
+	bool discovery;
+	_Atomic(struct tgt_ns *)
+		ns[TGT_NSID_MAX + 1]; /* by nsid; added, never removed, while serving */
+	atomic_bool write_cache;      /* of any namespace */
+	pthread_mutex_t lock;	      /* protects what follows */
+	SLIST_HEAD(, tgt_host) hosts;
+	LIST_HEAD(, tgt_ctrl) ctrls; /* the living ones */
+	unsigned int nr_ctrls;
+	uint16_t last_cntlid;
+	/*
+	 * Queues of ended controllers, and closed queues, that still have requests in flight. An
+	 * admin Connect waits until there are none: a late write of a dead association must not
+	 * meet the commands of a new one.
+	 */
+	unsigned int dying;
+	TAILQ_HEAD(, connect_wait) waiting;
+	struct tgt_counters retired; /* sums of ended controllers */
+};
+
+struct tgt_subsys *tgt_subsys_new(struct tgt *tgt, const char *nqn, bool discovery);
+void tgt_subsys_free(struct tgt_subsys *subsys);
+/* NULL: no such subsystem. It lives as long as the target. */
+struct tgt_subsys *tgt_subsys_find(struct tgt *tgt, const char *nqn);
+bool tgt_host_allowed(struct tgt_subsys *subsys, const char *hostnqn);
+bool tgt_host_allowed_locked(struct tgt_subsys *subsys, const char *hostnqn);
+
+/*
+ * The namespace, or NULL. A reference in name: namespaces stay while the target serves, and the day
+ * they may go, this and tgt_ns_put() are the two places that count.
+ */
+static inline struct tgt_ns *tgt_ns_get(struct tgt_subsys *subsys, uint32_t nsid)
+{
+	if (nsid > TGT_NSID_MAX)
+		return NULL;
+	return atomic_load_explicit(&subsys->ns[nsid], memory_order_acquire);
+}
+
+static inline void tgt_ns_put(struct tgt_ns *ns)
+{
+	(void)ns;
+}
+
+/* The active namespace with the lowest nsid above NSID, or NULL. */
+struct tgt_ns *tgt_ns_next(struct tgt_subsys *subsys, uint32_t nsid);
+
+/* ctrl.c */
+enum ctrl_event { CTRL_EVENT_NS, CTRL_EVENT_DISCOVERY, CTRL_EVENTS };
+
+struct ctrl_slot {
+	struct tgt_queue *queue; /* NULL: free */
+	bool dying;		 /* counted in subsys->dying (subsys->lock) */
+};
+
+struct tgt_ctrl {
+	struct tgt_subsys *subsys;
+	struct tgt *tgt;
+	LIST_ENTRY(tgt_ctrl) link; /* subsys->lock */
+	atomic_uint refs;	   /* queues attached, and shutdown flushes */
+	uint16_t cntlid;
+	uint8_t hostid[16];
+	char hostnqn[TGT_NQN_LEN + 1];
+
+	atomic_bool dead;    /* ended: nothing of it executes any more */
+	atomic_bool ready;   /* CSTS.RDY and CC.EN */
+	atomic_bool iocs;    /* CC.CSS 6: all command sets, not just NVM */
+	atomic_bool traffic; /* a command came since the keep alive timer was armed */
+	struct tgt_counters counters;
+
+	/* The admin queue's loop only. */
+	struct loop_timer timer;
+	uint32_t kato_ms; /* 0: none */
+
+	pthread_mutex_t lock; /* protects what follows */
+	uint32_t cc, csts;
+	bool flushing; /* the shutdown's flush runs */
+	struct ctrl_slot queues[TGT_MAX_QUEUES];
+	unsigned int nr_io;	/* I/O queues attached */
+	uint32_t features[256]; /* CDW11 as set, of the features that just remember */
+	uint32_t temp_under;
+	struct tgt_req *aers[TGT_AERS];
+	unsigned int nr_aers;
+	uint32_t pending, masked; /* bits of enum ctrl_event */
+	uint8_t changed_ns[TGT_NSID_MAX / 8 + 1];
+};
+
+/* subsys->lock held; NULL and *STATUS if there can be none. */
+struct tgt_ctrl *ctrl_new_locked(struct tgt_subsys *subsys, const struct nvmf_connect_data *data,
+				 uint32_t kato, struct tgt_queue *admin, uint16_t *status);
+void ctrl_put(struct tgt_ctrl *ctrl);
+/* Attaches an I/O queue as QID; a status if it may not be. subsys->lock held. */
+uint16_t ctrl_attach_locked(struct tgt_ctrl *ctrl, struct tgt_queue *queue, uint16_t qid);
+/* The queue is closed and drained: it leaves its controller. The queue's loop. */
+void ctrl_detach(struct tgt_queue *queue);
+/* Ends the controller: all its queues are disconnected. Any thread, any number of times. */
+void ctrl_end(struct tgt_ctrl *ctrl, const char *why);
+/* Counts a closed queue among the dying, until it is drained. */
+void ctrl_queue_closed(struct tgt_queue *queue);
+uint16_t ctrl_property_get(struct tgt_ctrl *ctrl, uint32_t offset, bool wide, uint64_t *value);
+uint16_t ctrl_property_set(struct tgt_ctrl *ctrl, uint32_t offset, bool wide, uint64_t value);
+/* Moves the keep alive timer; the admin queue's loop. */
+void ctrl_set_kato(struct tgt_ctrl *ctrl, uint64_t kato_ms);
+
+/* event.c */
+void event_execute_aer(struct tgt_req *req);
+/* Something happened: tells the host once, unless it does not want to know. Any thread. */
+void ctrl_event_raise(struct tgt_ctrl *ctrl, enum ctrl_event event);
+/* The host read the log page with RAE 0. ctrl->lock held. */
+void ctrl_event_seen_locked(struct tgt_ctrl *ctrl, enum ctrl_event event);
+/* Takes the outstanding requests away: into REQS (of TGT_AERS); returns how many. */
+unsigned int ctrl_take_aers(struct tgt_ctrl *ctrl, struct tgt_req **reqs);
+#define AEC_NS	      (1u << 8)
+#define AEC_DISCOVERY (1u << 31)
+
+/* flush.c */
+/*
+ * Flushes every namespace of SUBSYS from LOOP, then calls DONE there with the first status that was
+ * not 0. -ENOMEM: nothing was begun.
+ */
+int flush_all(struct tgt_subsys *subsys, struct loop *loop,
+	      void (*done)(void *arg, uint16_t status), void *arg);
+
+/* Parsers: set execute, dir and len, or refuse. */
+uint16_t fabrics_parse_connect(struct tgt_req *req);
+uint16_t fabrics_parse(struct tgt_req *req);
+uint16_t admin_parse(struct tgt_req *req);
+uint16_t discovery_parse(struct tgt_req *req);
+uint16_t identify_parse(struct tgt_req *req);
+uint16_t features_parse_get(struct tgt_req *req);
+uint16_t features_parse_set(struct tgt_req *req);
+uint16_t log_page_parse(struct tgt_req *req);
+void admin_execute_keep_alive(struct tgt_req *req);
+
+/* fabrics.c: a Connect held back, see there. */
+void fabrics_wake_waiting_locked(struct tgt_subsys *subsys);
+void fabrics_drop_waiting(struct tgt_queue *queue);
+void fabrics_execute_disconnect(struct tgt_req *req);
+
+/* features.c: for log page 12h. */
+bool feature_is_known(struct tgt_ctrl *ctrl, uint8_t fid, bool *changeable);
+
+/* discovery.c: the whole log for the host of CTRL; NULL: out of memory. The caller frees it. */
+void *discovery_log(struct tgt_ctrl *ctrl, struct tgt_queue *queue, uint64_t *size);
+
+static inline uint32_t req_cdw10(const struct tgt_req *req)
+{
+	return le32toh(req->cmd.cdw10);
+}
+
+static inline uint32_t req_cdw11(const struct tgt_req *req)
+{
+	return le32toh(req->cmd.cdw11);
+}
+
+static inline void req_set_result(struct tgt_req *req, uint64_t result)
+{
+	req->cqe.result = htole64(result);
+}
+
+#endif
