@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * znsd: command line, images, sockets, signals. The only file that knows every room.
+ *
+ *	options -> images opened -> namespaces -> sockets bound -> loops run -> serving
+ *	signal -> sockets closed, commands in flight ended, connections closed (tcp_shutdown)
+ *	       -> loops stopped -> workers ended -> namespaces flushed and closed (tgt_free) -> exit
+ *
+ * Threads: main opens and closes, and sleeps in sigwait() in between; a thread each for the loops;
+ *the workers. Signals are blocked in all of them but taken by main. Once the end has begun they
+ *have their default action again, so that a second one ends the program at once.
+ *
+ * Exit status: 0; 1 if something failed; 2 for a wrong command line; with --run, the command's.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "loop.h"
+#include "options.h"
+#include "store.h"
+#include "target.h"
+#include "tcp.h"
+#include "work.h"
+#include "zns.h"
+
+#define WORKERS	    4
+#define MAX_THREADS 64
+#define ERRLEN	    512
+
+static_assert((int)CACHE_WRITEBACK == (int)STORE_WRITEBACK &&
+		      (int)CACHE_WRITETHROUGH == (int)STORE_WRITETHROUGH &&
+		      (int)CACHE_NONE == (int)STORE_NONE && (int)CACHE_UNSAFE == (int)STORE_UNSAFE,
+	      "the cache modes of the command line are those of the store");
+
+struct daemon {
+	struct options opts;
+	struct workers *workers;
+	struct loop *loops[MAX_THREADS];
+	pthread_t threads[MAX_THREADS];
+	unsigned int nr_loops, nr_threads;
+	struct tgt *tgt;
+	struct tcp_server *tcp;
+	struct tcp_listener *listeners[OPTIONS_MAX_LISTEN];
+	char nqn[TGT_NQN_LEN + 1]; /* of the subsystem of images that name none */
+	sem_t drained;
+	pid_t child; /* of --run; 0: none */
+	int child_status;
+	char err[ERRLEN];
+};
+
+static void *loop_thread(void *arg)
+{
+	loop_run(arg);
+	return NULL;
+}
+
+static int make_loops(struct daemon *d)
+{
+	d->workers = workers_new(WORKERS);
+	if (!d->workers)
+		return -ENOMEM;
+	for (; d->nr_loops < d->opts.threads; d->nr_loops++) {
+		d->loops[d->nr_loops] = loop_new(d->workers);
+		if (!d->loops[d->nr_loops])
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static void uuid_text(const uint8_t u[16], char out[37])
+{
+	snprintf(out, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+		 u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12],
+		 u[13], u[14], u[15]);
+}
+
+static void log_namespace(const struct image_opt *image, struct tgt_ns *ns)
+{
+	char open[16] = "no", active[16] = "no";
+	struct zns_summary s;
+
+	zns_ns_summary(ns, &s);
+	if (s.max_open)
+		snprintf(open, sizeof(open), "%u", s.max_open);
+	if (s.max_active)
+		snprintf(active, sizeof(active), "%u", s.max_active);
+	log_info("%s: %u zones of %llu MiB (capacity %llu MiB), %u empty, %u closed, %u full, "
+		 "limits "
+		 "%s open / %s active, lba %u%s",
+		 image->path, s.nr_zones, (unsigned long long)s.zone_size >> 20,
+		 (unsigned long long)s.zone_capacity >> 20, s.empty, s.closed, s.full, open, active,
+		 image->lba, image->read_only ? ", read only" : "");
+}
+
+/* The subsystem of IMAGE, made with its hosts on first sight. */
+static struct tgt_subsys *image_subsys(struct daemon *d, const struct image_opt *image,
+				       const struct tgt_ns *ns)
+{
+	const char *nqn = image->nqn ? image->nqn : d->opts.nqn;
+	struct tgt_subsys *subsys;
+	char uuid[37];
+
+	if (!nqn && !d->nqn[0]) {
+		uuid_text(ns->uuid, uuid);
+		snprintf(d->nqn, sizeof(d->nqn), "nqn.2014-08.org.nvmexpress:uuid:%s", uuid);
+	}
+	if (!nqn)
+		nqn = d->nqn;
+	subsys = tgt_subsys_get(d->tgt, nqn, d->err, ERRLEN);
+	for (unsigned int i = 0; subsys && i < d->opts.nr_hosts; i++)
+		if (tgt_subsys_allow_host(subsys, d->opts.hosts[i]))
+			return NULL;
+	if (subsys && !d->nqn[0])
+		snprintf(d->nqn, sizeof(d->nqn), "%s", nqn);
+	return subsys;
+}
+
+static int open_image(struct daemon *d, const struct image_opt *image)
+{
+	const struct zns_opts zopts = {
+		.nsid = image->nsid,
+		.lba_size = image->lba,
+		.read_only = image->read_only,
+		.writethrough = image->cache == CACHE_WRITETHROUGH,
+	};
+	struct tgt_subsys *subsys;
+	char why[ERRLEN - 64];
+	struct store *store;
+	struct tgt_ns *ns;
+
+	if (store_qcow2_open(image->path, image->read_only, (enum store_cache)image->cache, &store,
+			     d->err, ERRLEN))
+		return -1;
+	if (zns_ns_new(store, &zopts, d->loops[0], &ns, d->err, ERRLEN)) {
+		store->ops->close(store);
+		return -1;
+	}
+	subsys = image_subsys(d, image, ns);
+	if (!subsys || tgt_ns_add(subsys, ns, why, sizeof(why))) {
+		if (subsys)
+			snprintf(d->err, ERRLEN, "%.60s: %s", image->path, why);
+		ns->set->close(ns);
+		return -1;
+	}
+	log_namespace(image, ns);
+	if (image->cache == CACHE_UNSAFE)
+		log_warn("%s: cache=unsafe, a power cut loses data that was flushed", image->path);
+	return 0;
+}
+
+/* The ports, one a line, in the order of --listen; never seen half written. */
+static int write_port_file(struct daemon *d)
+{
+	const char *path = d->opts.port_file;
+	char temp[4096];
+	FILE *f;
+	int fd;
+
+	snprintf(temp, sizeof(temp), "%s.XXXXXX", path);
+	fd = mkostemp(temp, O_CLOEXEC);
+	f = fd < 0 ? NULL : fdopen(fd, "w");
+	if (!f)
+		goto failed;
+	for (unsigned int i = 0; i < d->opts.nr_listen; i++)
+		fprintf(f, "%s\n", tcp_listener_port(d->listeners[i])->trsvcid);
+	fchmod(fd, 0644);
+	if (fclose(f) || rename(temp, path)) {
+		unlink(temp);
+		goto failed;
+	}
+	return 0;
+
+failed:
+	snprintf(d->err, ERRLEN, "%s: %s", path, strerror(errno));
+	return -1;
+}
+
+static int start_listening(struct daemon *d)
+{
+	d->tcp = tcp_new(d->tgt, d->loops, d->nr_loops, NULL);
+	if (!d->tcp) {
+		snprintf(d->err, ERRLEN, "out of memory");
+		return -1;
+	}
+	for (unsigned int i = 0; i < d->opts.nr_listen; i++)
+		if (tcp_listen(d->tcp, d->opts.listen[i].addr, d->opts.listen[i].port,
+			       &d->listeners[i], d->err, ERRLEN))
+			return -1;
+	return d->opts.port_file ? write_port_file(d) : 0;
+}
+
+/* The address a host on this machine reaches PORT by. */
+static const char *reachable(const struct tgt_port *port)
+{
+	if (!strcmp(port->traddr, "0.0.0.0"))
+		return "127.0.0.1";
+	if (!strcmp(port->traddr, "::"))
+		return "::1";
+	return port->traddr;
+}
+
+static void log_serving(struct daemon *d)
+{
+	const struct tgt_port *port = tcp_listener_port(d->listeners[0]);
+
+	for (unsigned int i = 0; i < d->opts.nr_listen; i++) {
+		const struct tgt_port *p = tcp_listener_port(d->listeners[i]);
+		bool v6 = strchr(p->traddr, ':');
+
+		log_info("listening on %s%s%s:%s%s", v6 ? "[" : "", p->traddr, v6 ? "]" : "",
+			 p->trsvcid,
+			 !strncmp(p->traddr, "127.", 4) || !strcmp(p->traddr, "::1")
+				 ? " (loopback only; --listen to change)"
+				 : "");
+	}
+	log_info("connect with: nvme connect -t tcp -a %s -s %s -n %s", reachable(port),
+		 port->trsvcid, d->nqn);
+	log_info("discover with: nvme discover -t tcp -a %s -s %s", reachable(port), port->trsvcid);
+}
+
+static int start_threads(struct daemon *d)
+{
+	for (; d->nr_threads < d->nr_loops; d->nr_threads++)
+		if (pthread_create(&d->threads[d->nr_threads], NULL, loop_thread,
+				   d->loops[d->nr_threads])) {
+			snprintf(d->err, ERRLEN, "no thread could be made");
+			return -1;
+		}
+	return 0;
+}
+
+/* What the command of --run finds in its environment. */
+static void export_names(struct daemon *d)
+{
+	const struct tgt_port *port = tcp_listener_port(d->listeners[0]);
+	char hostnqn[80], uuid[37];
+	uint8_t id[16] = { 0 };
+
+	if (getrandom(id, sizeof(id), 0) != sizeof(id))
+		id[0] = 1;
+	id[6] = (id[6] & 0x0f) | 0x40; /* RFC 4122, version 4 */
+	id[8] = (id[8] & 0x3f) | 0x80;
+	uuid_text(id, uuid);
+	snprintf(hostnqn, sizeof(hostnqn), "nqn.2014-08.org.nvmexpress:uuid:%s", uuid);
+	setenv("traddr", reachable(port), 1);
+	setenv("trsvcid", port->trsvcid, 1);
+	setenv("subnqn", d->nqn, 1);
+	setenv("hostnqn", d->opts.nr_hosts ? d->opts.hosts[0] : hostnqn, 1);
+}
+
+static int start_command(struct daemon *d)
+{
+	sigset_t none;
+
+	export_names(d);
+	d->child = fork();
+	if (d->child < 0) {
+		d->child = 0;
+		snprintf(d->err, ERRLEN, "--run: %s", strerror(errno));
+		return -1;
+	}
+	if (d->child)
+		return 0;
+	sigemptyset(&none);
+	signal(SIGPIPE, SIG_DFL);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	execl("/bin/sh", "sh", "-c", d->opts.run, (char *)NULL);
+	_exit(127);
+}
+
+static int tell_ready(struct daemon *d)
+{
+	if (d->opts.ready_fd < 0)
+		return 0;
+	if (write(d->opts.ready_fd, "\n", 1) != 1) {
+		snprintf(d->err, ERRLEN, "--ready-fd %d: %s", d->opts.ready_fd, strerror(errno));
+		return -1;
+	}
+	close(d->opts.ready_fd);
+	return 0;
+}
+
+/* Sleeps until it is time to end; reaps the command of --run. */
+static void serve(struct daemon *d, const sigset_t *set)
+{
+	for (;;) {
+		int sig, status;
+
+		if (sigwait(set, &sig))
+			continue;
+		if (sig != SIGCHLD) {
+			log_info("%s: draining", sig == SIGINT ? "SIGINT" : "SIGTERM");
+			if (d->child)
+				kill(d->child, SIGTERM);
+			return;
+		}
+		if (d->child && waitpid(d->child, &status, WNOHANG) == d->child) {
+			d->child = 0;
+			d->child_status =
+				WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+			return;
+		}
+	}
+}
+
+static void on_drained(void *arg)
+{
+	struct daemon *d = arg;
+
+	sem_post(&d->drained);
+}
+
+/* The reverse of starting, from wherever that got to. 0, or 1 if a namespace could not be written.
+ */
+static int stop(struct daemon *d, const sigset_t *set)
+{
+	int failed;
+
+	if (d->nr_threads && d->nr_threads == d->nr_loops && d->tcp) {
+		/* From here on a second signal ends us. */
+		pthread_sigmask(SIG_UNBLOCK, set, NULL);
+		tcp_shutdown(d->tcp, on_drained, d);
+		while (sem_wait(&d->drained) && errno == EINTR)
+			;
+	}
+	for (unsigned int i = 0; i < d->nr_threads; i++)
+		loop_stop(d->loops[i]);
+	for (unsigned int i = 0; i < d->nr_threads; i++)
+		pthread_join(d->threads[i], NULL);
+	if (d->tcp)
+		tcp_free(d->tcp);
+	workers_free(d->workers);
+	failed = tgt_free(d->tgt) ? 1 : 0;
+	for (unsigned int i = 0; i < d->nr_loops; i++)
+		loop_free(d->loops[i]);
+	return failed;
+}
+
+static int start(struct daemon *d)
+{
+	d->tgt = tgt_new();
+	if (!d->tgt || make_loops(d)) {
+		snprintf(d->err, ERRLEN, "out of memory or threads");
+		return -1;
+	}
+	tgt_add_command_set(d->tgt, &nvm_command_set);
+	tgt_add_command_set(d->tgt, &zns_command_set);
+	for (unsigned int i = 0; i < d->opts.nr_images; i++)
+		if (open_image(d, &d->opts.images[i]))
+			return -1;
+	if (start_listening(d) || start_threads(d))
+		return -1;
+	log_serving(d);
+	if (tell_ready(d))
+		return -1;
+	return d->opts.run ? start_command(d) : 0;
+}
+
+int main(int argc, char **argv)
+{
+	static struct daemon d;
+	sigset_t set;
+	int failed;
+
+	if (options_parse(&d.opts, argc, argv, d.err, ERRLEN)) {
+		log_err("%s", d.err);
+		options_free(&d.opts);
+		return 2;
+	}
+	if (d.opts.help || d.opts.version) {
+		if (d.opts.help)
+			options_help(stdout);
+		else
+			printf("znsd %s\n", ZNSD_VERSION);
+		return fflush(stdout) ? 1 : 0;
+	}
+	log_level(d.opts.log_level);
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGCHLD);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	sem_init(&d.drained, 0, 0);
+
+	failed = start(&d) ? 1 : 0;
+	if (failed)
+		log_err("%s", d.err);
+	else
+		serve(&d, &set);
+	failed |= stop(&d, &set);
+	options_free(&d.opts);
+	return failed ? failed : d.child_status;
+}
