@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A connection without its socket: the command slots, and between them the receive machine (rx.c)
+ * and the send machine (tx.c). No I/O here; tcp.c moves the bytes, tests move them by hand.
+ */
+#ifndef TRANSPORT_CONN_H
+#define TRANSPORT_CONN_H
+
+#include <sys/queue.h>
+#include "target.h"
+#include "pdu.h"
+#include "pool.h"
+
+struct conn;
+
+#define CONN_BOOT_SLOTS 4 /* before Connect told the depth */
+#define CONN_MORE_SLOTS 4 /* beyond the depth: hosts that count differently */
+#define CONN_MAX_SLOTS	(CONN_BOOT_SLOTS + TGT_QUEUE_DEPTH + CONN_MORE_SLOTS)
+static_assert(CONN_MAX_SLOTS < 255, "a slot's index is the low byte of its TTAG");
+
+#define CONN_CID_BUCKETS 256
+#define RX_STAGE	 4096 /* bytes; a recv brings so many small PDUs, or more into a buffer */
+
+enum slot_state {
+	SLOT_FREE,
+	SLOT_CAPSULE, /* its capsule is still arriving */
+	SLOT_WAIT,    /* for a buffer */
+	SLOT_R2T,     /* its R2T is being sent */
+	SLOT_DATA,    /* H2CData may come for it */
+	SLOT_EXEC,    /* the target has it */
+	SLOT_RESP,    /* its response is being sent */
+};
+
+enum tx_kind { TX_CONTROL, TX_R2T, TX_RESP };
+
+/* What waits to be sent; a slot has at most one such thing at a time. */
+struct tx_item {
+	STAILQ_ENTRY(tx_item) link;
+	enum tx_kind kind;
+};
+
+/* ICResp and C2HTermReq: one each a connection, in its life. */
+struct tx_control {
+	struct tx_item item;
+	uint8_t len;
+	uint8_t bytes[PDU_TERM_MAX];
+};
+
+/* A command, from its capsule to the last byte of its response. */
+struct slot {
+	struct tgt_req req;
+	struct conn *conn;
+	struct slot *next_free;
+	struct pool_waiter waiter;
+	struct tx_item item;
+	uint8_t state; /* enum slot_state */
+	uint8_t index;
+	uint8_t gen;	  /* of the last R2T; high byte of the TTAG */
+	uint8_t cid_next; /* in its bucket: index + 1 */
+	bool cid_known;	  /* it stands in its bucket */
+	bool in_capsule;  /* its buffer comes from the reserve */
+	uint16_t status;  /* what to complete it with when its data is in; 0: execute it */
+	uint32_t buf_len; /* of req.buf; 0: it has none */
+	uint32_t got;	  /* bytes of H2CData so far */
+	uint8_t head_len, pad_len, tail_at, tail_len;
+	uint32_t data_len;					/* bytes of req.buf to send */
+	uint8_t head[sizeof(struct pdu_data) + PDU_DIGEST_LEN]; /* R2T or C2HData */
+	uint8_t tail[PDU_DIGEST_LEN + sizeof(struct pdu_resp) + PDU_DIGEST_LEN];
+};
+
+enum rx_state { RX_HEADER, RX_DATA, RX_DIGEST, RX_STOPPED };
+enum rx_block { RX_RUNS, RX_NO_SLOT, RX_NO_BUFFER };
+
+struct rx {
+	enum rx_state state;
+	enum rx_block block;
+	struct slot *slot; /* whose data is arriving, if state is RX_DATA or RX_DIGEST */
+	uint8_t *to;	   /* where its next byte goes; NULL: nowhere */
+	uint32_t left;	   /* bytes of data to come in this PDU */
+	uint32_t crc;
+	uint32_t head, tail; /* of what is staged */
+	union {
+		struct pdu_hdr h;
+		struct pdu_icreq icreq;
+		struct pdu_term term;
+		struct pdu_cmd cmd;
+		struct pdu_data data;
+	} hdr; /* aligned copy of the header at head */
+	uint8_t stage[RX_STAGE];
+};
+
+struct tx {
+	STAILQ_HEAD(, tx_item) queue;
+	uint32_t sent; /* bytes of the first item that are gone */
+	struct tx_control icresp;
+	struct tx_control term;
+	bool terminated; /* a C2HTermReq is the last thing queued, ever */
+};
+
+struct conn {
+	struct tgt_queue queue;
+	struct pdu_ctx ctx;
+	uint8_t hpda;
+	bool connected; /* Connect succeeded */
+	bool dead;	/* nothing executes any more; responses are dropped */
+	struct pool *pool;
+	struct pool_user user;
+	/* There may be something to send, or staged bytes to go on with: call me back soon. */
+	void (*wake)(struct conn *);
+	void (*on_connect)(struct conn *);
+	char name[64]; /* the peer, for the log */
+	struct slot *free;
+	struct slot *more;
+	uint8_t nslots;
+	uint8_t cids[CONN_CID_BUCKETS]; /* slots in flight by CID: index + 1 */
+	struct rx rx;
+	struct tx tx;
+	struct slot boot[CONN_BOOT_SLOTS];
+};
+
+/* conn.c. All on the queue's loop. */
+void conn_init(struct conn *c, struct tgt *tgt, const struct tgt_transport_ops *ops,
+	       struct loop *loop, struct tgt_port *port, struct pool *pool);
+/*
+ * The end of C as a queue: what was not executed never will be, responses are dropped, the target
+ * is told. A PDU that was sent in part and a TermReq remain to be sent. Idempotent.
+ */
+void conn_kill(struct conn *c);
+void conn_fini(
+	struct conn *c); /* after conn_kill(), when queue.inflight is 0 and nothing is queued */
+/* ops->respond() of a transport: queues the response. */
+void conn_respond(struct tgt_req *req);
+/* pool->granted */
+void conn_granted(struct pool_waiter *w, void *buf);
+/* A protocol error: logs, queues a C2HTermReq quoting the N bytes at HDR, receives no more.
+ * -EPROTO. */
+int conn_fatal(struct conn *c, enum pdu_fes fes, uint32_t fei, const void *hdr, uint32_t n);
+/* No command is with the target (AERs excepted) or on its way to the host. */
+bool conn_quiet(const struct conn *c);
+
+struct slot *slot_at(struct conn *c, unsigned int index);
+struct slot *slot_take(struct conn *c); /* NULL: none is free */
+bool slot_claim_cid(struct slot *slot); /* false: the CID is in flight already */
+int slot_buffer(struct slot *slot);	/* as pool_get() */
+void slot_start(struct slot *slot);	/* its capsule is in, and had no data */
+void slot_run(struct slot *slot);    /* all its data is in: execute, or complete with its status */
+void slot_finish(struct slot *slot); /* it is over: frees buffer, request and slot */
+
+/* rx.c: the receive machine. */
+
+/* Where the next bytes go: fills up to 2 of IOV and returns how many; 0: none are wanted now. */
+int rx_want(struct conn *c, struct iovec iov[2]);
+/*
+ * N bytes were put there. 0; or -EPROTO: a TermReq is queued, -ECONNRESET: hang up. After both,
+ * nothing is wanted any more.
+ */
+int rx_got(struct conn *c, size_t n);
+/* Goes on with staged bytes after a block was lifted; as rx_got(). */
+int rx_resume(struct conn *c);
+void rx_stop(struct conn *c);
+
+/* tx.c: the send machine. */
+void tx_icresp(struct conn *c, uint8_t dgst, uint8_t cpda);
+void tx_r2t(struct slot *slot);
+void tx_response(struct slot *slot);
+void tx_term(struct conn *c, enum pdu_fes fes, uint32_t fei, const void *hdr, uint32_t n);
+/* What to send next, in up to MAX pieces (at least 4): how many; 0: nothing is queued. */
+int tx_iov(struct conn *c, struct iovec *iov, int max);
+/* N bytes of it are gone. */
+void tx_sent(struct conn *c, size_t n);
+/* Drops the queued responses and R2Ts; ALL: also what was sent in part, and control PDUs. */
+void tx_drop(struct conn *c, bool all);
+bool tx_pending(const struct conn *c);
+
+#endif

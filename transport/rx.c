@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The receive machine: bytes in pieces of any size become commands. No I/O.
+ *
+ *	HEADER --no data--> HEADER
+ *	HEADER --data--> DATA --> [DIGEST] --> HEADER
+ *	any --protocol error, or TermReq--> STOPPED
+ *
+ * 1. Headers are staged, so that one recv brings many PDUs; data goes straight to the buffer of
+ *    its command, staged data being copied there. In DATA nothing is staged after a step, unless
+ *    the machine is blocked.
+ * 2. No field is used before pdu_check() passed it, and nothing but the common header before the
+ *    header digest was found right.
+ * 3. A PDU is begun only when it can be kept: with no free slot, its header stays staged
+ *    (RX_NO_SLOT); with no buffer for the data in its capsule, the data stays there (RX_NO_BUFFER).
+ *    Then rx_want() wants nothing and TCP's own flow control holds the host.
+ * 4. Whatever becomes of a command, its data is consumed: a refused one's goes nowhere (rx.to is
+ *    NULL), one with a bad digest completes, when all of its data came, with Transient Transport
+ *    Error, and the connection lives on.
+ * 5. H2CData is taken only by a slot in state DATA (its R2T is wholly sent), at its next byte.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/uio.h>
+#include "conn.h"
+
+#define RX_MORE 1 /* of the steps: more bytes are needed, or a block must be lifted; 0: go on */
+
+static uint32_t staged(const struct rx *rx)
+{
+	return rx->tail - rx->head;
+}
+
+void rx_stop(struct conn *c)
+{
+	c->rx.state = RX_STOPPED;
+	c->rx.block = RX_RUNS;
+	c->rx.head = c->rx.tail = 0;
+}
+
+int rx_want(struct conn *c, struct iovec iov[2])
+{
+	struct rx *rx = &c->rx;
+	int n = 0;
+
+	if (rx->state == RX_STOPPED || rx->block != RX_RUNS)
+		return 0;
+	if (rx->head) {
+		memmove(rx->stage, rx->stage + rx->head, staged(rx));
+		rx->tail -= rx->head;
+		rx->head = 0;
+	}
+	if (rx->state == RX_DATA && rx->to)
+		iov[n++] = (struct iovec){ rx->to, rx->left };
+	iov[n++] = (struct iovec){ rx->stage + rx->tail, sizeof(rx->stage) - rx->tail };
+	return n;
+}
+
+/* Data arrives for rx->slot; nowhere, if TO is NULL. */
+static void expect_data(struct rx *rx, struct slot *slot, void *to, uint32_t len)
+{
+	rx->state = RX_DATA;
+	rx->slot = slot;
+	rx->to = to;
+	rx->left = len;
+	rx->crc = CRC_START;
+}
+
+static int fatal(struct conn *c, enum pdu_fes fes, uint32_t fei)
+{
+	struct rx *rx = &c->rx;
+	uint32_t n = rx->hdr.h.hlen;
+
+	if (n < sizeof(struct pdu_hdr))
+		n = sizeof(struct pdu_hdr);
+	if (n > PDU_HDR_MAX)
+		n = PDU_HDR_MAX;
+	if (n > staged(rx))
+		n = staged(rx);
+	return conn_fatal(c, fes, fei, rx->stage + rx->head, n);
+}
+
+static int take_icreq(struct conn *c)
+{
+	const struct pdu_icreq *ic = &c->rx.hdr.icreq;
+
+	c->hpda = ic->hpda;
+	c->ctx.hdgst = ic->dgst & PDU_DGST_HEADER;
+	c->ctx.ddgst = ic->dgst & PDU_DGST_DATA;
+	c->ctx.ready = true;
+	/* MAXR2T needs no memory: we never have more than one R2T outstanding for a command. */
+	tx_icresp(c, ic->dgst, c->ctx.cpda);
+	return 0;
+}
+
+static int take_term(struct conn *c)
+{
+	const struct pdu_term *term = &c->rx.hdr.term;
+	uint16_t fes = le16toh(term->fes);
+
+	log_warn("%s: the host terminates: %s (FES %u, FEI %u)", c->name, pdu_fes_name(fes), fes,
+		 le16toh(term->fei_lo) | (uint32_t)le16toh(term->fei_hi) << 16);
+	rx_stop(c);
+	return -ECONNRESET;
+}
+
+/* Data of LEN bytes follows in the capsule; it has to fit what the command moves. */
+static void capsule_data(struct conn *c, struct slot *slot, uint32_t len)
+{
+	int err;
+
+	slot->in_capsule = true;
+	if (!slot->status && (slot->req.dir != TGT_H2C || slot->req.len != len))
+		slot->status = NVME_SC_SGL_INVALID_DATA | NVME_SC_DNR;
+	expect_data(&c->rx, slot, NULL, len);
+	if (slot->status)
+		return;
+	err = slot_buffer(slot);
+	if (err == -EAGAIN)
+		c->rx.block = RX_NO_BUFFER;
+	else if (err)
+		slot->status = NVME_SC_INTERNAL;
+	else
+		c->rx.to = slot->req.buf;
+}
+
+static int take_capsule(struct conn *c, uint32_t len)
+{
+	struct slot *slot = slot_take(c);
+
+	if (!slot) {
+		c->rx.block = RX_NO_SLOT;
+		return RX_MORE;
+	}
+	slot->req.cmd = c->rx.hdr.cmd.sqe;
+	slot->status = tgt_req_init(&slot->req, &c->queue, len);
+	if (!slot_claim_cid(slot))
+		slot->status = NVME_SC_CMDID_CONFLICT | NVME_SC_DNR;
+	if (len)
+		capsule_data(c, slot, len);
+	else
+		slot_start(slot);
+	return 0;
+}
+
+/* TCP Transport 3.3.2: H2CData answers an R2T, in order, in full. */
+static int take_h2c_data(struct conn *c, uint32_t len)
+{
+	const struct pdu_data *d = &c->rx.hdr.data;
+	uint16_t ttag = le16toh(d->ttag);
+	uint32_t off = le32toh(d->datao), end;
+	struct slot *slot = slot_at(c, ttag & 0xff);
+
+	if (!slot || slot->state != SLOT_DATA || slot->gen != ttag >> 8)
+		return fatal(c, FES_HEADER_FIELD, offsetof(struct pdu_data, ttag));
+	if (d->cccid != slot->req.cmd.cid)
+		return fatal(c, FES_HEADER_FIELD, offsetof(struct pdu_data, cccid));
+	if (__builtin_add_overflow(off, len, &end) || end > slot->req.len)
+		return fatal(c, FES_OUT_OF_RANGE, 0);
+	if (off != slot->got || !(d->h.flags & PDU_F_LAST) != (end != slot->req.len))
+		return fatal(c, FES_SEQUENCE, 0);
+	expect_data(&c->rx, slot, (uint8_t *)slot->req.buf + off, len);
+	return 0;
+}
+
+static bool header_digest_right(const struct rx *rx, uint32_t *received)
+{
+	uint32_t hlen = rx->hdr.h.hlen;
+	__le32 wire;
+
+	memcpy(&wire, rx->stage + rx->head + hlen, sizeof(wire));
+	*received = le32toh(wire);
+	return wire == crc_end(crc_feed(CRC_START, &rx->hdr, hlen));
+}
+
+static int step_header(struct conn *c)
+{
+	struct rx *rx = &c->rx;
+	const uint8_t *at = rx->stage + rx->head;
+	struct pdu_verdict v;
+	uint32_t off, len, digest;
+	int err;
+
+	if (staged(rx) < sizeof(struct pdu_hdr))
+		return RX_MORE;
+	memcpy(&rx->hdr, at, sizeof(struct pdu_hdr));
+	v = pdu_check(&c->ctx, &rx->hdr, sizeof(struct pdu_hdr));
+	if (v.what == PDU_OK) {
+		off = pdu_data_off(&c->ctx, &rx->hdr.h);
+		len = pdu_data_len(&c->ctx, &rx->hdr.h);
+		if (staged(rx) < off)
+			return RX_MORE;
+		memcpy(&rx->hdr, at, rx->hdr.h.hlen);
+		if (c->ctx.hdgst && rx->hdr.h.type != PDU_H2C_TERM &&
+		    !header_digest_right(rx, &digest))
+			return fatal(c, FES_HEADER_DIGEST, digest);
+		v = pdu_check(&c->ctx, &rx->hdr, rx->hdr.h.hlen);
+	}
+	if (v.what == PDU_FATAL)
+		return fatal(c, v.fes, v.fei);
+	if (v.what == PDU_HANGUP) {
+		log_info("%s: broken or early H2CTermReq: closing", c->name);
+		rx_stop(c);
+		return -ECONNRESET;
+	}
+	switch (rx->hdr.h.type) {
+	case PDU_ICREQ:
+		err = take_icreq(c);
+		break;
+	case PDU_CMD:
+		err = take_capsule(c, len);
+		break;
+	case PDU_H2C_DATA:
+		err = take_h2c_data(c, len);
+		break;
+	default:
+		err = take_term(c);
+	}
+	if (!err)
+		rx->head += off;
+	return err;
+}
+
+/* N bytes of data are at FROM: in place, or staged. */
+static void data_in(struct conn *c, const uint8_t *from, uint32_t n)
+{
+	struct rx *rx = &c->rx;
+
+	if (rx->to) {
+		if (from != rx->to)
+			memcpy(rx->to, from, n);
+		if (c->ctx.ddgst)
+			rx->crc = crc_feed(rx->crc, rx->to, n);
+		rx->to += n;
+	}
+	rx->left -= n;
+}
+
+/* The PDU's data is in, and its digest was right, or is of no interest. */
+static void data_done(struct conn *c)
+{
+	struct rx *rx = &c->rx;
+	struct slot *slot = rx->slot;
+
+	rx->state = RX_HEADER;
+	rx->slot = NULL;
+	if (slot->state == SLOT_DATA) {
+		slot->got += le32toh(rx->hdr.data.datal);
+		if (slot->got < slot->req.len)
+			return;
+	}
+	slot_run(slot);
+}
+
+static int step_data(struct conn *c)
+{
+	struct rx *rx = &c->rx;
+	uint32_t n = staged(rx) < rx->left ? staged(rx) : rx->left;
+
+	data_in(c, rx->stage + rx->head, n);
+	rx->head += n;
+	if (rx->left)
+		return RX_MORE;
+	if (c->ctx.ddgst)
+		rx->state = RX_DIGEST;
+	else
+		data_done(c);
+	return 0;
+}
+
+static int step_digest(struct conn *c)
+{
+	struct rx *rx = &c->rx;
+	__le32 wire;
+
+	if (staged(rx) < sizeof(wire))
+		return RX_MORE;
+	memcpy(&wire, rx->stage + rx->head, sizeof(wire));
+	rx->head += sizeof(wire);
+	if (!rx->slot->status && wire != crc_end(rx->crc)) {
+		log_warn("%s: data digest error, command %u", c->name, rx->slot->req.cmd.cid);
+		rx->slot->status = NVME_SC_TRAN_TPORT_ERROR;
+	}
+	data_done(c);
+	return 0;
+}
+
+int rx_resume(struct conn *c)
+{
+	struct rx *rx = &c->rx;
+	int err = 0;
+
+	while (!err && rx->block == RX_RUNS) {
+		switch (rx->state) {
+		case RX_HEADER:
+			err = step_header(c);
+			break;
+		case RX_DATA:
+			err = step_data(c);
+			break;
+		case RX_DIGEST:
+			err = step_digest(c);
+			break;
+		case RX_STOPPED:
+			return 0;
+		}
+	}
+	return err < 0 ? err : 0;
+}
+
+int rx_got(struct conn *c, size_t n)
+{
+	struct rx *rx = &c->rx;
+
+	if (rx->state == RX_DATA && rx->to) {
+		uint32_t direct = n < rx->left ? n : rx->left;
+
+		data_in(c, rx->to, direct);
+		n -= direct;
+	}
+	assert(n <= sizeof(rx->stage) - rx->tail);
+	rx->tail += n;
+	return rx_resume(c);
+}

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The send machine: a queue of PDUs, gathered into pieces for one sendmsg(). No I/O.
+ *
+ * 1. A PDU is made when it is queued, its digests included, and does not change until it is gone.
+ *    Its pieces are [head][padding][data][tail]; the tail is the data digest and the CapsuleResp.
+ * 2. The only state of sending is how many bytes of the first item are gone; a partial send may
+ *    end anywhere, and tx_iov() begins there.
+ * 3. A slot leaves the queue in tx_sent() with its last byte, or in tx_drop(): then an R2T's slot
+ *    may take H2CData, and a response's slot is finished. No other place does that.
+ * 4. After a C2HTermReq nothing is queued.
+ */
+#include <assert.h>
+#include <string.h>
+#include <sys/uio.h>
+#include "conn.h"
+
+static const uint8_t zeroes[(PDU_PDA_MAX + 1) * 4];
+
+static struct slot *item_slot(const struct tx_item *item)
+{
+	return (struct slot *)((uintptr_t)item - offsetof(struct slot, item));
+}
+
+static const struct tx_control *item_control(const struct tx_item *item)
+{
+	return (const struct tx_control *)((uintptr_t)item - offsetof(struct tx_control, item));
+}
+
+static void push(struct conn *c, struct tx_item *item, enum tx_kind kind)
+{
+	item->kind = kind;
+	STAILQ_INSERT_TAIL(&c->tx.queue, item, link);
+	c->wake(c);
+}
+
+/* Puts the header digest behind the LEN bytes at PDU, if one was agreed: the new length. */
+static uint8_t seal(const struct conn *c, uint8_t *pdu, uint8_t len)
+{
+	__le32 digest;
+
+	if (!c->ctx.hdgst)
+		return len;
+	digest = crc_end(crc_feed(CRC_START, pdu, len));
+	memcpy(pdu + len, &digest, sizeof(digest));
+	return len + sizeof(digest);
+}
+
+void tx_icresp(struct conn *c, uint8_t dgst, uint8_t cpda)
+{
+	struct pdu_icresp r = {
+		.h = { .type = PDU_ICRESP, .hlen = sizeof(r), .plen = htole32(sizeof(r)) },
+		.cpda = cpda,
+		.dgst = dgst,
+		.maxh2cdata = htole32(PDU_MAX_H2CDATA),
+	};
+
+	memcpy(c->tx.icresp.bytes, &r, sizeof(r));
+	c->tx.icresp.len = sizeof(r);
+	push(c, &c->tx.icresp.item, TX_CONTROL);
+}
+
+void tx_term(struct conn *c, enum pdu_fes fes, uint32_t fei, const void *hdr, uint32_t n)
+{
+	struct pdu_term t = {
+		.h = { .type = PDU_C2H_TERM, .hlen = sizeof(t), .plen = htole32(sizeof(t) + n) },
+		.fes = htole16(fes),
+		.fei_lo = htole16(fei & 0xffff),
+		.fei_hi = htole16(fei >> 16),
+	};
+
+	assert(n <= PDU_HDR_MAX);
+	if (c->tx.terminated)
+		return;
+	memcpy(c->tx.term.bytes, &t, sizeof(t));
+	memcpy(c->tx.term.bytes + sizeof(t), hdr, n);
+	c->tx.term.len = sizeof(t) + n;
+	push(c, &c->tx.term.item, TX_CONTROL);
+	c->tx.terminated = true;
+}
+
+/* One R2T for all the data, one outstanding a command, whatever MAXR2T allows. */
+void tx_r2t(struct slot *slot)
+{
+	struct conn *c = slot->conn;
+	struct pdu_r2t r = {
+		.h = { .type = PDU_R2T,
+		       .flags = c->ctx.hdgst ? PDU_F_HDGST : 0,
+		       .hlen = sizeof(r),
+		       .plen = htole32(sizeof(r) + (c->ctx.hdgst ? PDU_DIGEST_LEN : 0)) },
+		.cccid = slot->req.cmd.cid,
+		.ttag = htole16((uint16_t)(++slot->gen << 8 | slot->index)),
+		.r2tl = htole32(slot->req.len),
+	};
+
+	slot->state = SLOT_R2T;
+	memcpy(slot->head, &r, sizeof(r));
+	slot->head_len = seal(c, slot->head, sizeof(r));
+	slot->pad_len = slot->tail_len = 0;
+	slot->data_len = 0;
+	push(c, &slot->item, TX_R2T);
+}
+
+/*
+ * May the CapsuleResp be left out? NVMe/TCP 3.3.2: if it would tell nothing, and the host does not
+ * need its SQHD. (A Zone Append, whose result matters, is no C2H command and never comes here.)
+ */
+static bool may_success(const struct tgt_req *req)
+{
+	return req->queue->sqhd_disabled && !req->cqe.status && !req->cqe.result;
+}
+
+/* The C2HData PDU up to its data: one PDU for all of it. */
+static void make_c2h_data(struct slot *slot, bool success)
+{
+	struct conn *c = slot->conn;
+	uint8_t hdgst = c->ctx.hdgst ? PDU_DIGEST_LEN : 0,
+		ddgst = c->ctx.ddgst ? PDU_DIGEST_LEN : 0;
+	uint8_t pdo = pdu_align(sizeof(struct pdu_data) + hdgst, c->hpda);
+	uint32_t len = slot->req.len;
+	struct pdu_data d = {
+		.h = { .type = PDU_C2H_DATA,
+		       .flags = PDU_F_LAST | (hdgst ? PDU_F_HDGST : 0) | (ddgst ? PDU_F_DDGST : 0) |
+				(success ? PDU_F_SUCCESS : 0),
+		       .hlen = sizeof(d),
+		       .pdo = pdo,
+		       .plen = htole32(pdo + len + ddgst) },
+		.cccid = slot->req.cqe.cid,
+		.datal = htole32(len),
+	};
+
+	memcpy(slot->head, &d, sizeof(d));
+	slot->head_len = seal(c, slot->head, sizeof(d));
+	slot->pad_len = pdo - slot->head_len;
+	slot->data_len = len;
+	if (ddgst) {
+		__le32 digest = crc_end(crc_feed(CRC_START, slot->req.buf, len));
+
+		memcpy(slot->tail, &digest, sizeof(digest));
+		slot->tail_at = 0;
+		slot->tail_len = sizeof(digest);
+	}
+}
+
+void tx_response(struct slot *slot)
+{
+	struct conn *c = slot->conn;
+	const struct tgt_req *req = &slot->req;
+	bool data = req->dir == TGT_C2H && req->len && !req->cqe.status;
+	bool success = data && may_success(req);
+
+	slot->state = SLOT_RESP;
+	if (c->tx.terminated) { /* nothing follows a TermReq */
+		slot_finish(slot);
+		return;
+	}
+	slot->head_len = slot->pad_len = slot->tail_len = 0;
+	slot->tail_at = PDU_DIGEST_LEN;
+	slot->data_len = 0;
+	if (data)
+		make_c2h_data(slot, success);
+	if (!success) {
+		struct pdu_resp r = {
+			.h = { .type = PDU_RESP,
+			       .flags = c->ctx.hdgst ? PDU_F_HDGST : 0,
+			       .hlen = sizeof(r),
+			       .plen = htole32(sizeof(r) + (c->ctx.hdgst ? PDU_DIGEST_LEN : 0)) },
+			.cqe = req->cqe,
+		};
+
+		memcpy(slot->tail + PDU_DIGEST_LEN, &r, sizeof(r));
+		slot->tail_len += seal(c, slot->tail + PDU_DIGEST_LEN, sizeof(r));
+	}
+	push(c, &slot->item, TX_RESP);
+}
+
+/* The pieces of ITEM, at most 4. */
+static int pieces(const struct tx_item *item, struct iovec iov[4])
+{
+	struct slot *slot;
+	int n = 0;
+
+	if (item->kind == TX_CONTROL) {
+		const struct tx_control *ctl = item_control(item);
+
+		iov[0] = (struct iovec){ (void *)(uintptr_t)ctl->bytes, ctl->len };
+		return 1;
+	}
+	slot = item_slot(item);
+	if (slot->head_len)
+		iov[n++] = (struct iovec){ slot->head, slot->head_len };
+	if (slot->pad_len)
+		iov[n++] = (struct iovec){ (void *)(uintptr_t)zeroes, slot->pad_len };
+	if (slot->data_len)
+		iov[n++] = (struct iovec){ slot->req.buf, slot->data_len };
+	if (slot->tail_len)
+		iov[n++] = (struct iovec){ slot->tail + slot->tail_at, slot->tail_len };
+	return n;
+}
+
+int tx_iov(struct conn *c, struct iovec *iov, int max)
+{
+	size_t skip = c->tx.sent;
+	struct tx_item *item;
+	int n = 0;
+
+	STAILQ_FOREACH (item, &c->tx.queue, link) {
+		int k = 0, have;
+
+		if (n + 4 > max)
+			break;
+		have = pieces(item, iov + n);
+		while (skip && skip >= iov[n + k].iov_len)
+			skip -= iov[n + k++].iov_len;
+		if (skip) {
+			iov[n + k].iov_base = (uint8_t *)iov[n + k].iov_base + skip;
+			iov[n + k].iov_len -= skip;
+			skip = 0;
+		}
+		memmove(iov + n, iov + n + k, (have - k) * sizeof(*iov));
+		n += have - k;
+	}
+	return n;
+}
+
+/* ITEM, just taken off the queue, is wholly sent, or dropped. */
+static void item_done(struct conn *c, struct tx_item *item)
+{
+	struct slot *slot;
+
+	if (item->kind == TX_CONTROL)
+		return;
+	slot = item_slot(item);
+	if (item->kind == TX_R2T && !c->dead)
+		slot->state = SLOT_DATA;
+	else
+		slot_finish(slot);
+}
+
+void tx_sent(struct conn *c, size_t n)
+{
+	struct tx_item *item;
+
+	n += c->tx.sent;
+	while ((item = STAILQ_FIRST(&c->tx.queue))) {
+		struct iovec iov[4];
+		size_t len = 0;
+
+		for (int i = pieces(item, iov); i-- > 0;)
+			len += iov[i].iov_len;
+		if (n < len)
+			break;
+		n -= len;
+		STAILQ_REMOVE_HEAD(&c->tx.queue, link);
+		c->tx.sent = 0;
+		item_done(c, item);
+	}
+	assert(item || !n);
+	c->tx.sent = n;
+}
+
+void tx_drop(struct conn *c, bool all)
+{
+	STAILQ_HEAD(, tx_item) keep = STAILQ_HEAD_INITIALIZER(keep), drop;
+	struct tx_item *item;
+	bool first = c->tx.sent != 0;
+
+	STAILQ_INIT(&drop);
+	while ((item = STAILQ_FIRST(&c->tx.queue))) {
+		STAILQ_REMOVE_HEAD(&c->tx.queue, link);
+		if (!all && (first || item->kind == TX_CONTROL))
+			STAILQ_INSERT_TAIL(&keep, item, link);
+		else
+			STAILQ_INSERT_TAIL(&drop, item, link);
+		first = false;
+	}
+	STAILQ_CONCAT(&c->tx.queue, &keep);
+	if (all)
+		c->tx.sent = 0;
+	while ((item = STAILQ_FIRST(&drop))) {
+		STAILQ_REMOVE_HEAD(&drop, link);
+		item_done(c, item);
+	}
+}
+
+bool tx_pending(const struct conn *c)
+{
+	return !STAILQ_EMPTY(&c->tx.queue);
+}
