@@ -1,0 +1,471 @@
+// SPDX-License-Identifier: MIT
+/* Real sockets on loopback, real loops in threads, the fake target above them. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <poll.h>
+#include <unistd.h>
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include "fake.h"
+#include "loop.h"
+#include "tcp.h"
+
+static struct {
+	struct workers *pool;
+	struct loop *loops[2];
+	pthread_t threads[2];
+	unsigned int nloops;
+	struct tcp_server *tcp;
+	struct tcp_listener *listener;
+	const struct tgt_port *added[4];
+	unsigned int nports;
+} net;
+
+void tgt_port_add(struct tgt *tgt, struct tgt_port *port)
+{
+	(void)tgt;
+	net.added[net.nports++] = port;
+}
+
+static void *run(void *arg)
+{
+	loop_run(arg);
+	return NULL;
+}
+
+static void net_up_on(const struct tcp_config *config, unsigned int nloops, const char *addr)
+{
+	char err[256] = "";
+
+	memset(&fake, 0, sizeof(fake));
+	memset(&net, 0, sizeof(net));
+	log_level(LOG_ERR_);
+	net.nloops = nloops;
+	for (unsigned int i = 0; i < nloops; i++)
+		net.loops[i] = loop_new(NULL);
+	net.tcp = tcp_new(NULL, net.loops, nloops, config);
+	assert_non_null(net.tcp);
+	if (tcp_listen(net.tcp, addr, 0, &net.listener, err, sizeof(err)))
+		fail_msg("%s", err);
+	for (unsigned int i = 0; i < nloops; i++)
+		pthread_create(&net.threads[i], NULL, run, net.loops[i]);
+}
+
+static void net_up(const struct tcp_config *config)
+{
+	net_up_on(config, 1, "127.0.0.1");
+}
+
+static void stopped(void *arg)
+{
+	(void)arg;
+	for (unsigned int i = 0; i < net.nloops; i++)
+		loop_stop(net.loops[i]);
+}
+
+/* Ends everything; the time it took in ms. What leaks fails in tcp_free() or the sanitizer. */
+static uint64_t net_down(void)
+{
+	uint64_t start = clock_ms(), took;
+
+	tcp_shutdown(net.tcp, stopped, NULL);
+	for (unsigned int i = 0; i < net.nloops; i++)
+		pthread_join(net.threads[i], NULL);
+	took = clock_ms() - start;
+	tcp_free(net.tcp);
+	for (unsigned int i = 0; i < net.nloops; i++)
+		loop_free(net.loops[i]);
+	assert_int_equal(fake.inits, fake.put);
+	return took;
+}
+
+static int dial(void)
+{
+	const struct tgt_port *port = tcp_listener_port(net.listener);
+	struct sockaddr_storage sa = { 0 };
+	socklen_t len = sizeof(struct sockaddr_in);
+	struct timeval tv = { .tv_sec = 10 };
+	int fd;
+
+	if (port->adrfam == NVMF_ADDR_FAMILY_IP6) {
+		struct sockaddr_in6 *in6 = (void *)&sa;
+
+		in6->sin6_family = AF_INET6;
+		in6->sin6_port = htons((uint16_t)atoi(port->trsvcid));
+		in6->sin6_addr = in6addr_loopback;
+		len = sizeof(*in6);
+	} else {
+		struct sockaddr_in *in = (void *)&sa;
+
+		in->sin_family = AF_INET;
+		in->sin_port = htons((uint16_t)atoi(port->trsvcid));
+		in->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	}
+	fd = socket(sa.ss_family, SOCK_STREAM, 0);
+	assert_true(fd >= 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&sa, len), 0);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	return fd;
+}
+
+static void put_all(int fd, const void *data, size_t len)
+{
+	assert_int_equal(send(fd, data, len, MSG_NOSIGNAL), len);
+}
+
+static void get_all(int fd, void *data, size_t len)
+{
+	assert_int_equal(recv(fd, data, len, MSG_WAITALL), len);
+}
+
+/* True: the peer closed; false: it did not within MS. */
+static bool closed_within(int fd, int ms)
+{
+	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+	char c;
+
+	if (poll(&pfd, 1, ms) <= 0)
+		return false;
+	return recv(fd, &c, 1, 0) <= 0;
+}
+
+static int dial_ready(uint8_t dgst)
+{
+	uint8_t buf[128];
+	int fd = dial();
+
+	put_all(fd, buf, make_icreq(buf, dgst, 0));
+	get_all(fd, buf, sizeof(struct pdu_icresp));
+	return fd;
+}
+
+static int dial_connected(uint8_t dgst)
+{
+	struct fake_cmd cmd = { .cid = 1, .op = FAKE_CONNECT };
+	uint8_t buf[128];
+	int fd = dial_ready(dgst);
+
+	put_all(fd, buf, make_cmd(buf, cmd, NULL, 0, dgst));
+	get_all(fd, buf, sizeof(struct pdu_resp) + (dgst & 1 ? 4 : 0));
+	return fd;
+}
+
+static void write_by_r2t_and_read_back(int fd, uint32_t len)
+{
+	struct fake_cmd wr = { .cid = 7, .op = FAKE_WRITE, .len = len };
+	struct fake_cmd rd = { .cid = 8, .op = FAKE_READ, .len = len };
+	uint8_t *data = malloc(len), *buf = malloc(len + 256);
+	struct pdu_r2t r2t;
+	struct pdu_resp resp;
+	struct pdu_data c2h;
+
+	for (uint32_t i = 0; i < len; i++)
+		data[i] = (uint8_t)(i * 31 + i / 4096);
+	put_all(fd, buf, make_cmd(buf, wr, NULL, 0, 0));
+	get_all(fd, &r2t, sizeof(r2t));
+	assert_int_equal(r2t.h.type, PDU_R2T);
+	assert_int_equal(le32toh(r2t.r2tl), len);
+	put_all(fd, buf, make_h2c_data(buf, 7, le16toh(r2t.ttag), 0, true, data, len, 0));
+	get_all(fd, &resp, sizeof(resp));
+	assert_int_equal(resp.h.type, PDU_RESP);
+	assert_int_equal(resp.cqe.cid, 7);
+	pthread_mutex_lock(&fake_lock);
+	assert_int_equal(fake.wrote_len, len);
+	assert_memory_equal(fake.wrote, data, len);
+	pthread_mutex_unlock(&fake_lock);
+
+	put_all(fd, buf, make_cmd(buf, rd, NULL, 0, 0));
+	get_all(fd, &c2h, sizeof(c2h));
+	assert_int_equal(c2h.h.type, PDU_C2H_DATA);
+	assert_int_equal(le32toh(c2h.datal), len);
+	get_all(fd, buf, len);
+	for (uint32_t i = 0; i < len; i++)
+		assert_int_equal(buf[i], 8);
+	get_all(fd, &resp, sizeof(resp));
+	assert_int_equal(resp.cqe.cid, 8);
+	free(data);
+	free(buf);
+}
+
+static void a_connection_writes_and_reads(void **state)
+{
+	int fd;
+
+	(void)state;
+	net_up(NULL);
+	assert_int_equal(net.nports, 1);
+	assert_ptr_equal(net.added[0], tcp_listener_port(net.listener));
+	assert_string_equal(net.added[0]->traddr, "127.0.0.1");
+	assert_int_not_equal(atoi(net.added[0]->trsvcid), 0);
+	fd = dial_connected(0);
+	write_by_r2t_and_read_back(fd, 512);
+	write_by_r2t_and_read_back(fd, 1 << 20);
+	close(fd);
+	net_down();
+}
+
+static void ipv6_works_on_two_loops(void **state)
+{
+	int fds[4];
+
+	(void)state;
+	net_up_on(NULL, 2, "::1");
+	for (int i = 0; i < 4; i++)
+		fds[i] = dial_connected(0);
+	for (int i = 0; i < 4; i++)
+		write_by_r2t_and_read_back(fds[i], 65536);
+	for (int i = 0; i < 4; i++)
+		close(fds[i]);
+	net_down();
+}
+
+static void many_commands_in_one_send_are_all_answered(void **state)
+{
+	uint8_t out[64 * 128];
+	struct pdu_resp resp;
+	size_t n = 0;
+	int fd;
+
+	(void)state;
+	net_up(NULL);
+	fd = dial_connected(0);
+	for (uint16_t i = 0; i < 64; i++)
+		n += make_cmd(out + n, (struct fake_cmd){ .cid = i }, NULL, 0, 0);
+	put_all(fd, out, n);
+	for (uint16_t i = 0; i < 64; i++) {
+		get_all(fd, &resp, sizeof(resp));
+		assert_int_equal(resp.cqe.cid, i);
+	}
+	close(fd);
+	net_down();
+}
+
+/* More commands than slots, and no one reads the answers: the stream stalls, and goes on. */
+static void a_flood_is_held_back_and_answered(void **state)
+{
+	enum { FLOOD = 4000 };
+	uint8_t *out = malloc(FLOOD * 72);
+	struct fake_cmd cmd = { .op = FAKE_READ, .len = 4096 };
+	size_t n = 0, sent = 0;
+	uint64_t got = 0, want = (uint64_t)FLOOD * (24 + 4096 + 24);
+	char trash[65536];
+	int fd;
+
+	(void)state;
+	net_up(NULL);
+	fd = dial_connected(0);
+	for (unsigned int i = 0; i < FLOOD; i++) {
+		cmd.cid = (uint16_t)i;
+		n += make_cmd(out + n, cmd, NULL, 0, 0);
+	}
+	while (got < want) {
+		struct pollfd p = { .fd = fd, .events = POLLIN | (sent < n ? POLLOUT : 0) };
+		ssize_t k;
+
+		assert_int_equal(poll(&p, 1, 10000), 1);
+		if (p.revents & POLLOUT) {
+			k = send(fd, out + sent, n - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+			if (k > 0)
+				sent += (size_t)k;
+		}
+		if (p.revents & POLLIN && (sent == n || !(p.revents & POLLOUT))) {
+			k = recv(fd, trash, sizeof(trash), 0);
+			assert_true(k > 0);
+			got += (size_t)k;
+		}
+	}
+	assert_int_equal(got, want);
+	free(out);
+	close(fd);
+	net_down();
+}
+
+static void a_protocol_error_brings_a_termreq_then_the_end(void **state)
+{
+	struct tcp_config config = tcp_defaults;
+	uint8_t buf[256];
+	struct pdu_term term;
+	int fd;
+
+	(void)state;
+	config.linger_ms = 200;
+	net_up(&config);
+	fd = dial_ready(0);
+	/* Much unread data behind the bad PDU must not cost the TermReq. */
+	memset(buf, 0xee, sizeof(buf));
+	make_icreq(buf, 0, 0);
+	for (int i = 0; i < 100; i++)
+		put_all(fd, buf, sizeof(buf));
+	get_all(fd, &term, sizeof(term));
+	assert_int_equal(term.h.type, PDU_C2H_TERM);
+	assert_int_equal(le16toh(term.fes), FES_SEQUENCE);
+	assert_int_equal(le32toh(term.h.plen), 24 + 128);
+	get_all(fd, buf, 128);
+	assert_int_equal(buf[2], 128);
+	assert_true(closed_within(fd, 2000)); /* its write side */
+	close(fd);
+	net_down();
+}
+
+static void a_silent_peer_is_closed_in_time(void **state)
+{
+	struct tcp_config config = tcp_defaults;
+	uint8_t buf[128];
+	int silent, slow, half, good;
+
+	(void)state;
+	config.handshake_ms = 150;
+	net_up(&config);
+	good = dial_connected(0);
+	silent = dial();
+	slow = dial();
+	put_all(slow, buf, make_icreq(buf, 0, 0) - 1);
+	half = dial_ready(0);
+	assert_true(closed_within(silent, 2000));
+	assert_true(closed_within(slow, 2000));
+	assert_true(closed_within(half, 2000));
+	assert_false(closed_within(good, 200));
+	close(silent);
+	close(slow);
+	close(half);
+	close(good);
+	net_down();
+}
+
+static void an_address_has_so_many_pending_connections(void **state)
+{
+	struct tcp_config config = tcp_defaults;
+	int a, b, c;
+
+	(void)state;
+	config.max_pending = 2;
+	net_up(&config);
+	a = dial_connected(0); /* pending no more */
+	b = dial_ready(0);
+	c = dial_ready(0);
+	for (int i = 0; i < 3; i++) {
+		int d = dial();
+
+		assert_true(closed_within(d, 2000));
+		close(d);
+	}
+	assert_false(closed_within(a, 50));
+	close(b);
+	usleep(50000); /* its place is free again */
+	b = dial_ready(0);
+	close(a);
+	close(b);
+	close(c);
+	net_down();
+}
+
+static void there_are_so_many_connections(void **state)
+{
+	struct tcp_config config = tcp_defaults;
+	int a, b, c;
+
+	(void)state;
+	config.max_conns = 2;
+	net_up(&config);
+	a = dial_connected(0);
+	b = dial_connected(0);
+	c = dial();
+	assert_true(closed_within(c, 2000));
+	close(a);
+	close(b);
+	close(c);
+	net_down();
+}
+
+/* Every prefix of a handshake with a write in two ways, then the peer is gone. */
+static void the_peer_may_vanish_at_any_byte(void **state)
+{
+	uint8_t buf[1024];
+	uint8_t data[64] = { 0 };
+	size_t n = 0;
+
+	(void)state;
+	net_up(NULL);
+	n += make_icreq(buf, 3, 0);
+	n += make_cmd(buf + n, (struct fake_cmd){ .cid = 1, .op = FAKE_CONNECT }, NULL, 0, 3);
+	n += make_cmd(buf + n, (struct fake_cmd){ .cid = 2, .op = FAKE_WRITE, .len = 64 }, data, 64,
+		      3);
+	n += make_cmd(buf + n, (struct fake_cmd){ .cid = 3, .op = FAKE_WRITE, .len = 64 }, NULL, 0,
+		      3);
+	n += make_cmd(buf + n, (struct fake_cmd){ .cid = 4, .op = FAKE_READ, .len = 64 }, NULL, 0,
+		      3);
+	for (size_t cut = 0; cut <= n; cut++) {
+		int fd = dial();
+
+		put_all(fd, buf, cut);
+		if (cut & 1) { /* with a reset */
+			struct linger reset = { .l_onoff = 1 };
+
+			setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+		}
+		close(fd);
+	}
+	net_down();
+}
+
+static void shutdown_waits_for_what_executes(void **state)
+{
+	struct pdu_resp resp;
+	uint8_t buf[128];
+	uint64_t took;
+	int fd, idle;
+
+	(void)state;
+	net_up(NULL);
+	idle = dial_connected(0);
+	fd = dial_connected(0);
+	for (uint16_t i = 0; i < 50; i++)
+		put_all(fd, buf, make_cmd(buf, (struct fake_cmd){ .cid = i }, NULL, 0, 0));
+	for (uint16_t i = 0; i < 50; i++)
+		get_all(fd, &resp, sizeof(resp));
+	took = net_down();
+	assert_true(took < 1500);
+	assert_true(closed_within(fd, 100));
+	assert_true(closed_within(idle, 100));
+	close(fd);
+	close(idle);
+}
+
+static void what_cannot_be_listened_on_is_a_sentence(void **state)
+{
+	struct tcp_listener *l = NULL;
+	char err[256] = "";
+
+	(void)state;
+	net_up(NULL);
+	assert_int_equal(tcp_listen(net.tcp, "127.0.0.1",
+				    (uint16_t)atoi(tcp_listener_port(net.listener)->trsvcid), &l,
+				    err, sizeof(err)),
+			 -EADDRINUSE);
+	assert_non_null(strstr(err, "127.0.0.1"));
+	assert_non_null(strstr(err, "in use"));
+	assert_null(l);
+	assert_true(tcp_listen(net.tcp, "no such host", 0, &l, err, sizeof(err)) < 0);
+	assert_non_null(strstr(err, "no such host"));
+	net_down();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_connection_writes_and_reads),
+		cmocka_unit_test(ipv6_works_on_two_loops),
+		cmocka_unit_test(many_commands_in_one_send_are_all_answered),
+		cmocka_unit_test(a_flood_is_held_back_and_answered),
+		cmocka_unit_test(a_protocol_error_brings_a_termreq_then_the_end),
+		cmocka_unit_test(a_silent_peer_is_closed_in_time),
+		cmocka_unit_test(an_address_has_so_many_pending_connections),
+		cmocka_unit_test(there_are_so_many_connections),
+		cmocka_unit_test(the_peer_may_vanish_at_any_byte),
+		cmocka_unit_test(shutdown_waits_for_what_executes),
+		cmocka_unit_test(what_cannot_be_listened_on_is_a_sentence),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
