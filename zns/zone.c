@@ -1,0 +1,826 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Zone states, write pointers and limits (NVMe ZNS 1.1, 2.1.1 and 3.4).
+ *
+ * Invariants, all under zs->lock:
+ *
+ *  (1) A zone's state changes only in zone_set_state(), which keeps the number of zones in each
+ *      state and the list of each state. Open and active zones are sums of these numbers, so no
+ *      caller can forget to count.
+ *  (2) start <= wp_done <= wp <= start + zcap. LBAs below wp_done have been written, those from
+ *      wp_done to wp belong to the writes on the zone's queue, in order and without a gap.
+ *  (3) A write comes back with success only when all below it has been written: wp_done has passed
+ *      it. So there is never a hole under an acknowledged write, and what a flush records (wp_done)
+ *      covers all that was acknowledged.
+ *  (4) A failed write makes a hole. From then on the zone takes no new writes; when the last write
+ *      in flight has ended, wp goes back to the hole, and every write from the hole on comes back
+ *      with the status of the failed one. Writes below the hole have come back well.
+ *  (5) A zone is Full when its last LBA has been *written*: its resources are free from then on. If
+ *      they were freed when the LBA is handed out, a failure could need them back.
+ *  (6) A zone is claimed by at most one claim. The claim starts when the zone is quiet (no write on
+ *      its queue, no reader), and what comes to the zone meanwhile waits for the end of the claim,
+ *      in order, and is then judged afresh. NVMe gives no order between commands in flight
+ * together, so a host cannot tell, and nobody is refused who is right in every order. (7) A
+ * ZONE_ALL claim stands alone: it waits for all others, and others wait for it. (8) Lists of items
+ * are filled under the lock and acted upon by the caller without it.
+ *
+ * A claimed zone may still be closed to make room for another (implicit zones only): that is a
+ * change of state, and touches neither data nor pointers; so may a zone with writes in flight.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include "zone.h"
+
+#define REFUSED(sc) (NVME_ZNS_STATUS(sc) | NVME_SC_DNR)
+
+enum zone_flags {
+	ZF_DIRTY = 1 << 0,   /* on zs->dirty */
+	ZF_HOLE = 1 << 1,    /* a write on the queue has failed: (4) */
+	ZF_CLAIMED = 1 << 2, /* (6) */
+};
+
+enum {
+	EMPTY = NVME_ZNS_ZS_EMPTY,
+	IMPLICIT = NVME_ZNS_ZS_IMPL_OPEN,
+	EXPLICIT = NVME_ZNS_ZS_EXPL_OPEN,
+	CLOSED = NVME_ZNS_ZS_CLOSED,
+	READ_ONLY = NVME_ZNS_ZS_READ_ONLY,
+	FULL = NVME_ZNS_ZS_FULL,
+	OFFLINE = NVME_ZNS_ZS_OFFLINE
+};
+
+#define BIT(state) (1u << (state))
+#define HAS_ROOM   (BIT(IMPLICIT) | BIT(EXPLICIT) | BIT(CLOSED))
+
+/* --- state, lists, counts --- */
+
+static uint32_t zone_index(const struct zones *zs, const struct zone *z)
+{
+	return (uint32_t)(z - zs->zone);
+}
+
+static uint64_t start_of(const struct zones *zs, const struct zone *z)
+{
+	return zone_start(zs, zone_index(zs, z));
+}
+
+static void list_add(struct zones *zs, struct zone_list *list, uint32_t i)
+{
+	struct zone *z = &zs->zone[i];
+
+	z->prev = list->tail;
+	z->next = ZONE_NONE;
+	if (list->tail == ZONE_NONE)
+		list->head = i;
+	else
+		zs->zone[list->tail].next = i;
+	list->tail = i;
+}
+
+static void list_del(struct zones *zs, struct zone_list *list, uint32_t i)
+{
+	struct zone *z = &zs->zone[i];
+
+	if (z->prev == ZONE_NONE)
+		list->head = z->next;
+	else
+		zs->zone[z->prev].next = z->next;
+	if (z->next == ZONE_NONE)
+		list->tail = z->prev;
+	else
+		zs->zone[z->next].prev = z->prev;
+}
+
+/* The only writer of state. Setting Implicitly Open again makes it the most recently used. */
+static void zone_set_state(struct zones *zs, struct zone *z, uint8_t state)
+{
+	uint32_t i = zone_index(zs, z);
+
+	if (z->state == state && (state != IMPLICIT || zs->in[state].tail == i))
+		return;
+	if (z->state != EMPTY)
+		list_del(zs, &zs->in[z->state], i);
+	zs->nr[z->state]--;
+	z->state = state;
+	zs->nr[state]++;
+	if (state != EMPTY)
+		list_add(zs, &zs->in[state], i);
+}
+
+static uint32_t nr_open(const struct zones *zs)
+{
+	return zs->nr[IMPLICIT] + zs->nr[EXPLICIT];
+}
+
+static uint32_t nr_active(const struct zones *zs)
+{
+	return nr_open(zs) + zs->nr[CLOSED];
+}
+
+/* Closing a zone that has nothing in it makes it Empty (ZNS 1.1, 3.4.3.1.1). */
+static void zone_set_closed(struct zones *zs, struct zone *z)
+{
+	zone_set_state(zs, z, z->wp == start_of(zs, z) ? EMPTY : CLOSED);
+}
+
+static bool open_limit_reached(const struct zones *zs)
+{
+	return zs->max_open && nr_open(zs) >= zs->max_open;
+}
+
+/* Whether Z may become open, as far as the limits go. Changes nothing. */
+static uint16_t zone_may_open(const struct zones *zs, const struct zone *z)
+{
+	if (z->state == IMPLICIT || z->state == EXPLICIT)
+		return 0;
+	if (z->state == EMPTY && zs->max_active && nr_active(zs) >= zs->max_active)
+		return REFUSED(NVME_SC_ZNS_TOO_MANY_ACTIVE);
+	if (open_limit_reached(zs) && !zs->nr[IMPLICIT])
+		return REFUSED(NVME_SC_ZNS_TOO_MANY_OPENS);
+	return 0;
+}
+
+/*
+ * Opens Z as STATE, after zone_may_open() has agreed. At the limit the least recently used
+ * implicitly open zone is closed for it; explicitly open ones are the host's and stay.
+ */
+static void zone_set_open(struct zones *zs, struct zone *z, uint8_t state)
+{
+	if (z->state != IMPLICIT && z->state != EXPLICIT)
+		while (open_limit_reached(zs) && zs->nr[IMPLICIT])
+			zone_set_closed(zs, &zs->zone[zs->in[IMPLICIT].head]);
+	zone_set_state(zs, z, state);
+}
+
+static void zones_check(struct zones *zs);
+
+static void zones_lock(struct zones *zs)
+{
+	pthread_mutex_lock(&zs->lock);
+}
+
+static void zones_unlock(struct zones *zs)
+{
+	zones_check(zs);
+	pthread_mutex_unlock(&zs->lock);
+}
+
+/* --- claims --- */
+
+static bool zone_is_quiet(const struct zone *z)
+{
+	return !z->first && !z->readers;
+}
+
+static struct zone_claim *claim_of(const struct zones *zs, const struct zone *z)
+{
+	struct zone_claim *c;
+
+	assert(z->flags & ZF_CLAIMED);
+	for (c = zs->claims; c; c = c->next)
+		if (c->zone == ZONE_ALL || c->zone == zone_index(zs, z))
+			break;
+	assert(c);
+	return c;
+}
+
+static uint16_t wait_for(struct zone_claim *claim, struct zone_item *item)
+{
+	item->next = NULL;
+	item->event = ZONE_RETRY;
+	*claim->waiting_last = item;
+	claim->waiting_last = &item->next;
+	return ZONE_WAIT;
+}
+
+/* Something has left Z. If that was all a claim waited for, it starts. */
+static void zone_left(struct zones *zs, struct zone *z, struct zone_items *out)
+{
+	struct zone_claim *c;
+
+	if (!(z->flags & ZF_CLAIMED) || !zone_is_quiet(z))
+		return;
+	c = claim_of(zs, z);
+	assert(c->busy);
+	if (--c->busy)
+		return;
+	c->item.event = ZONE_START;
+	zone_items_add(out, &c->item);
+}
+
+/* --- writes --- */
+
+static void zone_set_dirty(struct zones *zs, struct zone *z)
+{
+	if (z->flags & ZF_DIRTY)
+		return;
+	z->flags |= ZF_DIRTY;
+	z->dirty_next = zs->dirty;
+	zs->dirty = zone_index(zs, z);
+}
+
+/* In the order of spec/nvme-rules.md B.7.3: state, position, capacity, and only then resources. */
+static uint16_t write_judge(const struct zones *zs, const struct zone *z, const struct zone_io *io,
+			    bool append)
+{
+	uint64_t end = start_of(zs, z) + zs->zcap;
+
+	switch (z->state) {
+	case FULL:
+		return REFUSED(NVME_SC_ZNS_FULL);
+	case READ_ONLY:
+		return REFUSED(NVME_SC_ZNS_READ_ONLY);
+	case OFFLINE:
+		return REFUSED(NVME_SC_ZNS_OFFLINE);
+	}
+	if (z->flags & ZF_HOLE)
+		return ZONE_MEDIA_STATUS(NVME_SC_WRITE_FAULT);
+	if (z->wp == end) /* Full as soon as the writes in flight have ended */
+		return REFUSED(NVME_SC_ZNS_FULL);
+	if (!append && io->lba != z->wp)
+		return REFUSED(NVME_SC_ZNS_INVALID_WRITE);
+	if (io->nlb > end - z->wp)
+		return REFUSED(NVME_SC_ZNS_BOUNDARY_ERROR);
+	return zone_may_open(zs, z);
+}
+
+static uint16_t write_begin_locked(struct zones *zs, struct zone_io *io, bool append)
+{
+	struct zone *z = &zs->zone[zone_of(zs, io->lba)];
+	uint16_t status;
+
+	if (z->flags & ZF_CLAIMED)
+		return wait_for(claim_of(zs, z), &io->item);
+	status = write_judge(zs, z, io, append);
+	if (status)
+		return status;
+	zone_set_open(zs, z, z->state == EXPLICIT ? EXPLICIT : IMPLICIT);
+	io->lba = z->wp;
+	io->ended = false;
+	io->item.status = 0;
+	io->item.next = NULL;
+	z->wp += io->nlb;
+	if (z->last)
+		z->last->item.next = &io->item;
+	else
+		z->first = io;
+	z->last = io;
+	return 0;
+}
+
+uint16_t zone_write_begin(struct zones *zs, struct zone_io *io, bool append)
+{
+	uint16_t status;
+
+	assert(zone_of(zs, io->lba) < zs->nr_zones && io->nlb);
+	assert(!append || !(io->lba & (zs->zsze - 1)));
+	zones_lock(zs);
+	status = write_begin_locked(zs, io, append);
+	zones_unlock(zs);
+	return status;
+}
+
+static struct zone_io *io_next(struct zone_io *io)
+{
+	return (struct zone_io *)io->item.next;
+}
+
+/* Hands back the first write of the queue. */
+static void zone_pop(struct zone *z, struct zone_items *out)
+{
+	struct zone_io *io = z->first;
+
+	z->first = io_next(io);
+	if (!z->first)
+		z->last = NULL;
+	io->item.event = ZONE_COMPLETE;
+	zone_items_add(out, &io->item);
+}
+
+/* (4): when nothing is in flight above the hole any more, go back to it. */
+static void zone_settle_hole(struct zones *zs, struct zone *z, struct zone_items *out)
+{
+	uint16_t status = z->first->item.status;
+	struct zone_io *io;
+
+	for (io = z->first; io; io = io_next(io))
+		if (!io->ended)
+			return;
+	assert(status && z->first->lba == z->wp_done);
+	while (z->first) {
+		z->first->item.status = status;
+		zone_pop(z, out);
+	}
+	z->wp = z->wp_done;
+	z->flags &= ~ZF_HOLE;
+	if (z->state == CLOSED)
+		zone_set_closed(zs, z);
+}
+
+void zone_write_end(struct zones *zs, struct zone_io *io, uint16_t status, struct zone_items *out)
+{
+	struct zone *z = &zs->zone[zone_of(zs, io->lba)];
+
+	zones_lock(zs);
+	assert(!io->ended && status != ZONE_WAIT);
+	io->ended = true;
+	io->item.status = status;
+	if (status)
+		z->flags |= ZF_HOLE;
+	while (z->first && z->first->ended && !z->first->item.status) {
+		z->wp_done += z->first->nlb;
+		zone_set_dirty(zs, z);
+		zone_pop(z, out);
+	}
+	if (z->flags & ZF_HOLE)
+		zone_settle_hole(zs, z, out);
+	if (z->wp_done == start_of(zs, z) + zs->zcap && BIT(z->state) & HAS_ROOM)
+		zone_set_state(zs, z, FULL);
+	zone_left(zs, z, out);
+	zones_unlock(zs);
+}
+
+/* --- reads --- */
+
+static uint16_t read_begin_locked(struct zones *zs, struct zone_io *io)
+{
+	uint32_t first = zone_of(zs, io->lba), last = zone_of(zs, io->lba + io->nlb - 1);
+	uint32_t i;
+
+	for (i = first; i <= last; i++) {
+		struct zone *z = &zs->zone[i];
+
+		if (z->flags & ZF_CLAIMED)
+			return wait_for(claim_of(zs, z), &io->item);
+		if (z->state == OFFLINE)
+			return REFUSED(NVME_SC_ZNS_OFFLINE);
+	}
+	for (i = first; i <= last; i++)
+		zs->zone[i].readers++;
+	return 0;
+}
+
+uint16_t zone_read_begin(struct zones *zs, struct zone_io *io)
+{
+	uint16_t status;
+
+	assert(io->nlb && zone_of(zs, io->lba + io->nlb - 1) < zs->nr_zones);
+	zones_lock(zs);
+	status = read_begin_locked(zs, io);
+	zones_unlock(zs);
+	return status;
+}
+
+void zone_read_end(struct zones *zs, struct zone_io *io, struct zone_items *out)
+{
+	uint32_t last = zone_of(zs, io->lba + io->nlb - 1);
+	uint32_t i;
+
+	zones_lock(zs);
+	for (i = zone_of(zs, io->lba); i <= last; i++) {
+		assert(zs->zone[i].readers);
+		zs->zone[i].readers--;
+		zone_left(zs, &zs->zone[i], out);
+	}
+	zones_unlock(zs);
+}
+
+uint32_t zone_read_span(struct zones *zs, uint64_t lba, uint32_t nlb, uint32_t *valid)
+{
+	uint64_t in_zone = zs->zsze - (lba & (zs->zsze - 1));
+	uint64_t wp_done;
+
+	if (nlb > in_zone)
+		nlb = (uint32_t)in_zone;
+	zones_lock(zs);
+	wp_done = zs->zone[zone_of(zs, lba)].wp_done;
+	zones_unlock(zs);
+	*valid = wp_done <= lba ? 0 : wp_done - lba < nlb ? (uint32_t)(wp_done - lba) : nlb;
+	return nlb;
+}
+
+/* --- Zone Management Send --- */
+
+/* An action in a state: refused (Invalid Zone State Transition), already so, or to be done. */
+enum { NO, SO, DO };
+static const uint8_t action_in[NVME_ZNS_ZSA_OFFLINE + 1][ZONE_STATES] = {
+	[NVME_ZNS_ZSA_OPEN] = { [EMPTY] = DO, [IMPLICIT] = DO, [EXPLICIT] = SO, [CLOSED] = DO },
+	[NVME_ZNS_ZSA_CLOSE] = { [IMPLICIT] = DO, [EXPLICIT] = DO, [CLOSED] = SO },
+	[NVME_ZNS_ZSA_FINISH] = { [EMPTY] = DO,
+				  [IMPLICIT] = DO,
+				  [EXPLICIT] = DO,
+				  [CLOSED] = DO,
+				  [FULL] = SO },
+	[NVME_ZNS_ZSA_RESET] = { [EMPTY] = SO,
+				 [IMPLICIT] = DO,
+				 [EXPLICIT] = DO,
+				 [CLOSED] = DO,
+				 [FULL] = DO },
+	[NVME_ZNS_ZSA_OFFLINE] = { [READ_ONLY] = DO, [OFFLINE] = SO },
+};
+
+/* Select All: the zones it means (B.7.8). Zones in other states are not touched, nor an error. */
+static const uint32_t action_all[] = {
+	[NVME_ZNS_ZSA_OPEN] = BIT(CLOSED),
+	[NVME_ZNS_ZSA_CLOSE] = BIT(IMPLICIT) | BIT(EXPLICIT),
+	[NVME_ZNS_ZSA_FINISH] = BIT(IMPLICIT) | BIT(EXPLICIT) | BIT(CLOSED),
+	[NVME_ZNS_ZSA_RESET] = BIT(IMPLICIT) | BIT(EXPLICIT) | BIT(CLOSED) | BIT(FULL),
+	[NVME_ZNS_ZSA_OFFLINE] = BIT(READ_ONLY),
+};
+
+static void claim_zone(struct zone_claim *claim, struct zone *z)
+{
+	z->flags |= ZF_CLAIMED;
+	claim->nr++;
+	if (!zone_is_quiet(z))
+		claim->busy++;
+}
+
+static uint16_t claim_begin(struct zones *zs, struct zone_claim *claim)
+{
+	if (!claim->nr)
+		return 0;
+	claim->next = zs->claims;
+	zs->claims = claim;
+	return claim->busy ? ZONE_WAIT : 0;
+}
+
+static uint16_t manage_one(struct zones *zs, struct zone_claim *claim, uint32_t i, uint8_t action)
+{
+	struct zone *z = &zs->zone[i];
+	uint16_t status = 0;
+
+	if (z->flags & ZF_CLAIMED)
+		return wait_for(claim_of(zs, z), &claim->item);
+	if (action_in[action][z->state] == NO)
+		return REFUSED(NVME_SC_ZNS_INVAL_TRANSITION);
+	if (action_in[action][z->state] == SO)
+		return 0;
+	/*
+	 * Finish takes an Empty zone through open (B.7.9): the limits must have room for that, or
+	 * an implicitly open zone that could make room. As it takes no time, none is closed for it.
+	 * A Closed zone is active already, and the spec has it go straight to Full.
+	 */
+	if (action == NVME_ZNS_ZSA_OPEN || (action == NVME_ZNS_ZSA_FINISH && z->state == EMPTY))
+		status = zone_may_open(zs, z);
+	if (status)
+		return status;
+
+	switch (action) {
+	case NVME_ZNS_ZSA_OPEN:
+		zone_set_open(zs, z, EXPLICIT);
+		break;
+	case NVME_ZNS_ZSA_CLOSE:
+		zone_set_closed(zs, z);
+		break;
+	case NVME_ZNS_ZSA_OFFLINE:
+		zone_set_state(zs, z, OFFLINE);
+		break;
+	default:
+		if (zs->claims && zs->claims->zone == ZONE_ALL) /* (7) */
+			return wait_for(zs->claims, &claim->item);
+		claim_zone(claim, z);
+	}
+	return claim_begin(zs, claim);
+}
+
+static void manage_all_in(struct zones *zs, struct zone_claim *claim, uint8_t state, uint8_t action)
+{
+	uint32_t i, next;
+
+	for (i = zs->in[state].head; i != ZONE_NONE; i = next) {
+		struct zone *z = &zs->zone[i];
+
+		next = z->next;
+		switch (action) {
+		case NVME_ZNS_ZSA_OPEN:
+			zone_set_state(zs, z, EXPLICIT);
+			break;
+		case NVME_ZNS_ZSA_CLOSE:
+			zone_set_closed(zs, z);
+			break;
+		case NVME_ZNS_ZSA_OFFLINE:
+			zone_set_state(zs, z, OFFLINE);
+			break;
+		default:
+			claim_zone(claim, z);
+		}
+	}
+}
+
+static uint16_t manage_all(struct zones *zs, struct zone_claim *claim, uint8_t action)
+{
+	uint8_t state;
+
+	if (zs->claims)
+		return wait_for(zs->claims, &claim->item);
+	/*
+	 * All Closed zones are opened or none. They are active already; none of the open ones is
+	 * closed for them, as it would then be a Closed zone that All has left out.
+	 */
+	if (action == NVME_ZNS_ZSA_OPEN && zs->max_open && zs->nr[CLOSED] &&
+	    nr_open(zs) + zs->nr[CLOSED] > zs->max_open)
+		return REFUSED(NVME_SC_ZNS_TOO_MANY_OPENS);
+	for (state = 0; state < ZONE_STATES; state++)
+		if (action_all[action] & BIT(state))
+			manage_all_in(zs, claim, state, action);
+	return claim_begin(zs, claim);
+}
+
+uint16_t zone_manage(struct zones *zs, struct zone_claim *claim, uint32_t zone, uint8_t action)
+{
+	uint16_t status;
+
+	assert(action >= NVME_ZNS_ZSA_CLOSE && action <= NVME_ZNS_ZSA_OFFLINE);
+	assert(zone == ZONE_ALL || zone < zs->nr_zones);
+	*claim = (struct zone_claim){ .zone = zone, .action = action };
+	claim->waiting_last = &claim->waiting;
+	zones_lock(zs);
+	status = zone == ZONE_ALL ? manage_all(zs, claim, action)
+				  : manage_one(zs, claim, zone, action);
+	zones_unlock(zs);
+	return status;
+}
+
+static void unclaim(struct zone_claim *claim, struct zone *z)
+{
+	assert(claim->nr && (z->flags & ZF_CLAIMED));
+	z->flags &= ~ZF_CLAIMED;
+	claim->nr--;
+}
+
+/* Whether Z is claimed and there is work. A finish may find that the last write has filled it. */
+static bool claim_wants(struct zone_claim *claim, struct zone *z)
+{
+	if (!(z->flags & ZF_CLAIMED))
+		return false;
+	if (claim->action != NVME_ZNS_ZSA_FINISH || z->state != FULL)
+		return true;
+	unclaim(claim, z);
+	return false;
+}
+
+uint32_t zone_claim_next(struct zones *zs, struct zone_claim *claim, uint32_t from, uint64_t *wp)
+{
+	const bool all = claim->zone == ZONE_ALL;
+	uint32_t i = all ? from : claim->zone;
+	uint32_t found = ZONE_NONE;
+
+	while (found == ZONE_NONE && i < zs->nr_zones && (all || from <= i)) {
+		uint32_t stop = !all ? i + 1 : i + 4096 < zs->nr_zones ? i + 4096 : zs->nr_zones;
+
+		zones_lock(zs);
+		for (; i < stop && claim->nr; i++) {
+			if (!claim_wants(claim, &zs->zone[i]))
+				continue;
+			*wp = zs->zone[i].wp_done;
+			found = i;
+			break;
+		}
+		if (!claim->nr)
+			i = zs->nr_zones;
+		zones_unlock(zs);
+		if (!all)
+			break;
+	}
+	return found;
+}
+
+void zone_claim_done(struct zones *zs, struct zone_claim *claim, uint32_t zone,
+		     enum zone_outcome outcome)
+{
+	struct zone *z = &zs->zone[zone];
+
+	zones_lock(zs);
+	assert(zone_is_quiet(z) && z->wp == z->wp_done);
+	unclaim(claim, z);
+	if (outcome == ZONE_BROKEN) {
+		zone_set_state(zs, z, READ_ONLY);
+	} else if (outcome == ZONE_OK && claim->action == NVME_ZNS_ZSA_RESET) {
+		z->wp = z->wp_done = start_of(zs, z);
+		zone_set_state(zs, z, EMPTY);
+	} else if (outcome == ZONE_OK) {
+		z->wp = z->wp_done = start_of(zs, z) + zs->zcap;
+		zone_set_state(zs, z, FULL);
+	}
+	zones_unlock(zs);
+}
+
+void zone_claim_end(struct zones *zs, struct zone_claim *claim, struct zone_items *out)
+{
+	struct zone_claim **p;
+	struct zone_item *item, *next;
+
+	zones_lock(zs);
+	assert(!claim->nr && !claim->busy);
+	for (p = &zs->claims; *p != claim; p = &(*p)->next)
+		assert(*p);
+	*p = claim->next;
+	zones_unlock(zs);
+	for (item = claim->waiting; item; item = next) {
+		next = item->next;
+		zone_items_add(out, item);
+	}
+}
+
+/* --- what others ask --- */
+
+unsigned int zones_take_dirty(struct zones *zs, struct zone_wp *out, unsigned int max)
+{
+	unsigned int n = 0;
+
+	zones_lock(zs);
+	while (n < max && zs->dirty != ZONE_NONE) {
+		struct zone *z = &zs->zone[zs->dirty];
+
+		/* What became of a zone that failed half way is the store's secret: leave it. */
+		if (z->state != READ_ONLY && z->state != OFFLINE)
+			out[n++] = (struct zone_wp){ .zone = zs->dirty, .wp = z->wp_done };
+		zs->dirty = z->dirty_next;
+		z->flags &= ~ZF_DIRTY;
+	}
+	zones_unlock(zs);
+	return n;
+}
+
+void zones_snapshot(struct zones *zs, uint32_t first, uint32_t n, struct zone_info *out)
+{
+	const uint32_t no_wp = BIT(FULL) | BIT(READ_ONLY) | BIT(OFFLINE);
+	uint32_t i;
+
+	assert(first <= zs->nr_zones && n <= zs->nr_zones - first);
+	zones_lock(zs);
+	for (i = 0; i < n; i++) {
+		const struct zone *z = &zs->zone[first + i];
+
+		out[i].start = zone_start(zs, first + i);
+		out[i].state = z->state;
+		out[i].wp = BIT(z->state) & no_wp ? UINT64_MAX : z->wp;
+	}
+	zones_unlock(zs);
+}
+
+uint32_t zones_count(struct zones *zs, uint8_t state)
+{
+	uint32_t n;
+
+	zones_lock(zs);
+	n = zs->nr[state];
+	zones_unlock(zs);
+	return n;
+}
+
+uint32_t zones_nr_open(struct zones *zs)
+{
+	uint32_t n;
+
+	zones_lock(zs);
+	n = nr_open(zs);
+	zones_unlock(zs);
+	return n;
+}
+
+uint32_t zones_nr_active(struct zones *zs)
+{
+	uint32_t n;
+
+	zones_lock(zs);
+	n = nr_active(zs);
+	zones_unlock(zs);
+	return n;
+}
+
+void zone_retire(struct zones *zs, uint32_t zone, bool offline)
+{
+	zones_lock(zs);
+	zone_set_state(zs, &zs->zone[zone], offline ? OFFLINE : READ_ONLY);
+	zones_unlock(zs);
+}
+
+/* --- life --- */
+
+int zones_init(struct zones *zs, uint64_t zsze, uint64_t zcap, uint32_t nr, uint32_t max_open,
+	       uint32_t max_active)
+{
+	uint32_t i;
+
+	assert(zsze && !(zsze & (zsze - 1)) && zcap && zcap <= zsze && nr && nr <= ZONES_MAX);
+	if (max_active && (!max_open || max_open > max_active))
+		max_open = max_active;
+	*zs = (struct zones){ .zsze = zsze,
+			      .zcap = zcap,
+			      .nr_zones = nr,
+			      .max_open = max_open,
+			      .max_active = max_active,
+			      .dirty = ZONE_NONE };
+	zs->zshift = (uint32_t)__builtin_ctzll(zsze);
+	zs->zone = calloc(nr, sizeof(*zs->zone));
+	if (!zs->zone)
+		return -ENOMEM;
+	for (i = 0; i < ZONE_STATES; i++)
+		zs->in[i] = (struct zone_list){ ZONE_NONE, ZONE_NONE };
+	for (i = 0; i < nr; i++) {
+		zs->zone[i].state = EMPTY;
+		zs->zone[i].wp = zs->zone[i].wp_done = zone_start(zs, i);
+	}
+	zs->nr[EMPTY] = nr;
+	pthread_mutex_init(&zs->lock, NULL);
+	return 0;
+}
+
+void zones_free(struct zones *zs)
+{
+	pthread_mutex_destroy(&zs->lock);
+	free(zs->zone);
+	zs->zone = NULL;
+}
+
+void zones_load(struct zones *zs, uint32_t zone, uint64_t wp)
+{
+	struct zone *z = &zs->zone[zone];
+	uint64_t start = zone_start(zs, zone);
+
+	assert(wp >= start && wp <= start + zs->zsze && z->state == EMPTY);
+	if (wp > start + zs->zcap)
+		wp = start + zs->zcap;
+	zones_lock(zs);
+	z->wp = z->wp_done = wp;
+	if (wp == start + zs->zcap)
+		zone_set_state(zs, z, FULL);
+	else if (wp > start)
+		zone_set_state(zs, z, CLOSED);
+	zones_unlock(zs);
+}
+
+/* --- debugging --- */
+
+#define CHECK(what)                                                                                \
+	do {                                                                                       \
+		if (!(what))                                                                       \
+			abort();                                                                   \
+	} while (0)
+
+static void zone_assert(const struct zones *zs, const struct zone *z)
+{
+	uint64_t start = start_of(zs, z), next = z->wp_done;
+	const struct zone_io *io;
+
+	CHECK(start <= z->wp_done && z->wp_done <= z->wp && z->wp <= start + zs->zcap);
+	for (io = z->first; io; io = (const struct zone_io *)io->item.next) {
+		CHECK(io->lba == next);
+		next += io->nlb;
+	}
+	CHECK(next == z->wp);
+	switch (z->state) {
+	case EMPTY:
+		CHECK(z->wp == start);
+		break;
+	case CLOSED:
+		CHECK(z->wp > start);
+		break;
+	case FULL:
+		CHECK(z->wp_done == start + zs->zcap);
+		break;
+	}
+}
+
+static void zones_assert_locked(struct zones *zs)
+{
+	uint32_t nr[ZONE_STATES] = { 0 };
+	uint32_t i, n, state, prev;
+
+	for (i = 0; i < zs->nr_zones; i++) {
+		zone_assert(zs, &zs->zone[i]);
+		nr[zs->zone[i].state]++;
+	}
+	for (state = 0; state < ZONE_STATES; state++) {
+		CHECK(nr[state] == zs->nr[state]);
+		if (state == EMPTY)
+			continue;
+		prev = ZONE_NONE;
+		for (n = 0, i = zs->in[state].head; i != ZONE_NONE; i = zs->zone[i].next, n++) {
+			CHECK(zs->zone[i].state == state && zs->zone[i].prev == prev);
+			prev = i;
+		}
+		CHECK(n == nr[state] && zs->in[state].tail == prev);
+	}
+}
+
+void zones_assert(struct zones *zs)
+{
+	pthread_mutex_lock(&zs->lock);
+	zones_assert_locked(zs);
+	pthread_mutex_unlock(&zs->lock);
+}
+
+/* Before the lock is given back; a namespace of many zones would only become slow by it. */
+static void zones_check(struct zones *zs)
+{
+#ifndef NDEBUG
+	if (zs->nr_zones <= 32)
+		zones_assert_locked(zs);
+#else
+	(void)zs;
+#endif
+}
