@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Read, Write and Zone Append, and the ways a command of this set goes.
+ *
+ *	zns_parse()		decode and refuse: all that can be told from the SQE and constants
+ *	zns_exec_write()	loop: zone_write_begin() judges and gives the LBAs; the store is
+ *written on the spot with NOWAIT, or by a worker where that would block zns_write_end()
+ *loop: zone_write_end() gives back the writes that may now complete
+ *	zns_dispatch()		loop: acts on what the zones give back, for any command of any loop
+ *	zns_finish()		loop: completes, or hands to the next flush what must be durable
+ *
+ * Invariants:
+ *
+ *  1. Between zone_write_begin() and zone_write_end() the request's LBAs are its own; after the
+ *     latter it belongs to the zones until it comes back through zns_dispatch(), maybe in another
+ *     request's call on another loop. So nothing is touched after zone_write_end() but its list.
+ *  2. A request is completed, started or retried on its own loop: from elsewhere by req->msg.
+ *  3. A command waits for a worker at most twice: for its data, and for its flush (FUA on a write
+ *     that could not be done on the loop).
+ *  4. A retried command begins again at req->execute and decodes its SQE anew; set_data is scratch.
+ *
+ * Writes go to the page cache and seldom block. When one has taken over a millisecond, the next
+ *ones go to the workers for a while (slow_until), so that the loop, and the reads on it, go on.
+ */
+#include <errno.h>
+#include <string.h>
+#include "ns.h"
+
+#define WRITE_SLOW_NS 1000000ull   /* an inline write that took longer has blocked */
+#define WRITE_PACE_NS 200000000ull /* and the next ones are not tried inline for so long */
+
+#define RW_DTYPE 0x00f00000u /* CDW12: directive type; we have no directives */
+
+static uint32_t req_nlb(const struct tgt_req *req)
+{
+	return (le32toh(req->cmd.cdw12) & 0xffff) + 1;
+}
+
+static bool req_fua(const struct tgt_req *req)
+{
+	return le32toh(req->cmd.cdw12) >> 16 & NVME_IO_FUA;
+}
+
+static uint64_t lba_off(const struct zns *zns, uint64_t lba)
+{
+	return lba << zns->lba_shift;
+}
+
+/* --- the border to the store --- */
+
+uint16_t store_status(const struct zns *zns, int err, bool write)
+{
+	uint16_t status;
+
+	if (!err)
+		return 0;
+	switch (err) {
+	case -ENOSPC:
+	case -EDQUOT:
+		status = NVME_SC_CAP_EXCEEDED | NVME_SC_DNR;
+		break;
+	case -EROFS:
+		status = NVME_SC_NS_WRITE_PROTECTED | NVME_SC_DNR;
+		break;
+	case -ENOMEM:
+		status = NVME_SC_INTERNAL;
+		break;
+	default:
+		status = ZONE_MEDIA_STATUS(write ? NVME_SC_WRITE_FAULT : NVME_SC_READ_ERROR);
+	}
+	log_err("namespace %u: the image cannot be %s: %s", zns->ns.nsid,
+		write ? "written" : "read", strerror(-err));
+	return status;
+}
+
+/* --- the ways of a command --- */
+
+/* Of a connection that has ended since, nothing is begun any more: its host may be back already. */
+static void retry_here(struct loop_msg *msg)
+{
+	struct tgt_req *req = msg_req(msg);
+
+	if (req->queue->closing)
+		tgt_req_complete(req, NVME_SC_ABORT_QUEUE);
+	else
+		req->execute(req);
+}
+
+static void start_here(struct loop_msg *msg)
+{
+	zns_start_claim(msg_req(msg));
+}
+
+static void req_post(struct tgt_req *req, void (*fn)(struct loop_msg *))
+{
+	req->msg.fn = fn;
+	loop_post(req->queue->loop, &req->msg);
+}
+
+void zns_finish(struct tgt_req *req, uint16_t status)
+{
+	const struct zns *zns = req_zns(req);
+	const bool data =
+		req->cmd.opcode == nvme_cmd_write || req->cmd.opcode == nvme_zns_cmd_append;
+
+	if (!status && (zns->writethrough || (data && req_fua(req))))
+		zns_complete_flushed(req);
+	else if (loop_current() == req->queue->loop)
+		tgt_req_complete(req, status);
+	else
+		tgt_req_complete_remote(req, status);
+}
+
+/* The address an append landed at goes into all 64 bits of the result (ZNS 1.1, 3.4.1). */
+static void finish_write(struct tgt_req *req, uint16_t status)
+{
+	if (req->cmd.opcode == nvme_zns_cmd_append && !status)
+		req->cqe.result = htole64(req_cmd(req)->io.lba);
+	zns_finish(req, status);
+}
+
+void zns_dispatch(struct zone_items *items)
+{
+	struct zone_item *item;
+
+	while ((item = zone_items_take(items))) {
+		struct tgt_req *req = item_req(item);
+
+		switch (item->event) {
+		case ZONE_COMPLETE:
+			finish_write(req, item->status);
+			break;
+		case ZONE_START:
+			req_post(req, start_here);
+			break;
+		case ZONE_RETRY:
+			req_post(req, retry_here);
+			break;
+		}
+	}
+}
+
+/* --- Write, Zone Append --- */
+
+static void zns_write_end(struct tgt_req *req, int err)
+{
+	struct zns *zns = req_zns(req);
+	struct zone_items items;
+
+	zone_items_init(&items);
+	zone_write_end(&zns->zones, &req_cmd(req)->io, store_status(zns, err, true), &items);
+	zns_touched(zns);
+	zns_dispatch(&items);
+}
+
+static int write_store(struct tgt_req *req, unsigned int flags)
+{
+	const struct zns *zns = req_zns(req);
+
+	return zns->store->ops->write(zns->store, req->buf, lba_off(zns, req_cmd(req)->io.lba),
+				      req->len, flags);
+}
+
+static void zns_write_work(struct work *w)
+{
+	struct tgt_req *req = work_req(w);
+
+	/* An errno and no status: zns_write_done() turns it into one. */
+	req->status = (uint16_t)-write_store(req, 0);
+}
+
+static void zns_write_done(struct work *w)
+{
+	struct tgt_req *req = work_req(w);
+
+	zns_write_end(req, -(int)req->status);
+}
+
+/* Writes on the spot if that will not block. -EAGAIN: it would, or has lately. */
+static int write_inline(struct tgt_req *req)
+{
+	struct zns *zns = req_zns(req);
+	uint64_t began = clock_ns(), ended;
+	int err;
+
+	if (began < atomic_load_explicit(&zns->slow_until, memory_order_relaxed))
+		return -EAGAIN;
+	err = write_store(req, STORE_NOWAIT);
+	ended = clock_ns();
+	if (ended - began > WRITE_SLOW_NS)
+		atomic_store_explicit(&zns->slow_until, ended + WRITE_PACE_NS,
+				      memory_order_relaxed);
+	return err;
+}
+
+static void zns_exec_write(struct tgt_req *req)
+{
+	struct zns *zns = req_zns(req);
+	struct zone_io *io = &req_cmd(req)->io;
+	uint16_t status;
+	int err;
+
+	io->lba = req_slba(req);
+	io->nlb = req_nlb(req);
+	status = zone_write_begin(&zns->zones, io, req->cmd.opcode == nvme_zns_cmd_append);
+	if (status == ZONE_WAIT)
+		return;
+	if (status) {
+		tgt_req_complete(req, status);
+		return;
+	}
+	err = write_inline(req);
+	if (err == -EAGAIN)
+		work_submit(req->queue->loop, &req->work, zns_write_work, zns_write_done);
+	else
+		zns_write_end(req, err);
+}
+
+/* --- Read --- */
+
+static void zns_read_end(struct tgt_req *req, int err)
+{
+	struct zns *zns = req_zns(req);
+	struct zone_items items;
+
+	zone_items_init(&items);
+	zone_read_end(&zns->zones, &req_cmd(req)->io, &items);
+	tgt_req_complete(req, store_status(zns, err, false));
+	zns_dispatch(&items);
+}
+
+/*
+ * Zone by zone: what has been written comes from the store, the rest is zeroes (OZCS: reads may
+ * cross zones). A read of LBAs being written meanwhile may see either.
+ */
+static int read_store(struct tgt_req *req, unsigned int flags)
+{
+	struct zns *zns = req_zns(req);
+	uint64_t lba = req_cmd(req)->io.lba;
+	uint32_t left = req_cmd(req)->io.nlb;
+	char *buf = req->buf;
+	int err;
+
+	while (left) {
+		uint32_t valid, span = zone_read_span(&zns->zones, lba, left, &valid);
+		uint64_t bytes = lba_off(zns, valid);
+
+		if (valid) {
+			err = zns->store->ops->read(zns->store, buf, lba_off(zns, lba), bytes,
+						    flags);
+			if (err)
+				return err;
+		}
+		memset(buf + bytes, 0, lba_off(zns, span) - bytes);
+		buf += lba_off(zns, span);
+		lba += span;
+		left -= span;
+	}
+	return 0;
+}
+
+static void zns_read_work(struct work *w)
+{
+	struct tgt_req *req = work_req(w);
+
+	req->status = (uint16_t)-read_store(req, 0);
+}
+
+static void zns_read_done(struct work *w)
+{
+	struct tgt_req *req = work_req(w);
+
+	zns_read_end(req, -(int)req->status);
+}
+
+static void zns_exec_read(struct tgt_req *req)
+{
+	struct zns *zns = req_zns(req);
+	struct zone_io *io = &req_cmd(req)->io;
+	uint16_t status;
+	int err;
+
+	io->lba = req_slba(req);
+	io->nlb = req_nlb(req);
+	status = zone_read_begin(&zns->zones, io);
+	if (status == ZONE_WAIT)
+		return;
+	if (status) {
+		tgt_req_complete(req, status);
+		return;
+	}
+	err = read_store(req, STORE_NOWAIT);
+	if (err == -EAGAIN)
+		work_submit(req->queue->loop, &req->work, zns_read_work, zns_read_done);
+	else
+		zns_read_end(req, err);
+}
+
+/* --- parse --- */
+
+uint16_t zns_check_range(const struct zns *zns, uint64_t slba, uint64_t nlb)
+{
+	if (slba >= zns->nsze || nlb > zns->nsze - slba)
+		return NVME_SC_LBA_RANGE | NVME_SC_DNR;
+	return 0;
+}
+
+/* Read, Write, Append: the length, the range, and fields that need what we do not have. */
+static uint16_t parse_rw(struct tgt_req *req, enum tgt_dir dir, void (*execute)(struct tgt_req *))
+{
+	const struct zns *zns = req_zns(req);
+	uint64_t len = (uint64_t)req_nlb(req) << zns->lba_shift;
+	uint16_t status;
+
+	if (len > TGT_MAX_TRANSFER || (dir == TGT_H2C && le32toh(req->cmd.cdw12) & RW_DTYPE))
+		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
+	if (dir == TGT_H2C && req->ns->read_only)
+		return NVME_SC_NS_WRITE_PROTECTED | NVME_SC_DNR;
+	status = zns_check_range(zns, req_slba(req), req_nlb(req));
+	if (status)
+		return status;
+	req->execute = execute;
+	req->dir = dir;
+	req->len = (uint32_t)len;
+	return 0;
+}
+
+/* ZASL is 0, so the limit is MDTS; protection information there is none, nor its remapping. */
+static uint16_t parse_append(struct tgt_req *req)
+{
+	const struct zns *zns = req_zns(req);
+
+	if (le32toh(req->cmd.cdw12) >> 16 & NVME_IO_ZNS_APPEND_PIREMAP)
+		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
+	if (req_slba(req) & (zns->zones.zsze - 1))
+		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
+	return parse_rw(req, TGT_H2C, zns_exec_write);
+}
+
+uint16_t zns_parse(struct tgt_req *req)
+{
+	req->dir = TGT_NONE;
+	req->len = 0;
+	switch (req->cmd.opcode) {
+	case nvme_cmd_flush:
+		req->execute = zns_exec_flush;
+		return 0;
+	case nvme_cmd_read:
+		return parse_rw(req, TGT_C2H, zns_exec_read);
+	case nvme_cmd_write:
+		return parse_rw(req, TGT_H2C, zns_exec_write);
+	case nvme_zns_cmd_append:
+		return parse_append(req);
+	case nvme_zns_cmd_mgmt_send:
+		return zns_parse_mgmt_send(req);
+	case nvme_zns_cmd_mgmt_recv:
+		return zns_parse_mgmt_recv(req);
+	default: /* ONCS is 0 */
+		return NVME_SC_INVALID_OPCODE | NVME_SC_DNR;
+	}
+}

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Zone Management Send (NVMe ZNS 1.1, 3.4.3).
+ *
+ * Open, close and offline are changes of state, made at once in zone_manage(). Reset and finish
+ * change the image: their zones are claimed, and when these are quiet, zns_start_claim() sends one
+ * ticket to a worker that walks them all, Select All too. It works under meta_lock, so that no
+ * flush can record a write pointer that the reset takes back: the flush reads the pointers under
+ * the same lock.
+ *
+ * A reset or finish is durable after the next flush (D1). One that fails leaves its zone as it was
+ * when the store had no room or memory to begin it; with any other error the image may be changed
+ * half way, and the zone becomes Read Only. Select All goes on with the other zones and reports the
+ * first failure.
+ */
+#include <errno.h>
+#include "ns.h"
+
+#define MGMT_ZSA	0x0ffu /* CDW13 */
+#define MGMT_SELECT_ALL 0x100u
+#define MGMT_ZRWAA	0x200u
+
+static uint8_t req_zsa(const struct tgt_req *req)
+{
+	return le32toh(req->cmd.cdw13) & MGMT_ZSA;
+}
+
+static bool req_all(const struct tgt_req *req)
+{
+	return le32toh(req->cmd.cdw13) & MGMT_SELECT_ALL;
+}
+
+static int store_act(struct zns *zns, uint8_t action, uint32_t zone, uint64_t wp)
+{
+	const struct store_ops *ops = zns->store->ops;
+
+	if (action == NVME_ZNS_ZSA_RESET)
+		return ops->reset(zns->store, zone);
+	return ops->finish(zns->store, zone, wp << zns->lba_shift);
+}
+
+static enum zone_outcome outcome_of(int err)
+{
+	if (!err)
+		return ZONE_OK;
+	return err == -ENOSPC || err == -EDQUOT || err == -ENOMEM ? ZONE_UNCHANGED : ZONE_BROKEN;
+}
+
+static void zns_claim_work(struct work *w)
+{
+	struct tgt_req *req = work_req(w);
+	struct zns *zns = req_zns(req);
+	struct zone_claim *claim = &req_cmd(req)->claim;
+	enum zone_outcome outcome;
+	uint32_t zone = 0;
+	int err, first = 0;
+	uint64_t wp;
+
+	pthread_mutex_lock(&zns->meta_lock);
+	while ((zone = zone_claim_next(&zns->zones, claim, zone, &wp)) != ZONE_NONE) {
+		err = store_act(zns, claim->action, zone, wp);
+		outcome = outcome_of(err);
+		if (outcome == ZONE_BROKEN)
+			log_err("namespace %u: zone %u is Read Only now: its %s failed half way",
+				zns->ns.nsid, zone,
+				claim->action == NVME_ZNS_ZSA_RESET ? "reset" : "finish");
+		zone_claim_done(&zns->zones, claim, zone, outcome);
+		if (!first)
+			first = err;
+		zone++;
+	}
+	pthread_mutex_unlock(&zns->meta_lock);
+	req->status = store_status(zns, first, true);
+}
+
+static void zns_claim_done(struct work *w)
+{
+	struct tgt_req *req = work_req(w);
+	struct zns *zns = req_zns(req);
+	struct zone_items items;
+
+	zone_items_init(&items);
+	zone_claim_end(&zns->zones, &req_cmd(req)->claim, &items);
+	zns_touched(zns);
+	zns_finish(req, req->status);
+	zns_dispatch(&items);
+}
+
+void zns_start_claim(struct tgt_req *req)
+{
+	work_submit(req->queue->loop, &req->work, zns_claim_work, zns_claim_done);
+}
+
+static void zns_exec_mgmt_send(struct tgt_req *req)
+{
+	struct zns *zns = req_zns(req);
+	struct zone_claim *claim = &req_cmd(req)->claim;
+	uint32_t zone = req_all(req) ? ZONE_ALL : zone_of(&zns->zones, req_slba(req));
+	uint16_t status = zone_manage(&zns->zones, claim, zone, req_zsa(req));
+
+	if (status == ZONE_WAIT)
+		return;
+	if (!status && claim->nr)
+		zns_start_claim(req);
+	else
+		tgt_req_complete(req, status);
+}
+
+uint16_t zns_parse_mgmt_send(struct tgt_req *req)
+{
+	const struct zns *zns = req_zns(req);
+	uint8_t zsa = req_zsa(req);
+	uint16_t status;
+
+	/*
+	 * Set Zone Descriptor Extension needs ZDES, Flush Explicit ZRWA needs ZRWA: we report
+	 * neither, so these are values that the field does not have. So is 0 and all others.
+	 */
+	if (zsa < NVME_ZNS_ZSA_CLOSE || zsa > NVME_ZNS_ZSA_OFFLINE)
+		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
+	if (zsa == NVME_ZNS_ZSA_OPEN && le32toh(req->cmd.cdw13) & MGMT_ZRWAA)
+		return NVME_ZNS_STATUS(NVME_SC_ZNS_INVALID_OP_REQUEST) | NVME_SC_DNR;
+	if (!req_all(req)) {
+		status = zns_check_range(zns, req_slba(req), 1);
+		if (status)
+			return status;
+		if (req_slba(req) & (zns->zones.zsze - 1))
+			return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
+	}
+	if (req->ns->read_only)
+		return NVME_SC_NS_WRITE_PROTECTED | NVME_SC_DNR;
+	req->execute = zns_exec_mgmt_send;
+	return 0;
+}

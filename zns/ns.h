@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The namespace as the files of this room see it; others see zns.h.
+ */
+#ifndef ZNS_NS_H
+#define ZNS_NS_H
+
+#include <assert.h>
+#include <stdatomic.h>
+#include "loop.h"
+#include "store.h"
+#include "target.h"
+#include "zns.h"
+#include "zone.h"
+
+/* flush.c: one flush of the store at a time, shared by all who wait for it. */
+struct zns_flusher {
+	pthread_mutex_t lock;	   /* protects waiting and running; a leaf */
+	struct zone_items waiting; /* requests that arrived since the running flush began */
+	bool running;
+	/* Of the flush that runs: the worker's, then its loop's. */
+	struct zone_items batch;
+	int err;
+	struct work work;
+};
+
+/* flush.c: the timer that writes back when the host does not flush. */
+struct zns_idle {
+	struct loop *loop;	  /* where the timer runs */
+	struct loop_timer timer;  /* loop's */
+	struct loop_msg msg;	  /* to arm it from elsewhere */
+	uint64_t since;		  /* ms: when it was first armed; loop's */
+	atomic_bool armed;	  /* msg is under way, or the timer set */
+	atomic_bool dirty;	  /* the store has something that a flush would make durable */
+	_Atomic uint64_t touched; /* ms: the last change */
+};
+
+struct zns {
+	struct tgt_ns ns; /* first */
+	struct store *store;
+	struct zones zones;
+	uint64_t nsze; /* LBAs */
+	uint32_t lba_shift;
+	bool writethrough;
+	pthread_mutex_t
+		meta_lock; /* one flush, reset or finish at a time; workers; held across I/O */
+	struct zns_flusher flusher;
+	struct zns_idle idle;
+	/* ns: after a write has blocked, until when the next ones go to the workers. */
+	_Atomic uint64_t slow_until;
+};
+
+/* What a command keeps in req->set_data. */
+union zns_cmd {
+	struct zone_item item; /* the first member of both */
+	struct zone_io io;
+	struct zone_claim claim;
+};
+static_assert(sizeof(union zns_cmd) <= sizeof(((struct tgt_req *)0)->set_data), "");
+
+static inline struct zns *ns_zns(struct tgt_ns *ns)
+{
+	return (struct zns *)ns;
+}
+
+static inline struct zns *req_zns(const struct tgt_req *req)
+{
+	return ns_zns(req->ns);
+}
+
+static inline union zns_cmd *req_cmd(struct tgt_req *req)
+{
+	return (union zns_cmd *)req->set_data;
+}
+
+static inline struct tgt_req *item_req(struct zone_item *item)
+{
+	return (struct tgt_req *)((char *)item - offsetof(struct tgt_req, set_data));
+}
+
+static inline struct tgt_req *work_req(struct work *w)
+{
+	return (struct tgt_req *)((char *)w - offsetof(struct tgt_req, work));
+}
+
+static inline struct tgt_req *msg_req(struct loop_msg *msg)
+{
+	return (struct tgt_req *)((char *)msg - offsetof(struct tgt_req, msg));
+}
+
+static inline uint64_t req_slba(const struct tgt_req *req)
+{
+	return (uint64_t)le32toh(req->cmd.cdw11) << 32 | le32toh(req->cmd.cdw10);
+}
+
+/* cmd.c */
+uint16_t zns_parse(struct tgt_req *req);
+uint16_t zns_check_range(const struct zns *zns, uint64_t slba, uint64_t nlb);
+/* Acts on what the zones gave back: completes, starts, retries. Any loop. */
+void zns_dispatch(struct zone_items *items);
+/*
+ * The command is done, with STATUS. When it has to be durable (FUA, writethrough) and went well,
+ * it is completed by the next flush. Any loop.
+ */
+void zns_finish(struct tgt_req *req, uint16_t status);
+/* The border: what an errno of the store means to the host. Logs it. */
+uint16_t store_status(const struct zns *zns, int err, bool write);
+
+/* mgmt.c: Zone Management Send */
+uint16_t zns_parse_mgmt_send(struct tgt_req *req);
+void zns_start_claim(struct tgt_req *req); /* its zones are quiet; the request's loop */
+
+/* report.c: Zone Management Receive */
+uint16_t zns_parse_mgmt_recv(struct tgt_req *req);
+
+/* flush.c */
+int zns_flusher_init(struct zns *zns, struct loop *loop);
+void zns_flusher_free(struct zns *zns);
+void zns_exec_flush(struct tgt_req *req);
+void zns_complete_flushed(struct tgt_req *req); /* completes it after the next flush. Any loop. */
+void zns_touched(struct zns *zns);     /* something changed that a flush would record. Any loop. */
+int zns_flush_locked(struct zns *zns); /* the flush itself, under meta_lock; blocks */
+
+/* identify.c */
+void zns_identify_ns(struct tgt_ns *ns, struct nvme_id_ns *id);
+void zns_identify_ns_csi(struct tgt_ns *ns, void *id);
+void zns_identify_ctrl_csi(void *id);
+void zns_effects(struct nvme_cmd_effects_log *log);
+int zns_close(struct tgt_ns *ns); /* ns.c */
+
+#endif

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The NVM command set (CSI 0). A controller that supports several sets is asked about this one too,
+ * whether it has such namespaces or not: its limits (all 0: none reported) and its effects, which
+ * are those of the three commands it requires. There are no namespaces of it, so what takes one is
+ * never called, and refuses if it is.
+ */
+#include <errno.h>
+#include "target.h"
+#include "zns.h"
+
+static uint16_t nvm_parse(struct tgt_req *req)
+{
+	(void)req;
+	return NVME_SC_INVALID_OPCODE | NVME_SC_DNR;
+}
+
+static void nvm_identify_ns(struct tgt_ns *ns, struct nvme_id_ns *id)
+{
+	(void)ns;
+	(void)id;
+}
+
+static void nvm_identify_ns_csi(struct tgt_ns *ns, void *id)
+{
+	(void)ns;
+	(void)id;
+}
+
+static void nvm_identify_ctrl_csi(void *id)
+{
+	(void)id;
+}
+
+static void nvm_effects(struct nvme_cmd_effects_log *log)
+{
+	log->iocs[nvme_cmd_flush] = htole32(NVME_CMD_EFFECTS_CSUPP);
+	log->iocs[nvme_cmd_read] = htole32(NVME_CMD_EFFECTS_CSUPP);
+	log->iocs[nvme_cmd_write] = htole32(NVME_CMD_EFFECTS_CSUPP | NVME_CMD_EFFECTS_LBCC);
+}
+
+static int nvm_close(struct tgt_ns *ns)
+{
+	(void)ns;
+	return -EINVAL;
+}
+
+const struct tgt_command_set nvm_command_set = {
+	.csi = NVME_CSI_NVM,
+	.parse = nvm_parse,
+	.identify_ns = nvm_identify_ns,
+	.identify_ns_csi = nvm_identify_ns_csi,
+	.identify_ctrl_csi = nvm_identify_ctrl_csi,
+	.effects = nvm_effects,
+	.close = nvm_close,
+};

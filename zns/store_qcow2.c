@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The store over a zoned qcow2 image: the only file that knows both worlds. What zns asks and what
+ * the library offers were made for each other, so little is left to do here: names, flags, and the
+ * refusal of images that are not for a zoned drive.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "qcow2.h"
+#include "store.h"
+
+struct store_qcow2 {
+	struct store store; /* first */
+	struct qcow2 *q;
+};
+
+static struct qcow2 *image(struct store *s)
+{
+	return ((struct store_qcow2 *)s)->q;
+}
+
+static unsigned int nowait(unsigned int flags)
+{
+	return flags & STORE_NOWAIT ? QCOW2_NOWAIT : 0;
+}
+
+static int sq_read(struct store *s, void *buf, uint64_t off, uint64_t len, unsigned int flags)
+{
+	return qcow2_read(image(s), buf, off, len, nowait(flags));
+}
+
+static int sq_write(struct store *s, const void *buf, uint64_t off, uint64_t len,
+		    unsigned int flags)
+{
+	return qcow2_write(image(s), buf, off, len, nowait(flags));
+}
+
+static uint64_t sq_wp(struct store *s, uint32_t zone)
+{
+	return qcow2_wp(image(s), zone);
+}
+
+static void sq_wp_advance(struct store *s, uint32_t zone, uint64_t wp)
+{
+	qcow2_wp_advance(image(s), zone, wp);
+}
+
+static int sq_reset(struct store *s, uint32_t zone)
+{
+	return qcow2_zone_reset(image(s), zone);
+}
+
+static int sq_finish(struct store *s, uint32_t zone, uint64_t wp)
+{
+	return qcow2_zone_finish(image(s), zone, wp);
+}
+
+static int sq_flush(struct store *s)
+{
+	return qcow2_flush(image(s));
+}
+
+static int sq_close(struct store *s)
+{
+	int err = qcow2_close(image(s));
+
+	free(s);
+	return err;
+}
+
+static const struct store_ops store_qcow2_ops = {
+	.read = sq_read,
+	.write = sq_write,
+	.wp = sq_wp,
+	.wp_advance = sq_wp_advance,
+	.reset = sq_reset,
+	.finish = sq_finish,
+	.flush = sq_flush,
+	.close = sq_close,
+};
+
+/* A sentence, if the image is qcow2 but not for us. */
+static const char *unfit(const struct qcow2_info *info)
+{
+	const struct qcow2_zoned *z = &info->zoned;
+
+	if (z->layout == QCOW2_LAYOUT_NONE)
+		return "the image is not zoned; znsimg create -o zone.mode=host-managed makes one";
+	if (z->conventional_zones)
+		return "the image has conventional zones, and a ZNS drive has none; create it with "
+		       "-o zone.conventional_zones=0";
+	if (info->size % z->zone_size)
+		return "the last zone is shorter than the others, which Linux hosts refuse; make "
+		       "the size of the image a multiple of the zone size";
+	return NULL;
+}
+
+static void take_geometry(struct store_geometry *geo, const struct qcow2_info *info)
+{
+	*geo = (struct store_geometry){
+		.zone_size = info->zoned.zone_size,
+		.zone_capacity = info->zoned.zone_capacity,
+		.nr_zones = info->zoned.nr_zones,
+		.max_open = info->zoned.max_open_zones,
+		.max_active = info->zoned.max_active_zones,
+		.max_append = info->zoned.max_append_bytes,
+		.read_only = info->read_only,
+	};
+	memcpy(geo->uuid, info->uuid, sizeof(geo->uuid));
+}
+
+/* Writethrough is zns's: it flushes before it completes. The image sees plain writes. */
+static unsigned int open_flags(bool read_only, enum store_cache cache)
+{
+	unsigned int flags = read_only ? QCOW2_RDONLY : 0;
+
+	if (cache == STORE_NONE)
+		flags |= QCOW2_DIRECT;
+	if (cache == STORE_UNSAFE)
+		flags |= QCOW2_UNSAFE;
+	return flags;
+}
+
+int store_qcow2_open(const char *path, bool read_only, enum store_cache cache, struct store **out,
+		     char *err, unsigned int errlen)
+{
+	const struct qcow2_open_opts opts = { .flags = open_flags(read_only, cache) };
+	char why[QCOW2_ERRLEN];
+	struct store_qcow2 *s;
+	const char *no;
+	int ret;
+
+	s = calloc(1, sizeof(*s));
+	if (!s) {
+		snprintf(err, errlen, "%s: there is not enough memory", path);
+		return -ENOMEM;
+	}
+	ret = qcow2_open(path, &opts, &s->q, why);
+	if (ret) {
+		snprintf(err, errlen, "%s", why);
+		goto free_store;
+	}
+	no = unfit(qcow2_info(s->q));
+	if (no) {
+		snprintf(err, errlen, "%s: %s", path, no);
+		ret = -EINVAL;
+		goto close_image;
+	}
+	s->store.ops = &store_qcow2_ops;
+	take_geometry(&s->store.geo, qcow2_info(s->q));
+	*out = &s->store;
+	return 0;
+
+close_image:
+	qcow2_close(s->q);
+free_store:
+	free(s);
+	return ret;
+}
