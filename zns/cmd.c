@@ -17,7 +17,8 @@
  *  2. A request is completed, started or retried on its own loop: from elsewhere by req->msg.
  *  3. A command waits for a worker at most twice: for its data, and for its flush (FUA on a write
  *     that could not be done on the loop).
- *  4. A retried command begins again at req->execute and decodes its SQE anew; set_data is scratch.
+ *  4. A retried command begins again at tgt_req_execute() and decodes its SQE anew; set_data is
+ *scratch.
  *
  * Writes go to the page cache and seldom block. When one has taken over a millisecond, the next
  *ones go to the workers for a while (slow_until), so that the loop, and the reads on it, go on.
@@ -75,15 +76,9 @@ uint16_t store_status(const struct zns *zns, int err, bool write)
 
 /* --- the ways of a command --- */
 
-/* Of a connection that has ended since, nothing is begun any more: its host may be back already. */
 static void retry_here(struct loop_msg *msg)
 {
-	struct tgt_req *req = msg_req(msg);
-
-	if (req->queue->closing)
-		tgt_req_complete(req, NVME_SC_ABORT_QUEUE);
-	else
-		req->execute(req);
+	tgt_req_execute(msg_req(msg)); /* which knows if the connection has ended since */
 }
 
 static void start_here(struct loop_msg *msg)

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A store in memory, for tests: checks what zns promises its stores, counts calls, and fails or
+ * delays on request. Unwritten memory is poisoned, so that a read above the write pointer shows.
+ */
+#ifndef TESTS_ZNS_STORE_RAM_H
+#define TESTS_ZNS_STORE_RAM_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
+#include "cmocka_all.h"
+#include "store.h"
+
+struct store_ram {
+	struct store store; /* first */
+	uint8_t *data;	    /* NULL: as large as asked, but nothing is kept */
+	uint64_t *wp, *durable_wp;
+	/* What the next calls return; 0: they work. */
+	atomic_int read_err, write_err, reset_err, finish_err, flush_err;
+	atomic_llong write_err_at; /* only writes at this offset fail; -1: all */
+	atomic_bool nowait_again;  /* NOWAIT calls answer -EAGAIN */
+	atomic_int write_ms;	   /* a write takes so long */
+	atomic_int flush_ms;
+	atomic_int reads, writes, resets, finishes, flushes, inline_writes;
+	pthread_mutex_t gate; /* held by a test: writes off the loop, resets and flushes wait */
+};
+
+static inline struct store_ram *store_ram(struct store *s)
+{
+	return (struct store_ram *)s;
+}
+
+static inline void ram_sleep(int ms)
+{
+	const struct timespec ts = { ms / 1000, ms % 1000 * 1000000L };
+
+	if (ms)
+		nanosleep(&ts, NULL);
+}
+
+static inline void ram_gate(struct store_ram *r)
+{
+	pthread_mutex_lock(&r->gate);
+	pthread_mutex_unlock(&r->gate);
+}
+
+static inline void ram_check(struct store *s, uint64_t off, uint64_t len)
+{
+	if (!len || off / s->geo.zone_size != (off + len - 1) / s->geo.zone_size ||
+	    off / s->geo.zone_size >= s->geo.nr_zones)
+		abort();
+}
+
+static int ram_read(struct store *s, void *buf, uint64_t off, uint64_t len, unsigned int flags)
+{
+	struct store_ram *r = store_ram(s);
+
+	ram_check(s, off, len);
+	if (flags & STORE_NOWAIT && r->nowait_again)
+		return -EAGAIN;
+	r->reads++;
+	if (!r->read_err && r->data)
+		memcpy(buf, r->data + off, len);
+	return r->read_err;
+}
+
+static int ram_write(struct store *s, const void *buf, uint64_t off, uint64_t len,
+		     unsigned int flags)
+{
+	struct store_ram *r = store_ram(s);
+	long long at = r->write_err_at;
+
+	ram_check(s, off, len);
+	if (flags & STORE_NOWAIT && r->nowait_again)
+		return -EAGAIN;
+	if (flags & STORE_NOWAIT)
+		r->inline_writes++;
+	else
+		ram_gate(r);
+	r->writes++;
+	ram_sleep(r->write_ms);
+	if (r->write_err && (at < 0 || (uint64_t)at == off))
+		return r->write_err;
+	if (r->data)
+		memcpy(r->data + off, buf, len);
+	return 0;
+}
+
+static uint64_t ram_wp(struct store *s, uint32_t zone)
+{
+	return store_ram(s)->wp[zone];
+}
+
+static void ram_wp_advance(struct store *s, uint32_t zone, uint64_t wp)
+{
+	struct store_ram *r = store_ram(s);
+
+	if (wp < r->wp[zone])
+		abort();
+	r->wp[zone] = wp;
+}
+
+static int ram_reset(struct store *s, uint32_t zone)
+{
+	struct store_ram *r = store_ram(s);
+
+	ram_gate(r);
+	r->resets++;
+	if (r->reset_err)
+		return r->reset_err;
+	r->wp[zone] = s->geo.zone_size * zone;
+	if (r->data)
+		memset(r->data + r->wp[zone], 0xee, s->geo.zone_size);
+	return 0;
+}
+
+static int ram_finish(struct store *s, uint32_t zone, uint64_t wp)
+{
+	struct store_ram *r = store_ram(s);
+	uint64_t end = s->geo.zone_size * zone + s->geo.zone_capacity;
+
+	ram_gate(r);
+	r->finishes++;
+	if (r->finish_err)
+		return r->finish_err;
+	r->wp[zone] = end;
+	if (r->data)
+		memset(r->data + wp, 0, end - wp);
+	return 0;
+}
+
+static int ram_flush(struct store *s)
+{
+	struct store_ram *r = store_ram(s);
+
+	ram_gate(r);
+	ram_sleep(r->flush_ms);
+	r->flushes++;
+	if (r->flush_err)
+		return r->flush_err;
+	memcpy(r->durable_wp, r->wp, s->geo.nr_zones * sizeof(*r->wp));
+	return 0;
+}
+
+/* The memory stays: a test opens it again with ram_reopen(), or ends with ram_free(). */
+static int ram_close(struct store *s)
+{
+	(void)s;
+	return 0;
+}
+
+static const struct store_ops store_ram_ops = {
+	.read = ram_read,
+	.write = ram_write,
+	.wp = ram_wp,
+	.wp_advance = ram_wp_advance,
+	.reset = ram_reset,
+	.finish = ram_finish,
+	.flush = ram_flush,
+	.close = ram_close,
+};
+
+/* KEEP false: a store of any size that has no memory for data. */
+static inline struct store_ram *ram_new(const struct store_geometry *geo, bool keep)
+{
+	struct store_ram *r = calloc(1, sizeof(*r));
+	uint32_t i;
+
+	r->store.ops = &store_ram_ops;
+	r->store.geo = *geo;
+	r->write_err_at = -1;
+	pthread_mutex_init(&r->gate, NULL);
+	r->wp = calloc(geo->nr_zones, sizeof(*r->wp));
+	r->durable_wp = calloc(geo->nr_zones, sizeof(*r->wp));
+	for (i = 0; i < geo->nr_zones; i++)
+		r->wp[i] = r->durable_wp[i] = geo->zone_size * i;
+	if (keep) {
+		r->data = malloc(geo->zone_size * geo->nr_zones);
+		memset(r->data, 0xee, geo->zone_size * geo->nr_zones);
+	}
+	return r;
+}
+
+static inline void ram_free(struct store_ram *r)
+{
+	pthread_mutex_destroy(&r->gate);
+	free(r->data);
+	free(r->wp);
+	free(r->durable_wp);
+	free(r);
+}
+
+#endif
