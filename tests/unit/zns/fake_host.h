@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A host without a transport: a loop in a thread, a pool of workers, and commands that are parsed
+ * and executed on the loop and awaited by the test's thread.
+ */
+#ifndef TESTS_ZNS_FAKE_HOST_H
+#define TESTS_ZNS_FAKE_HOST_H
+
+#include <semaphore.h>
+#include "cmocka_all.h"
+#include "store_ram.h"
+#include "target.h"
+#include "zns.h"
+
+struct host {
+	struct workers *pool;
+	struct loop *loop;
+	pthread_t thread;
+	struct tgt_queue queue;
+	struct tgt_ns *ns;
+};
+
+struct cmd {
+	struct tgt_req req;
+	struct loop_msg go;
+	struct host *host;
+	sem_t done;
+	void *data;    /* the host's, of req.len bytes when executed; NULL: none */
+	size_t length; /* of data; must agree with what the command moves */
+};
+
+static void host_respond(struct tgt_req *req)
+{
+	struct cmd *c = (struct cmd *)req;
+
+	if (c->data && req->dir == TGT_C2H)
+		memcpy(c->data, req->buf, req->len);
+	free(req->buf);
+	req->buf = NULL;
+	sem_post(&c->done);
+}
+
+static void host_disconnect(struct tgt_queue *queue)
+{
+	(void)queue;
+}
+
+static const struct tgt_transport_ops host_ops = {
+	.name = "fake",
+	.respond = host_respond,
+	.disconnect = host_disconnect,
+};
+
+static void *host_thread(void *arg)
+{
+	loop_run(((struct host *)arg)->loop);
+	return NULL;
+}
+
+static inline void host_start(struct host *h, struct workers *pool)
+{
+	h->pool = pool;
+	h->loop = loop_new(pool);
+	assert_non_null(h->loop);
+	h->queue = (struct tgt_queue){ .ops = &host_ops, .loop = h->loop };
+}
+
+static inline void host_go(struct host *h)
+{
+	assert_int_equal(pthread_create(&h->thread, NULL, host_thread, h), 0);
+}
+
+static inline void host_stop(struct host *h)
+{
+	loop_stop(h->loop);
+	pthread_join(h->thread, NULL);
+}
+
+/* On the loop, as a transport would do it. */
+static void cmd_go(struct loop_msg *msg)
+{
+	struct cmd *c = (struct cmd *)((char *)msg - offsetof(struct cmd, go));
+	struct tgt_req *req = &c->req;
+	uint16_t status;
+
+	req->queue = &c->host->queue;
+	req->ns = c->host->ns;
+	status = req->ns->set->parse(req);
+	if (status) {
+		req->len = 0;
+		req->dir = TGT_NONE;
+		tgt_req_complete(req, status);
+		return;
+	}
+	if (req->len) {
+		req->buf = malloc(req->len); /* not zeroed: what is not filled shows */
+		memset(req->buf, 0xdd, req->len);
+		if (c->length != req->len)
+			abort();
+		if (req->dir == TGT_H2C)
+			memcpy(req->buf, c->data, req->len);
+	}
+	tgt_req_execute(req);
+}
+
+static inline void cmd_init(struct cmd *c, uint8_t opcode, uint64_t slba, uint32_t cdw12,
+			    uint32_t cdw13)
+{
+	memset(c, 0, sizeof(*c));
+	c->req.cmd.opcode = opcode;
+	c->req.cmd.cdw10 = htole32((uint32_t)slba);
+	c->req.cmd.cdw11 = htole32((uint32_t)(slba >> 32));
+	c->req.cmd.cdw12 = htole32(cdw12);
+	c->req.cmd.cdw13 = htole32(cdw13);
+	sem_init(&c->done, 0, 0);
+}
+
+static inline void cmd_send(struct host *h, struct cmd *c)
+{
+	c->host = h;
+	c->go.fn = cmd_go;
+	loop_post(h->loop, &c->go);
+}
+
+static inline uint16_t cmd_wait(struct cmd *c)
+{
+	while (sem_wait(&c->done))
+		;
+	sem_destroy(&c->done);
+	return (uint16_t)(le16toh(c->req.cqe.status) >> 1);
+}
+
+static inline bool cmd_is_done(struct cmd *c)
+{
+	int n;
+
+	sem_getvalue(&c->done, &n);
+	return n;
+}
+
+static inline uint16_t host_run(struct host *h, struct cmd *c, void *data, size_t length)
+{
+	c->data = data;
+	c->length = length;
+	cmd_send(h, c);
+	return cmd_wait(c);
+}
+
+/* A command without data, or that is refused before it moves any. */
+static inline uint16_t host_do(struct host *h, uint8_t opcode, uint64_t slba, uint32_t cdw12,
+			       uint32_t cdw13)
+{
+	struct cmd c;
+
+	cmd_init(&c, opcode, slba, cdw12, cdw13);
+	return host_run(h, &c, NULL, 0);
+}
+
+#define FUA ((uint32_t)NVME_IO_FUA << 16)
+
+static inline uint16_t host_read(struct host *h, uint64_t slba, uint32_t nlb, void *buf)
+{
+	struct cmd c;
+
+	cmd_init(&c, nvme_cmd_read, slba, nlb - 1, 0);
+	return host_run(h, &c, buf, nlb * 512ul);
+}
+
+static inline uint16_t host_write(struct host *h, uint64_t slba, uint32_t nlb, void *buf,
+				  uint32_t flags)
+{
+	struct cmd c;
+
+	cmd_init(&c, nvme_cmd_write, slba, (nlb - 1) | flags, 0);
+	return host_run(h, &c, buf, nlb * 512ul);
+}
+
+static inline uint16_t host_append(struct host *h, uint64_t zslba, uint32_t nlb, void *buf,
+				   uint32_t flags, uint64_t *lba)
+{
+	struct cmd c;
+	uint16_t status;
+
+	cmd_init(&c, nvme_zns_cmd_append, zslba, (nlb - 1) | flags, 0);
+	status = host_run(h, &c, buf, nlb * 512ul);
+	*lba = le64toh(c.req.cqe.result);
+	return status;
+}
+
+#define ALL 0x100u
+
+static inline uint16_t host_manage(struct host *h, uint64_t slba, uint32_t action)
+{
+	return host_do(h, nvme_zns_cmd_mgmt_send, slba, 0, action);
+}
+
+static inline uint16_t host_flush(struct host *h)
+{
+	return host_do(h, nvme_cmd_flush, 0, 0, 0);
+}
+
+/* One zone's descriptor, by Report Zones. */
+static inline struct nvme_zns_desc host_zone(struct host *h, uint64_t slba)
+{
+	char buf[128];
+	struct nvme_zns_desc desc;
+	struct cmd c;
+
+	cmd_init(&c, nvme_zns_cmd_mgmt_recv, slba, sizeof(buf) / 4 - 1, 0x10000);
+	assert_int_equal(host_run(h, &c, buf, sizeof(buf)), 0);
+	memcpy(&desc, buf + 64, sizeof(desc));
+	return desc;
+}
+
+static inline int zone_state(struct host *h, uint64_t slba)
+{
+	return host_zone(h, slba).zs >> 4;
+}
+
+/* A namespace over a new store in memory, and one host. */
+struct bench {
+	struct host h;
+	struct store_ram *ram;
+};
+
+static inline void bench_start_on(struct bench *b, struct store_ram *ram,
+				  const struct zns_opts *opts)
+{
+	char err[200] = "";
+
+	b->ram = ram;
+	host_start(&b->h, workers_new(2));
+	if (zns_ns_new(&ram->store, opts, b->h.loop, &b->h.ns, err, sizeof(err)))
+		fail_msg("%s", err);
+	host_go(&b->h);
+}
+
+/* Ends the host and the namespace; the store's memory stays. */
+static inline void bench_stop(struct bench *b)
+{
+	host_stop(&b->h);
+	workers_free(b->h.pool);
+	assert_int_equal(b->h.ns->set->close(b->h.ns), 0);
+	loop_free(b->h.loop);
+}
+
+static inline void bench_end(struct bench *b)
+{
+	bench_stop(b);
+	ram_free(b->ram);
+}
+
+#endif
