@@ -63,6 +63,43 @@ void rig_attach(struct rig *r, struct host_ctrl *c, uint16_t nr_io);
 /* znsimg check IMG: its exit status. */
 int rig_check(struct rig *r, const char *img);
 
+/* A namespace as Identify describes it. */
+struct rig_ns {
+	uint32_t nsid;
+	uint32_t lba;  /* bytes */
+	uint64_t nsze; /* blocks */
+	uint64_t zsze; /* blocks */
+	uint64_t zones;
+	uint32_t mdts;	       /* bytes */
+	uint32_t zasl;	       /* bytes a Zone Append may carry */
+	uint32_t open, active; /* limits; UINT32_MAX: none */
+	bool razb;	       /* reads may cross zones */
+};
+void rig_identify(struct host_ctrl *c, uint32_t nsid, struct rig_ns *ns);
+/* The descriptor of the zone that SLBA lies in, or an assertion fails. */
+struct nvme_zns_desc rig_zone(struct host_queue *q, const struct rig_ns *ns, uint64_t slba);
+/* All zones (at most 4096) in a report to be freed, or an assertion fails. */
+struct nvme_zone_report *rig_zones(struct host_queue *q, const struct rig_ns *ns);
+/* Writes, appends, or reads and compares BLOCKS blocks of host_pattern(SEED), in pieces. */
+void rig_write(struct host_queue *q, const struct rig_ns *ns, uint64_t lba, uint64_t blocks,
+	       uint64_t seed);
+void rig_verify(struct host_queue *q, const struct rig_ns *ns, uint64_t lba, uint64_t blocks,
+		uint64_t seed);
+/* Asserts that BLOCKS blocks read as zeroes. */
+void rig_verify_zeroes(struct host_queue *q, const struct rig_ns *ns, uint64_t lba,
+		       uint64_t blocks);
+/* CRC of the whole file, or an assertion fails. */
+uint32_t rig_crc_file(const char *path);
+
+#define assert_zone(q, ns, zone, want_state, want_wp)                                              \
+	do {                                                                                       \
+		struct nvme_zns_desc d_ = rig_zone(q, ns, (zone) * (ns)->zsze);                    \
+		assert_int_equal(d_.zs >> 4, want_state);                                          \
+		if ((want_state) != NVME_ZNS_ZS_FULL)                                              \
+			assert_int_equal(le64toh(d_.wp) - (zone) * (ns)->zsze, want_wp);           \
+	} while (0)
+#define ZSTATUS(name) NVME_ZNS_STATUS(NVME_SC_ZNS_##name)
+
 uint64_t now_ms(void);
 
 #endif
