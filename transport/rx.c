@@ -179,7 +179,7 @@ static int step_header(struct conn *c)
 	struct rx *rx = &c->rx;
 	const uint8_t *at = rx->stage + rx->head;
 	struct pdu_verdict v;
-	uint32_t off, len, digest;
+	uint32_t off = 0, len = 0, digest;
 	int err;
 
 	if (staged(rx) < sizeof(struct pdu_hdr))
