@@ -232,7 +232,8 @@ int wp_collect(struct qcow2 *q)
 		atomic_store(&z->queued, 0);
 		q->todo[q->nr_todo++] = (struct wp_todo){ zone, atomic_load(&z->wp) };
 	}
-	qsort(q->todo, q->nr_todo, sizeof(*q->todo), by_zone);
+	if (q->nr_todo)
+		qsort(q->todo, q->nr_todo, sizeof(*q->todo), by_zone);
 	return err;
 }
 
