@@ -56,19 +56,19 @@ static void tables_grow_and_count_themselves(void **state)
 {
 	(void)state;
 	for (uint32_t order = 0; order <= 6; order++) {
-		struct qcow2_create_opts o = plain(512, 1u << order, 64 * MIB);
+		struct qcow2_create_opts o = plain(512, 1u << order, 16 * MIB);
 		struct ramdisk *d;
 		uint32_t clusters;
 		struct qcow2 *q;
 
 		o.zoned = true;
-		o.zone.zone_size = 16 * MIB;
+		o.zone.zone_size = 4 * MIB;
 		d = make_image(&o);
 		q = open_image(d, 0);
 		clusters = q->hdr.reftable_clusters;
 		for (unsigned int z = 0; z < 4; z++) {
-			put(q, z * 16 * MIB, 16 * MIB, z);
-			qcow2_wp_advance(q, z, (z + 1) * 16 * MIB);
+			put(q, z * 4 * MIB, 4 * MIB, z);
+			qcow2_wp_advance(q, z, (z + 1) * 4 * MIB);
 		}
 		if (order == 6)
 			assert_true(q->hdr.reftable_clusters > clusters);
@@ -76,7 +76,7 @@ static void tables_grow_and_count_themselves(void **state)
 		expect_sound(d, 0);
 		q = open_image(d, 0);
 		for (unsigned int z = 0; z < 4; z++)
-			expect(q, z * 16 * MIB, 16 * MIB, z);
+			expect(q, z * 4 * MIB, 4 * MIB, z);
 		assert_int_equal(qcow2_zone_reset(q, 1), 0);
 		assert_int_equal(qcow2_zone_reset(q, 2), 0);
 		assert_int_equal(qcow2_close(q), 0);

@@ -17,7 +17,9 @@ static uint8_t *qemu_reads(const char *path, size_t size)
 	char name[128];
 	FILE *f;
 
-	assert_int_equal(run("qemu-img convert -f qcow2 -O raw %s %s/raw", path, dir), 0);
+	assert_int_equal(
+		run("qemu-img convert -t unsafe -T unsafe -f qcow2 -O raw %s %s/raw", path, dir),
+		0);
 	snprintf(name, sizeof(name), "%s/raw", dir);
 	f = fopen(name, "rb");
 	assert_non_null(f);
@@ -67,13 +69,14 @@ static void make_mixed(const char *path, uint64_t cluster, unsigned int refbits,
 			     (unsigned long long)cluster, refbits, comp, path),
 			 0);
 	/* Compressed writes first: only to clusters not written before. */
-	assert_int_equal(run("qemu-io -c 'write -c -P 65 0 %llu' -c 'write -c -P 66 %llu %llu' "
-			     "-c 'write -c -P 67 %llu %llu' %s",
-			     (unsigned long long)cluster, (unsigned long long)(c * 2),
-			     (unsigned long long)cluster, (unsigned long long)(c * 3),
-			     (unsigned long long)cluster, path),
-			 0);
-	assert_int_equal(run("qemu-io -c 'write -P 7 9M 300k' -c 'write -P 9 8M 100k' "
+	assert_int_equal(
+		run("qemu-io -t unsafe -c 'write -c -P 65 0 %llu' -c 'write -c -P 66 %llu %llu' "
+		    "-c 'write -c -P 67 %llu %llu' %s",
+		    (unsigned long long)cluster, (unsigned long long)(c * 2),
+		    (unsigned long long)cluster, (unsigned long long)(c * 3),
+		    (unsigned long long)cluster, path),
+		0);
+	assert_int_equal(run("qemu-io -t unsafe -c 'write -P 7 9M 300k' -c 'write -P 9 8M 100k' "
 			     "-c 'write -P 5 15871k 512' -c 'write -z 9M 64k' "
 			     "-c 'write -z -u 9344k 64k' -c 'write -z 12M 1M' "
 			     "-c 'discard 8M 64k' -c 'write -P 3 13M 1537' %s",
@@ -128,7 +131,7 @@ static void plain_images_of_qemu_take_writes(void **state)
 
 		make_mixed(path, geometries[i].cluster, geometries[i].refbits, geometries[i].comp);
 		want = qemu_reads(path, 16 * MIB);
-		q = open_path(path, 0);
+		q = open_path(path, QCOW2_UNSAFE);
 		for (uint64_t off = 1024; off + 5000 < 16 * MIB; off += 1333 * 512) {
 			uint8_t *p = pattern(off, 5000, i);
 
@@ -157,8 +160,9 @@ static void version_2_and_snapshots_read_and_refuse_writes(void **state)
 	(void)state;
 	snprintf(path, sizeof(path), "%s/old.qcow2", dir);
 	assert_int_equal(run("qemu-img create -q -f qcow2 -o compat=0.10 %s 4M && "
-			     "qemu-io -c 'write -P 7 1M 100k' %s && qemu-img snapshot -c one %s && "
-			     "qemu-io -c 'write -P 8 1050k 100k' %s",
+			     "qemu-io -t unsafe -c 'write -P 7 1M 100k' %s && qemu-img snapshot -c "
+			     "one %s && "
+			     "qemu-io -t unsafe -c 'write -P 8 1050k 100k' %s",
 			     path, path, path, path),
 			 0);
 	want = qemu_reads(path, 4 * MIB);
@@ -283,7 +287,7 @@ static void zones_we_write_are_sound_for_qemu(void **state)
 		struct qcow2 *q;
 
 		assert_int_equal(qcow2_create(path, &o, NULL, warn, err), 0);
-		q = open_path(path, 0);
+		q = open_path(path, QCOW2_UNSAFE);
 		for (unsigned int z = 0; z < 8; z++) {
 			uint64_t start = z * 2 * MIB, cap = z < 7 ? 1900 * KIB : 1 * MIB;
 
@@ -327,7 +331,7 @@ static void zones_we_write_are_sound_for_qemu(void **state)
 /* Makes a zoned image out of a plain one: a counted table, the extension, the bit. */
 static void make_zoned(const char *path, struct qcow2_zoned *z)
 {
-	struct qcow2 *q = open_path(path, 0);
+	struct qcow2 *q = open_path(path, QCOW2_UNSAFE);
 	uint8_t ext[8 + 64] = { 0 }, bits;
 	uint64_t host, end, wp;
 	int fd;
@@ -373,7 +377,7 @@ static void zones_over_any_layout_of_qemu_take_writes(void **state)
 		make_mixed(path, geometries[i].cluster, geometries[i].refbits, geometries[i].comp);
 		want = qemu_reads(path, 16 * MIB);
 		make_zoned(path, &z);
-		q = open_path(path, 0);
+		q = open_path(path, QCOW2_UNSAFE);
 		expect_same(q, want, 16 * MIB);
 		for (uint64_t off = 8 * MIB; off < 11 * MIB; off += 32 * KIB) {
 			uint8_t *p = pattern(off, 32 * KIB, i);
@@ -475,8 +479,8 @@ static void qemu_is_kept_out_and_so_is_a_second_znsd(void **state)
 	(void)state;
 	snprintf(path, sizeof(path), "%s/lock.qcow2", dir);
 	assert_int_equal(run("qemu-img create -q -f qcow2 %s 1M", path), 0);
-	q = open_path(path, 0);
-	assert_int_not_equal(run("qemu-io -c 'read 0 512' %s", path), 0);
+	q = open_path(path, QCOW2_UNSAFE);
+	assert_int_not_equal(run("qemu-io -t unsafe -c 'read 0 512' %s", path), 0);
 	assert_int_not_equal(run("qemu-io -r -c 'read 0 512' %s", path), 0);
 	assert_int_equal(run("qemu-io -U -r -c 'read 0 512' %s", path), 0);
 	assert_int_equal(qcow2_open(path, &w, &second, err), -EAGAIN);
@@ -484,13 +488,13 @@ static void qemu_is_kept_out_and_so_is_a_second_znsd(void **state)
 	assert_int_equal(qcow2_close(q), 0);
 
 	q = open_path(path, QCOW2_RDONLY);
-	assert_int_not_equal(run("qemu-io -c 'write 0 512' %s", path), 0);
+	assert_int_not_equal(run("qemu-io -t unsafe -c 'write 0 512' %s", path), 0);
 	assert_int_equal(run("qemu-io -r -c 'read 0 512' %s", path), 0);
 	assert_int_equal(qcow2_open(path, &w, &second, err), -EAGAIN);
 	assert_int_equal(qcow2_open(path, &r, &second, err), 0);
 	assert_int_equal(qcow2_close(second), 0);
 	assert_int_equal(qcow2_close(q), 0);
-	assert_int_equal(run("qemu-io -c 'write 0 512' %s", path), 0);
+	assert_int_equal(run("qemu-io -t unsafe -c 'write 0 512' %s", path), 0);
 }
 
 static void direct_io_and_unsafe_keep_the_data(void **state)
