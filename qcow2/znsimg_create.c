@@ -129,7 +129,7 @@ int img_create(int argc, char **argv)
 	if (create_size(&args) || opts_fill(&args.opts, &create))
 		return IMG_FAILED;
 	if (qcow2_create(args.file, &create, NULL, warn, err)) {
-		img_error("%s: %s", args.file, err);
+		img_error("%s", err);
 		return IMG_FAILED;
 	}
 	img_warnings(warn);
