@@ -29,7 +29,8 @@
 #define MAX_LINES    1000
 #define MAX_CLUSTERS (1ull << 34) /* of a file we check: 128 GiB of counters */
 
-static void say_line(struct check *c, const char *fmt, va_list ap)
+static void __attribute__((format(printf, 2, 0)))
+say_line(struct check *c, const char *fmt, va_list ap)
 {
 	char line[256];
 

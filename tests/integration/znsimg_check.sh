@@ -141,10 +141,12 @@ expect_status 2 "$ZNSIMG" check bad.qcow2
 expect_err 'ERROR cluster 3 refcount=1 reference=2'
 
 it "fails fast on enormous claims"
+limit=500000
+( ulimit -v $limit; "$ZNSIMG" --version >/dev/null 2>&1 ) || limit=unlimited # ASan wants its shadow
 while IFS='|' read -r offset bytes; do
 	cp zoned.qcow2 bomb.qcow2
 	poke bomb.qcow2 "$offset" "$bytes"
-	( ulimit -v 4000000; timeout 5 "$ZNSIMG" check bomb.qcow2 >out 2>err )
+	( ulimit -v $limit; timeout 10 "$ZNSIMG" check bomb.qcow2 >out 2>err )
 	status=$?
 	case $status in
 	1 | 2 | 63) ;;
