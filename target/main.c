@@ -289,6 +289,14 @@ static int tell_ready(struct daemon *d)
 	return 0;
 }
 
+/* A room below may have broken its sentence; here it is one line again. */
+static void log_refusal(char *err)
+{
+	for (char *p = err; (p = strchr(p, '\n'));)
+		*p = ' ';
+	log_err("%s", err);
+}
+
 /* Sleeps until it is time to end; reaps the command of --run. */
 static void serve(struct daemon *d, const sigset_t *set)
 {
@@ -395,7 +403,7 @@ int main(int argc, char **argv)
 
 	failed = start(&d) ? 1 : 0;
 	if (failed)
-		log_err("%s", d.err);
+		log_refusal(d.err);
 	else
 		serve(&d, &set);
 	failed |= stop(&d, &set);

@@ -121,6 +121,8 @@ static uint16_t sgl_check(const struct tgt_req *req, uint32_t in_capsule)
 
 	if ((req->cmd.flags & NVME_SQE_PSDT) != NVME_SQE_PSDT_SGL)
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
+	if (!req->len) /* the descriptor means nothing then, except by its length */
+		return length || in_capsule ? NVME_SC_SGL_INVALID_DATA | NVME_SC_DNR : 0;
 	switch (sgl->type) {
 	case NVME_SGL_TRANSPORT:
 		if (in_capsule)
