@@ -744,13 +744,11 @@ void zones_load(struct zones *zs, uint32_t zone, uint64_t wp)
 	assert(wp >= start && wp <= start + zs->zsze && z->state == EMPTY);
 	if (wp > start + zs->zcap)
 		wp = start + zs->zcap;
-	zones_lock(zs);
 	z->wp = z->wp_done = wp;
 	if (wp == start + zs->zcap)
 		zone_set_state(zs, z, FULL);
 	else if (wp > start)
 		zone_set_state(zs, z, CLOSED);
-	zones_unlock(zs);
 }
 
 /* --- debugging --- */

@@ -133,7 +133,7 @@ int zones_init(struct zones *zs, uint64_t zsze, uint64_t zcap, uint32_t nr, uint
 	       uint32_t max_active);
 void zones_free(struct zones *zs);
 
-/* At open: ZONE was left with this write pointer. It comes back Empty, Closed or Full. */
+/* At open, before other threads: ZONE was left with this write pointer. Empty, Closed or Full. */
 void zones_load(struct zones *zs, uint32_t zone, uint64_t wp);
 
 static inline uint32_t zone_of(const struct zones *zs, uint64_t lba)
