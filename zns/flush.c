@@ -168,7 +168,9 @@ void zns_touched(struct zns *zns)
 	struct zns_idle *idle = &zns->idle;
 
 	atomic_store_explicit(&idle->touched, clock_ms(), memory_order_relaxed);
-	atomic_store(&idle->dirty, true);
+	/* Mostly it is so already; a store would take the cache line from the other loops. */
+	if (!atomic_load(&idle->dirty))
+		atomic_store(&idle->dirty, true);
 	if (atomic_load(&idle->armed) || atomic_exchange(&idle->armed, true))
 		return;
 	idle->msg.fn = idle_arm;
