@@ -537,6 +537,20 @@ static void an_idle_drive_writes_back_once(void **ctx)
 	assert_int_equal(b->ram->flushes, 2);
 }
 
+/* Ten writes a second, so that it is never idle: after five seconds it writes back all the same. */
+static void a_busy_drive_writes_back_after_five_seconds(void **ctx)
+{
+	struct bench *b = *ctx;
+	uint64_t began = clock_ms();
+	uint64_t i, lba;
+
+	for (i = 0; !b->ram->flushes && clock_ms() - began < 9000; i++) {
+		assert_int_equal(host_append(&b->h, ZONE(i / ZCAP), 1, data, 0, &lba), 0);
+		ram_sleep(100);
+	}
+	assert_in_range(clock_ms() - began, 4900, 7000);
+}
+
 static void zones_come_back_closed(void **ctx)
 {
 	const struct zns_opts opts = { .lba_size = 512 };
@@ -592,6 +606,7 @@ int main(void)
 		TEST(a_reset_that_fails_half_way_makes_its_zone_read_only),
 		cmocka_unit_test(a_read_only_namespace_is_protected),
 		TEST(an_idle_drive_writes_back_once),
+		TEST(a_busy_drive_writes_back_after_five_seconds),
 		cmocka_unit_test(zones_come_back_closed),
 	};
 
