@@ -532,18 +532,10 @@ static void data_cut_at_any_place_writes_nothing(void **state)
 
 	(void)state;
 	for (i = 0; i < 65536; i += 4099) {
-		struct host_data_pdu pdu = {
-			.ch = { .type = HOST_H2C_DATA,
-				.flags = HOST_F_LAST,
-				.hlen = 24,
-				.pdo = 24,
-				.plen = htole32(24 + 65536) },
-			.len = htole32(65536),
-		};
+		struct host_data_pdu pdu;
 
 		site_open(&s, ASKED, NULL);
-		pdu.cid = s.r2t.cid;
-		pdu.ttag = s.r2t.ttag;
+		h2c_init(&pdu, &s);
 		assert_int_equal(host_send_raw(s.q, &pdu, sizeof(pdu)), 0);
 		assert_int_equal(host_send_raw(s.q, data, i), 0);
 		site_close(&s);
