@@ -107,7 +107,7 @@ host_do() { # WORD...: ask drive-test for something, print the answer, return th
 
 ### the drive
 
-find_drive() { # wait for the controller and its disk; sets C and Z
+find_drive() { # wait for the controller and its disk; sets C, Z and P, the path behind the disk (itself, without multipath)
 	local s n i
 	for i in $(seq 300); do
 		for s in /sys/class/nvme/nvme*; do
@@ -115,7 +115,8 @@ find_drive() { # wait for the controller and its disk; sets C and Z
 			C=${s##*/}
 			for n in "$s"/nvme*n*; do
 				# nvme0c0n1 is a path to nvme0n1
-				Z=$(echo "${n##*/}" | sed 's/c[0-9]*n/n/')
+				P=${n##*/}
+				Z=$(sed 's/c[0-9]*n/n/' <<<"$P")
 				[ -b "/dev/$Z" ] && [ "$(cat "/sys/block/$Z/size")" != 0 ] && return 0
 			done
 		done
@@ -141,6 +142,7 @@ disconnect() {
 }
 
 queue() { cat "/sys/block/$Z/queue/$1"; }
+path_queue() { cat "/sys/block/$P/queue/$1"; }
 lba() { echo $(($1 * ZONE_SIZE / LBA)); } # ZONE: its first block
 reset_all() { blkzone reset "/dev/$Z"; }
 flush() { nvme flush "/dev/$Z" -n 1; }

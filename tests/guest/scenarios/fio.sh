@@ -1,6 +1,8 @@
 # fio in zoned mode: $FIO_MB a job; every byte written is verified
 . /usr/lib/guest.sh
 check "connect" connect -i 2 || summary
+# Before 6.10 only this scheduler keeps writes to a zone in order, and nobody chooses it by default.
+if [ "$GUEST" = 6.1 ]; then echo mq-deadline >"/sys/block/$P/queue/scheduler"; fi
 mb=${FIO_MB:-64}
 zone_mb=$((ZONE_CAP >> 20))
 zones=$(((mb + zone_mb - 1) / zone_mb + 1))
