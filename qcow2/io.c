@@ -4,8 +4,9 @@
  *
  * The hot path of a zoned image is qcow2_read() or qcow2_write() -> zmap_find() -> one system call:
  * no lock, no allocation. What the zone's map does not know takes the slow way, through L2 under
- * q->lock, and teaches the map. The transfer itself is never made under the lock: the caller keeps
- * a zone that is read or written from being reset, so a cluster once found stays where it is.
+ * q->lock, and teaches the map. The transfer itself is not made under the lock: the caller keeps a
+ * zone that is read or written from being reset, so a cluster once found stays where it is. Only
+ * clusters that a write would replace (compressed, shared) are read under it.
  *
  * Any thread.
  */
@@ -97,27 +98,40 @@ static int read_compressed(struct qcow2 *q, const struct mapping *m, void *buf, 
 	return err;
 }
 
+static int read_mapped(struct qcow2 *q, const struct mapping *m, void *buf, uint64_t off,
+		       uint64_t len)
+{
+	if (m->kind == CLUSTER_DATA)
+		return file_read(q->file, buf, len, m->host, FILE_DATA);
+	if (m->kind == CLUSTER_COMPRESSED)
+		return read_compressed(q, m, buf, off, len);
+	memset(buf, 0, len);
+	return 0;
+}
+
+/* Whether a write next to it may move what M says: such clusters are replaced, not overwritten. */
+static bool may_move(const struct qcow2 *q, const struct mapping *m)
+{
+	return !(q->flags & QCOW2_RDONLY) &&
+	       (m->kind == CLUSTER_COMPRESSED || (m->kind == CLUSTER_DATA && !m->copied));
+}
+
 /* Reads from OFF on what is mapped alike, at most *LEN, and says in *LEN how much it was. */
 static int read_slow(struct qcow2 *q, void *buf, uint64_t off, uint64_t *len)
 {
 	struct mapping m;
-	uint64_t run;
+	bool locked;
 	int err;
 
 	pthread_mutex_lock(&q->lock);
-	err = map_lookup(q, off, *len, &m, &run);
+	err = map_lookup(q, off, *len, &m, len);
 	if (!err)
-		learn(q, off, run, &m);
+		learn(q, off, *len, &m);
+	locked = !err && may_move(q, &m);
+	if (locked)
+		err = read_mapped(q, &m, buf, off, *len);
 	pthread_mutex_unlock(&q->lock);
-	if (err)
-		return err;
-	*len = run;
-	if (m.kind == CLUSTER_DATA)
-		return file_read(q->file, buf, run, m.host, FILE_DATA);
-	if (m.kind == CLUSTER_COMPRESSED)
-		return read_compressed(q, &m, buf, off, run);
-	memset(buf, 0, run);
-	return 0;
+	return err || locked ? err : read_mapped(q, &m, buf, off, *len);
 }
 
 int qcow2_read(struct qcow2 *q, void *buf, uint64_t off, uint64_t len, unsigned int flags)
@@ -149,7 +163,7 @@ int qcow2_read(struct qcow2 *q, void *buf, uint64_t off, uint64_t len, unsigned 
 	return 0;
 }
 
-static int write_data(struct qcow2 *q, const void *buf, uint64_t len, uint64_t host,
+static int write_once(struct qcow2 *q, const void *buf, uint64_t len, uint64_t host,
 		      unsigned int how)
 {
 	int err = file_write(q->file, buf, len, host, how);
@@ -158,6 +172,23 @@ static int write_data(struct qcow2 *q, const void *buf, uint64_t len, uint64_t h
 	if (!atomic_load(&q->data_unsynced))
 		atomic_store(&q->data_unsynced, true);
 	return err;
+}
+
+/* When the disk is full, clusters given up lately may be in quarantine: a flush frees them. */
+static int write_data(struct qcow2 *q, const void *buf, uint64_t len, uint64_t host,
+		      unsigned int how)
+{
+	int err = write_once(q, buf, len, host, how);
+
+	if (err != -ENOSPC)
+		return err;
+	if (how & FILE_NOWAIT)
+		return -EAGAIN;
+	pthread_mutex_lock(&q->lock);
+	if (q->nr_quarantine && !flush_locked(q))
+		err = 0;
+	pthread_mutex_unlock(&q->lock);
+	return err ? err : write_once(q, buf, len, host, how);
 }
 
 /* Finds or makes a place for OFF, in place of a full disk after having emptied the quarantine. */
@@ -189,15 +220,7 @@ static int write_slow(struct qcow2 *q, const void *buf, uint64_t off, uint64_t *
 	if (err)
 		return err;
 	*len = min_u64(*len, run);
-	err = write_data(q, buf, *len, host, FILE_DATA);
-	if (err != -ENOSPC)
-		return err;
-	/* The disk is full, but clusters given up lately may be in quarantine. */
-	pthread_mutex_lock(&q->lock);
-	if (q->nr_quarantine && !flush_locked(q))
-		err = 0;
-	pthread_mutex_unlock(&q->lock);
-	return err ? err : write_data(q, buf, *len, host, FILE_DATA);
+	return write_data(q, buf, *len, host, FILE_DATA);
 }
 
 int qcow2_write(struct qcow2 *q, const void *buf, uint64_t off, uint64_t len, unsigned int flags)

@@ -323,7 +323,7 @@ static int copy_cluster(struct qcow2 *q, uint64_t cluster, const struct mapping 
 	if (!err)
 		err = alloc_data(q, 1, 1, &where, &n);
 	if (!err) {
-		err = file_write(q->file, buf, q->cluster_size, where, 0);
+		err = file_write(q->file, buf, q->cluster_size, where, FILE_DATA);
 		q->meta_unsynced = true;
 		q->barrier_due = true; /* old data: durable before a table names it */
 		held_clusters(q, old, &first, &nr);

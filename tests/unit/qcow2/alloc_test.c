@@ -211,6 +211,42 @@ static void a_full_disk_is_enospc_and_passes(void **state)
 	ram_free(d);
 }
 
+static int data_finds_no_room(void *arg, const struct ram_op *op)
+{
+	int *times = arg;
+
+	return op->call == RAM_WRITE && op->flags & FILE_DATA && (*times)-- > 0 ? -ENOSPC : 0;
+}
+
+static void a_full_disk_under_a_mapped_zone_empties_the_quarantine(void **state)
+{
+	struct qcow2_create_opts o = small_zoned();
+	struct ramdisk *d = make_image(&o);
+	struct qcow2 *q = open_image(d, 0);
+	uint8_t *p = pattern(4 * KIB, 4 * KIB, 1);
+	int times;
+
+	(void)state;
+	put(q, 0, 4 * KIB, 1);
+	put(q, 64 * KIB, 4 * KIB, 1);
+	assert_int_equal(qcow2_zone_reset(q, 1), 0);
+	d->hook = data_finds_no_room;
+	d->hook_arg = &times;
+	times = 1;
+	assert_int_equal(qcow2_write(q, p, 4 * KIB, 4 * KIB, QCOW2_NOWAIT), -EAGAIN);
+	times = 1;
+	assert_int_equal(qcow2_write(q, p, 4 * KIB, 4 * KIB, 0), 0);
+	assert_int_equal(q->nr_quarantine, 0);
+	times = 1;
+	assert_int_equal(qcow2_write(q, p, 4 * KIB, 4 * KIB, 0), -ENOSPC);
+	d->hook = NULL;
+	expect(q, 0, 8 * KIB, 1);
+	free(p);
+	assert_int_equal(qcow2_close(q), 0);
+	expect_sound(d, 0);
+	ram_free(d);
+}
+
 static void short_transfers_are_finished(void **state)
 {
 	struct qcow2_create_opts o = small_zoned();
@@ -292,6 +328,7 @@ int main(void)
 		cmocka_unit_test(without_punch_hole_zeroes_are_written),
 		cmocka_unit_test(metadata_is_never_handed_out_even_if_it_is_not_counted),
 		cmocka_unit_test(a_full_disk_is_enospc_and_passes),
+		cmocka_unit_test(a_full_disk_under_a_mapped_zone_empties_the_quarantine),
 		cmocka_unit_test(short_transfers_are_finished),
 		cmocka_unit_test(the_cache_evicts_the_clean_and_keeps_the_dirty),
 		cmocka_unit_test(a_table_with_two_kinds_is_refused),

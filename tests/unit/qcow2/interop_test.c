@@ -511,7 +511,7 @@ static void direct_io_and_unsafe_keep_the_data(void **state)
 			.zone = { .zone_size = 4 * MIB },
 		};
 		struct qcow2 *q;
-		void *buf;
+		void *buf = NULL;
 
 		assert_int_equal(qcow2_create(path, &o, NULL, warn, err), 0);
 		q = open_path(path, flags[i]);

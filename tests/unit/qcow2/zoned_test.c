@@ -321,6 +321,38 @@ static int fail_nth(void *arg, const struct ram_op *op)
 	return op->call == f->call && f->n-- == 0 ? f->err : 0;
 }
 
+static int advance_during_sync(void *arg, const struct ram_op *op)
+{
+	struct qcow2 *q = arg;
+
+	/* What is written while the data is being synced is not covered by that sync. */
+	if (op->call == RAM_SYNC)
+		qcow2_wp_advance(q, 0, qcow2_wp(q, 0) + 512);
+	return 0;
+}
+
+static void a_pointer_never_leads_the_data_that_was_synced(void **state)
+{
+	struct qcow2_create_opts o = small_zoned();
+	struct ramdisk *d = make_image(&o);
+	struct qcow2 *q = open_image(d, 0), *r;
+
+	(void)state;
+	put(q, 0, 48 * KIB, 1);
+	qcow2_wp_advance(q, 0, 4 * KIB);
+	d->hook = advance_during_sync;
+	d->hook_arg = q;
+	assert_int_equal(qcow2_flush(q), 0);
+	d->hook = NULL;
+	assert_true(qcow2_wp(q, 0) > 4 * KIB);
+	assert_true(qcow2_dirty(q));
+	r = open_image(d, QCOW2_RDONLY);
+	assert_int_equal(qcow2_wp(r, 0), 4 * KIB);
+	assert_int_equal(qcow2_close(r), 0);
+	assert_int_equal(qcow2_close(q), 0);
+	ram_free(d);
+}
+
 static void a_failed_sync_poisons_the_image(void **state)
 {
 	(void)state;
@@ -456,6 +488,7 @@ int main(void)
 		cmocka_unit_test(space_does_not_grow_with_resets),
 		cmocka_unit_test(finish_zeroes_what_lies_above_the_pointer),
 		cmocka_unit_test(conventional_zones_take_writes_anywhere),
+		cmocka_unit_test(a_pointer_never_leads_the_data_that_was_synced),
 		cmocka_unit_test(a_failed_sync_poisons_the_image),
 		cmocka_unit_test(a_failed_write_is_made_good_by_the_next_flush),
 		cmocka_unit_test(a_crash_after_any_call_finds_a_sound_image),
