@@ -68,9 +68,9 @@ static uint32_t fake_op(const struct tgt_req *req)
 static void fake_execute(struct tgt_req *req)
 {
 	COUNT(executed);
-	if (req->dir == TGT_C2H)
+	if (req->dir == TGT_C2H && req->len)
 		memset(req->buf, req->cmd.cid & 0xff, req->len);
-	if (req->dir == TGT_H2C && req->len <= sizeof(fake.wrote)) {
+	if (req->dir == TGT_H2C && req->len && req->len <= sizeof(fake.wrote)) {
 		pthread_mutex_lock(&fake_lock);
 		memcpy(fake.wrote, req->buf, req->len);
 		fake.wrote_len = req->len;
@@ -178,23 +178,32 @@ struct fake_cmd {
 	uint32_t op, len, status, result;
 };
 
+static inline struct pdu_hdr hdr_at(const uint8_t *p)
+{
+	struct pdu_hdr h;
+
+	memcpy(&h, p, sizeof(h));
+	return h;
+}
+
 /* Finishes a PDU whose header stands at OUT: digests, LEN bytes of DATA, PDO, PLEN, flags. */
 static inline size_t seal_pdu(uint8_t *out, const void *data, uint32_t len, uint8_t dgst)
 {
-	struct pdu_hdr *h = (void *)out;
-	size_t n = h->hlen;
+	struct pdu_hdr h = hdr_at(out);
+	size_t n = h.hlen;
 
 	if (dgst & PDU_DGST_HEADER) {
-		h->flags |= PDU_F_HDGST;
+		h.flags |= PDU_F_HDGST;
 		n += PDU_DIGEST_LEN;
 	}
 	if (len && dgst & PDU_DGST_DATA)
-		h->flags |= PDU_F_DDGST;
+		h.flags |= PDU_F_DDGST;
 	if (len)
-		h->pdo = n;
-	h->plen = htole32(n + len + (len && dgst & PDU_DGST_DATA ? PDU_DIGEST_LEN : 0));
+		h.pdo = (uint8_t)n;
+	h.plen = htole32(n + len + (len && dgst & PDU_DGST_DATA ? PDU_DIGEST_LEN : 0));
+	memcpy(out, &h, sizeof(h));
 	if (dgst & PDU_DGST_HEADER)
-		put_digest(out + h->hlen, out, h->hlen);
+		put_digest(out + h.hlen, out, h.hlen);
 	if (len) {
 		memcpy(out + n, data, len);
 		n += len;

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT
+/* The send machine: what leaves, in which pieces, when a CapsuleResp may be left out. */
+#include <stdio.h>
+#include "fake.h"
+
+static void issue(struct fake_cmd cmd, uint8_t dgst)
+{
+	uint8_t buf[128];
+
+	assert_int_equal(rig_feed(buf, make_cmd(buf, cmd, NULL, 0, dgst), SIZE_MAX), 0);
+}
+
+/* The header digest behind the HLEN bytes at OUT is right. */
+static void check_header_digest(const uint8_t *out)
+{
+	uint8_t want[4];
+
+	put_digest(want, out, hdr_at(out).hlen);
+	assert_memory_equal(out + hdr_at(out).hlen, want, 4);
+}
+
+static void icresp_says_what_we_can(void **state)
+{
+	struct pdu_icresp r;
+	uint8_t buf[128];
+
+	(void)state;
+	for (uint8_t dgst = 0; dgst < 4; dgst++) {
+		rig_open();
+		rig_feed(buf, make_icreq(buf, dgst, 5), SIZE_MAX);
+		rig_send(SIZE_MAX);
+		assert_int_equal(rig->nout, 128); /* no digest, whatever was agreed */
+		memcpy(&r, rig->out, sizeof(r));
+		assert_int_equal(r.h.type, PDU_ICRESP);
+		assert_int_equal(r.h.flags, 0);
+		assert_int_equal(r.h.hlen, 128);
+		assert_int_equal(r.h.pdo, 0);
+		assert_int_equal(le32toh(r.h.plen), 128);
+		assert_int_equal(r.pfv, 0);
+		assert_int_equal(r.cpda, 0);
+		assert_int_equal(r.dgst, dgst);
+		assert_true(le32toh(r.maxh2cdata) >= 4096);
+		assert_int_equal(le32toh(r.maxh2cdata) % 4, 0);
+		rig_close();
+	}
+}
+
+static void c2h_data_is_aligned_padded_and_digested(void **state)
+{
+	static const uint32_t lens[] = { 1, 3, 4, 512, 4096, 70001 };
+
+	(void)state;
+	for (unsigned int n = 0; n < 4 * 32 * 6; n++) {
+		uint8_t dgst = n & 3, hpda = n >> 2 & 31;
+		uint32_t len = lens[n >> 7], unit = (hpda + 1u) * 4, off;
+		uint8_t hd = dgst & 1 ? 4 : 0, dd = dgst & 2 ? 4 : 0, want[4];
+		struct pdu_data d;
+		struct pdu_resp r;
+
+		rig_open();
+		rig_handshake(dgst, hpda);
+		issue((struct fake_cmd){ .cid = 0x77, .op = FAKE_READ, .len = len }, dgst);
+		rig_send(SIZE_MAX);
+		memcpy(&d, rig->out, sizeof(d));
+		assert_int_equal(d.h.type, PDU_C2H_DATA);
+		assert_int_equal(d.h.flags, (hd ? 1 : 0) | (dd ? 2 : 0) | PDU_F_LAST);
+		assert_int_equal(d.h.hlen, 24);
+		assert_int_equal(d.h.pdo % unit, 0);
+		assert_in_range(d.h.pdo, 24 + hd, 24 + hd + unit - 1);
+		assert_int_equal(le32toh(d.h.plen), d.h.pdo + len + dd);
+		assert_int_equal(d.cccid, 0x77);
+		assert_int_equal(d.datao, 0);
+		assert_int_equal(le32toh(d.datal), len);
+		if (hd)
+			check_header_digest(rig->out);
+		for (off = 24 + hd; off < d.h.pdo; off++)
+			assert_int_equal(rig->out[off], 0);
+		for (; off < d.h.pdo + len; off++)
+			assert_int_equal(rig->out[off], 0x77);
+		if (dd) {
+			put_digest(want, rig->out + d.h.pdo, len);
+			assert_memory_equal(rig->out + off, want, 4);
+			off += 4;
+		}
+		memcpy(&r, rig->out + off, sizeof(r));
+		assert_int_equal(r.h.type, PDU_RESP);
+		assert_int_equal(r.h.flags, hd ? 1 : 0);
+		assert_int_equal(r.h.pdo, 0);
+		assert_int_equal(le32toh(r.h.plen), 24 + hd);
+		assert_int_equal(r.cqe.cid, 0x77);
+		if (hd)
+			check_header_digest(rig->out + off);
+		assert_int_equal(rig->nout, off + 24 + hd);
+		rig_close();
+	}
+}
+
+static void success_replaces_the_response_only_where_it_may(void **state)
+{
+	static const struct {
+		bool no_sqhd;
+		uint16_t status;
+		uint32_t result, len;
+		bool data, success, response;
+	} t[] = {
+		{ true, 0, 0, 4096, true, true, false },
+		{ false, 0, 0, 4096, true, false, true }, /* the host needs SQHD */
+		{ true, 0, 1, 4096, true, false, true },  /* the result matters */
+		{ true, NVME_SC_READ_ERROR, 0, 4096, false, false, true },
+		{ false, NVME_SC_READ_ERROR, 0, 4096, false, false, true },
+		{ true, 0, 0, 0, false, false, true }, /* no PDU to put it in */
+	};
+
+	(void)state;
+	for (uint8_t dgst = 0; dgst < 4; dgst++) {
+		for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
+			struct fake_cmd cmd = { .cid = 1,
+						.op = FAKE_READ,
+						.len = t[i].len,
+						.status = t[i].status,
+						.result = t[i].result };
+			struct pdu_hdr h;
+			size_t at = 0;
+
+			rig_open();
+			rig_handshake(dgst, 0);
+			rig_connect(dgst, t[i].no_sqhd);
+			issue(cmd, dgst);
+			rig_send(SIZE_MAX);
+			if (t[i].data) {
+				h = hdr_at(rig->out);
+				assert_int_equal(h.type, PDU_C2H_DATA);
+				assert_int_equal(!!(h.flags & PDU_F_SUCCESS), t[i].success);
+				assert_true(h.flags & PDU_F_LAST);
+				at = le32toh(h.plen);
+			}
+			if (t[i].response) {
+				struct pdu_resp r;
+
+				memcpy(&r, rig->out + at, sizeof(r));
+				assert_int_equal(r.h.type, PDU_RESP);
+				assert_int_equal(le16toh(r.cqe.status) >> 1, t[i].status);
+				assert_int_equal(le64toh(r.cqe.result), t[i].result);
+				at += le32toh(r.h.plen);
+			}
+			assert_int_equal(rig->nout, at);
+			rig_close();
+		}
+	}
+}
+
+/* A bit of everything is queued. */
+static void queue_all(uint8_t dgst)
+{
+	rig_open();
+	rig_handshake(dgst, 31);
+	rig_connect(dgst, true);
+	issue((struct fake_cmd){ .cid = 1, .op = FAKE_READ, .len = 300 }, dgst);
+	issue((struct fake_cmd){ .cid = 2, .op = FAKE_WRITE, .len = 300 }, dgst);
+	issue((struct fake_cmd){ .cid = 3, .op = FAKE_READ, .len = 5, .result = 1 }, dgst);
+	issue((struct fake_cmd){ .cid = 4 }, dgst);
+	issue((struct fake_cmd){ .cid = 5, .op = FAKE_READ, .len = 100 }, dgst);
+}
+
+static void a_send_may_stop_at_every_byte(void **state)
+{
+	uint8_t *whole = malloc(4096);
+
+	(void)state;
+	for (uint8_t dgst = 0; dgst < 4; dgst++) {
+		size_t n;
+
+		queue_all(dgst);
+		rig_send(SIZE_MAX);
+		n = rig->nout;
+		memcpy(whole, rig->out, n);
+		rig_close();
+		for (size_t cut = 0; cut <= n; cut++) {
+			queue_all(dgst);
+			assert_int_equal(rig_send(cut), cut);
+			rig_send(SIZE_MAX);
+			assert_int_equal(rig->nout, n);
+			assert_memory_equal(rig->out, whole, n);
+			assert_false(tx_pending(&rig->conn));
+			rig_close();
+		}
+		queue_all(dgst);
+		while (rig_send(1))
+			;
+		assert_int_equal(rig->nout, n);
+		assert_memory_equal(rig->out, whole, n);
+		rig_close();
+	}
+	free(whole);
+}
+
+/* The connection dies with that much sent: every request comes home (rig_close() looks). */
+static void a_connection_may_die_at_every_byte(void **state)
+{
+	(void)state;
+	for (size_t cut = 0;; cut++) {
+		queue_all(3);
+		if (rig_send(cut) < cut) {
+			rig_close();
+			return;
+		}
+		rig_close();
+	}
+}
+
+static void a_started_pdu_is_finished_before_the_termreq(void **state)
+{
+	static const uint8_t junk[128] = { 0xff };
+
+	(void)state;
+	for (size_t cut = 0; cut < 400; cut++) {
+		bool second = false;
+		size_t at = 0;
+
+		queue_all(0);
+		rig_send(cut);
+		assert_true(rig_feed(junk, sizeof(junk), SIZE_MAX) < 0);
+		conn_kill(&rig->conn);
+		rig_send(SIZE_MAX);
+		assert_false(tx_pending(&rig->conn));
+		while (at < rig->nout) { /* still PDUs, the TermReq the last of them */
+			struct pdu_hdr h = hdr_at(rig->out + at);
+
+			assert_false(second);
+			second = h.type == PDU_C2H_TERM;
+			at += le32toh(h.plen);
+		}
+		assert_int_equal(at, rig->nout);
+		assert_true(second);
+		rig_close();
+	}
+}
+
+static void an_r2t_is_sealed(void **state)
+{
+	struct pdu_r2t r;
+
+	(void)state;
+	rig_open();
+	rig_handshake(1, 0);
+	issue((struct fake_cmd){ .cid = 9, .op = FAKE_WRITE, .len = 1 << 20 }, 1);
+	rig_send(SIZE_MAX);
+	assert_int_equal(rig->nout, sizeof(r) + 4);
+	memcpy(&r, rig->out, sizeof(r));
+	assert_int_equal(r.h.type, PDU_R2T);
+	assert_int_equal(r.h.flags, PDU_F_HDGST);
+	assert_int_equal(r.h.hlen, 24);
+	assert_int_equal(r.h.pdo, 0);
+	assert_int_equal(le32toh(r.h.plen), 28);
+	check_header_digest(rig->out);
+	rig_close();
+}
+
+static void all_responses_fit_one_gather(void **state)
+{
+	struct iovec iov[128];
+
+	(void)state;
+	rig_open();
+	rig_handshake(0, 0);
+	rig_connect(0, false);
+	for (uint16_t i = 0; i < 100; i++)
+		issue((struct fake_cmd){ .cid = i }, 0);
+	assert_int_equal(tx_iov(&rig->conn, iov, 128), 100);
+	assert_int_equal(tx_iov(&rig->conn, iov, 4), 1); /* a PDU may need 4 pieces */
+	rig_close();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(icresp_says_what_we_can),
+		cmocka_unit_test(c2h_data_is_aligned_padded_and_digested),
+		cmocka_unit_test(success_replaces_the_response_only_where_it_may),
+		cmocka_unit_test(a_send_may_stop_at_every_byte),
+		cmocka_unit_test(a_connection_may_die_at_every_byte),
+		cmocka_unit_test(a_started_pdu_is_finished_before_the_termreq),
+		cmocka_unit_test(an_r2t_is_sealed),
+		cmocka_unit_test(all_responses_fit_one_gather),
+	};
+
+	log_level(LOG_ERR_);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
