@@ -51,7 +51,7 @@ void pool_user_init(struct pool_user *u)
 	STAILQ_INIT(&u->waiters);
 }
 
-void pool_trim(struct pool *p)
+static void free_cached(struct pool *p)
 {
 	for (unsigned int c = 0; c < POOL_CLASSES; c++) {
 		struct pool_free *f;
@@ -62,13 +62,18 @@ void pool_trim(struct pool *p)
 			free(f);
 		}
 	}
+}
+
+void pool_trim(struct pool *p)
+{
+	free_cached(p);
 	malloc_trim(0);
 }
 
 void pool_fini(struct pool *p)
 {
 	assert(!p->used);
-	pool_trim(p);
+	free_cached(p);
 }
 
 /* Frees cached buffers, of other sizes than class KEEP, until SIZE more bytes fit. */
