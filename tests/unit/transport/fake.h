@@ -38,6 +38,7 @@ static struct {
 	unsigned int inits, executed, completed, put, closed, disconnected;
 	struct tgt_req *held[256];
 	unsigned int nheld;
+	struct tgt_queue *queue; /* the last that connected */
 	uint32_t wrote_len;
 	uint16_t wrote_cid, last_status;
 	uint8_t wrote[1 << 20]; /* data of the last write executed; not cleared */
@@ -56,7 +57,9 @@ void tgt_queue_init(struct tgt_queue *queue, struct tgt *tgt, const struct tgt_t
 void tgt_queue_close(struct tgt_queue *queue)
 {
 	assert_false(queue->closing);
+	pthread_mutex_lock(&fake_lock); /* no disconnect() after this returns */
 	queue->closing = true;
+	pthread_mutex_unlock(&fake_lock);
 	COUNT(closed);
 }
 
@@ -84,6 +87,7 @@ static void fake_execute(struct tgt_req *req)
 		req->queue->qid = 1;
 		req->queue->sqsize = TGT_QUEUE_DEPTH;
 		req->queue->sqhd_disabled = req->cmd.cdw12;
+		__atomic_store_n(&fake.queue, req->queue, __ATOMIC_RELEASE);
 		tgt_req_complete(req, 0);
 	} else if (fake_op(req) == FAKE_HOLD) {
 		fake.held[fake.nheld++] = req;

@@ -310,14 +310,14 @@ static void a_wrong_data_digest_costs_the_command_alone(void **state)
 	rig_close();
 }
 
-enum h2c_field { F_TTAG, F_CCCID, F_OFF, F_LEN, F_PLEN, F_PDO, F_LAST };
+enum h2c_field { F_TTAG, F_CCCID, F_OFF, F_EARLY, F_LEN, F_PLEN, F_PDO, F_LAST };
 
 /* H2CData for the second half of a write of 8192 bytes, with one field changed. */
 static int feed_broken_data(enum h2c_field field, uint32_t value)
 {
 	uint8_t *buf = malloc(16384);
 	uint16_t ttag = start_write(7, 8192, 0);
-	uint32_t off = field == F_OFF ? value : 4096;
+	uint32_t off = field == F_OFF || field == F_EARLY ? value : 4096;
 	struct pdu_data *p = (void *)buf; /* malloc aligns */
 	size_t n;
 	int err;
@@ -325,7 +325,7 @@ static int feed_broken_data(enum h2c_field field, uint32_t value)
 	assert_int_equal(
 		rig_feed(buf, make_h2c_data(buf, 7, ttag, 0, false, pattern, 4096, 0), SIZE_MAX),
 		0);
-	n = make_h2c_data(buf, 7, ttag, off, true, pattern, 4096, 0);
+	n = make_h2c_data(buf, 7, ttag, off, field != F_EARLY, pattern, 4096, 0);
 	if (field == F_TTAG)
 		p->ttag = htole16((uint16_t)(ttag + value));
 	if (field == F_CCCID)
@@ -365,6 +365,9 @@ static void h2c_data_is_bounded_in_every_field(void **state)
 		{ F_OFF, 0, 2, 0 }, /* again: in the window, out of order */
 		{ F_OFF, 1, 2, 0 },
 		{ F_OFF, 4095, 2, 0 },
+		{ F_EARLY, 0, 2, 0 }, /* no LAST: nothing is wrong but the order */
+		{ F_EARLY, 4095, 2, 0 },
+		{ F_EARLY, 4092, 2, 0 },
 		{ F_OFF, 4097, 4, 0 },
 		{ F_OFF, 8192, 4, 0 },
 		{ F_OFF, 1u << 31, 4, 0 },
@@ -700,6 +703,41 @@ static void capsules_pass_when_memory_waits_for_data(void **state)
 	rig_close();
 }
 
+/* Not even the reserve has a byte left: the capsule stops in mid-stream. */
+static void a_starved_capsule_goes_on_or_dies(void **state)
+{
+	struct fake_cmd in = { .cid = 1, .op = FAKE_WRITE, .len = 8192 };
+	uint8_t *buf = malloc(16384);
+	size_t n = make_cmd(buf, in, pattern, 8192, 0), taken;
+	struct pool_user nobody;
+	struct iovec iov[2];
+
+	(void)state;
+	pool_user_init(&nobody);
+	for (int dies = 0; dies < 2; dies++) {
+		rig_open();
+		rig_handshake(0, 0);
+		rig->pool.used += rig->pool.limit;
+		assert_int_equal(rig_feed_some(buf, n, SIZE_MAX, &taken), 0);
+		assert_in_range(taken, 72, RX_STAGE);
+		assert_int_equal(rx_want(&rig->conn, iov), 0);
+		if (dies)
+			conn_kill(&rig->conn);
+		rig->pool.used -= rig->pool.limit;
+		rig->wakes = 0;
+		pool_leave(&rig->pool, &nobody, NULL); /* serves who waits */
+		assert_int_equal(rig->wakes, !dies);
+		if (!dies) {
+			assert_int_equal(rx_resume(&rig->conn), 0);
+			assert_int_equal(rig_feed(buf + taken, n - taken, SIZE_MAX), 0);
+			expect_response(1, 0);
+			assert_memory_equal(fake.wrote, pattern, 8192);
+		}
+		rig_close();
+	}
+	free(buf);
+}
+
 /* Garbage, and almost-right PDUs with a byte changed: no crash, no leak, no endless loop. */
 static void changed_bytes_never_break_it(void **state)
 {
@@ -740,6 +778,7 @@ int main(void)
 		cmocka_unit_test(with_no_free_slot_nothing_is_read),
 		cmocka_unit_test(a_connected_queue_takes_its_whole_depth),
 		cmocka_unit_test(capsules_pass_when_memory_waits_for_data),
+		cmocka_unit_test(a_starved_capsule_goes_on_or_dies),
 		cmocka_unit_test(changed_bytes_never_break_it),
 	};
 

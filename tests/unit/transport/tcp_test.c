@@ -432,6 +432,87 @@ static void shutdown_waits_for_what_executes(void **state)
 	close(idle);
 }
 
+static void finish_held(struct loop_msg *msg)
+{
+	(void)msg;
+	while (fake.nheld)
+		tgt_req_complete(fake.held[--fake.nheld], 0);
+}
+
+/* The host is gone, its command is not: the memory has to stay until it comes home. */
+static void a_connection_outlives_its_peer_while_a_command_runs(void **state)
+{
+	static struct loop_msg msg = { .fn = finish_held };
+	uint8_t buf[256];
+	int fd;
+
+	(void)state;
+	net_up(NULL);
+	for (int reset = 0; reset < 2; reset++) {
+		struct linger linger = { .l_onoff = 1 };
+
+		fd = dial_connected(0);
+		put_all(fd, buf, make_cmd(buf, (struct fake_cmd){ .op = FAKE_HOLD }, NULL, 0, 0));
+		usleep(30000);
+		if (reset)
+			setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+		close(fd);
+		usleep(30000);
+		assert_int_equal(__atomic_load_n(&fake.put, __ATOMIC_RELAXED), 1 + 2 * reset);
+		loop_post(net.loops[0], &msg);
+		usleep(30000);
+		assert_int_equal(__atomic_load_n(&fake.put, __ATOMIC_RELAXED), 2 + 2 * reset);
+	}
+	net_down();
+}
+
+static void *disconnect_from_elsewhere(void *arg)
+{
+	struct tgt_queue *queue = arg;
+
+	queue->ops->disconnect(queue);
+	queue->ops->disconnect(queue); /* once more does no harm */
+	return NULL;
+}
+
+static void the_target_ends_a_connection_from_any_thread(void **state)
+{
+	pthread_t t;
+	int fd;
+
+	(void)state;
+	net_up(NULL);
+	fd = dial_connected(0);
+	pthread_create(&t, NULL, disconnect_from_elsewhere,
+		       __atomic_load_n(&fake.queue, __ATOMIC_ACQUIRE));
+	pthread_join(t, NULL);
+	assert_true(closed_within(fd, 2000));
+	assert_int_equal(__atomic_load_n(&fake.closed, __ATOMIC_RELAXED), 1);
+	close(fd);
+	net_down();
+}
+
+/* Both ends at once, many times: the message and the end of file race. */
+static void disconnect_and_vanishing_may_race(void **state)
+{
+	pthread_t t;
+
+	(void)state;
+	net_up_on(NULL, 2, "127.0.0.1");
+	for (int i = 0; i < 50; i++) {
+		int fd = dial_connected(0);
+
+		pthread_mutex_lock(
+			&fake_lock); /* until disconnect() was called, it is not closed */
+		pthread_create(&t, NULL, disconnect_from_elsewhere,
+			       __atomic_load_n(&fake.queue, __ATOMIC_ACQUIRE));
+		close(fd);
+		pthread_join(t, NULL);
+		pthread_mutex_unlock(&fake_lock);
+	}
+	net_down();
+}
+
 static void what_cannot_be_listened_on_is_a_sentence(void **state)
 {
 	struct tcp_listener *l = NULL;
@@ -464,6 +545,9 @@ int main(void)
 		cmocka_unit_test(there_are_so_many_connections),
 		cmocka_unit_test(the_peer_may_vanish_at_any_byte),
 		cmocka_unit_test(shutdown_waits_for_what_executes),
+		cmocka_unit_test(a_connection_outlives_its_peer_while_a_command_runs),
+		cmocka_unit_test(the_target_ends_a_connection_from_any_thread),
+		cmocka_unit_test(disconnect_and_vanishing_may_race),
 		cmocka_unit_test(what_cannot_be_listened_on_is_a_sentence),
 	};
 
