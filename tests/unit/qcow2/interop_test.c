@@ -89,10 +89,9 @@ static const struct {
 	unsigned int refbits;
 	const char *comp;
 } geometries[] = {
-	{ 512, 16, "zlib" },	 { 512, 1, "zstd" },	  { 4096, 2, "zlib" },
-	{ 65536, 16, "zlib" },	 { 65536, 16, "zstd" },	  { 65536, 4, "zlib" },
-	{ 16384, 8, "zstd" },	 { 131072, 32, "zlib" },  { 1048576, 64, "zstd" },
-	{ 2097152, 16, "zlib" }, { 2097152, 64, "zstd" },
+	{ 512, 16, "zlib" },	 { 512, 1, "zstd" },   { 4096, 2, "zlib" },
+	{ 65536, 16, "zstd" },	 { 16384, 8, "zlib" }, { 1048576, 64, "zstd" },
+	{ 2097152, 32, "zlib" },
 };
 
 #define NR_GEOMETRIES (sizeof(geometries) / sizeof(geometries[0]))
