@@ -170,9 +170,12 @@ static const struct feature table[] = {
 
 static const struct feature *feature_find(const struct tgt_ctrl *ctrl, uint8_t fid)
 {
-	const struct feature *f = &table[fid];
+	const struct feature *f;
 
-	if (fid >= sizeof(table) / sizeof(table[0]) || !f->set)
+	if (fid >= sizeof(table) / sizeof(table[0]))
+		return NULL;
+	f = &table[fid];
+	if (!f->set)
 		return NULL;
 	if (ctrl->subsys->discovery && !f->discovery)
 		return NULL;

@@ -208,9 +208,12 @@ static const struct log_page pages[] = {
 
 static const struct log_page *log_page_find(const struct tgt_ctrl *ctrl, uint8_t lid)
 {
-	const struct log_page *page = &pages[lid];
+	const struct log_page *page;
 
-	if (lid >= sizeof(pages) / sizeof(pages[0]) || !page->build)
+	if (lid >= sizeof(pages) / sizeof(pages[0]))
+		return NULL;
+	page = &pages[lid];
+	if (!page->build)
 		return NULL;
 	return (ctrl->subsys->discovery ? page->discovery : page->io) ? page : NULL;
 }

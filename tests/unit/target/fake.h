@@ -6,6 +6,7 @@
 #ifndef TESTS_UNIT_TARGET_FAKE_H
 #define TESTS_UNIT_TARGET_FAKE_H
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
