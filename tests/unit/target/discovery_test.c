@@ -3,7 +3,11 @@
 #include "target/fake.h"
 
 struct page {
-	struct nvmf_discovery_log head;
+	struct {
+		__le64 genctr, numrec;
+		__le16 recfmt;
+		uint8_t rsvd[1006];
+	} head;
 	struct nvmf_disc_log_entry entries[3];
 };
 
