@@ -7,7 +7,9 @@
 #define TRANSPORT_CONN_H
 
 #include <sys/queue.h>
+#include <sys/uio.h>
 #include "target.h"
+#include "loop.h"
 #include "pdu.h"
 #include "pool.h"
 

@@ -47,9 +47,8 @@
 #define READ_BUDGET   (512u << 10) /* bytes a wake-up and connection */
 #define SEND_BUDGET   (1u << 20)
 #define SEND_PIECES   128
-#define LISTEN_RETRY  200  /* ms, when there are no file descriptors left */
-#define BYE_MS	      500  /* for the host to close after a disconnect */
-#define TRIM_MS	      2000 /* a pool unused so long gives its free buffers back */
+#define LISTEN_RETRY  200 /* ms, when there are no file descriptors left */
+#define BYE_MS	      500 /* for the host to close after a disconnect */
 
 const struct tcp_config tcp_defaults = {
 	.memory = 256u << 20,
@@ -58,6 +57,7 @@ const struct tcp_config tcp_defaults = {
 	.handshake_ms = 10000,
 	.linger_ms = 30000,
 	.drain_ms = 1000,
+	.idle_ms = 2000,
 };
 
 enum peer_state { PEER_OPEN, PEER_DRAIN, PEER_LINGER, PEER_CLOSED };
@@ -130,8 +130,6 @@ struct tcp_server {
 	unsigned int nloops;
 	struct tcp_loop loops[];
 };
-
-static void peer_flush(struct peer *p);
 
 static struct peer *conn_peer(struct conn *c)
 {
@@ -452,7 +450,7 @@ static void flush_dirty(evutil_socket_t fd, short what, void *arg)
 	if (!home->trimming && home->pool.cached) {
 		home->trimming = true;
 		home->trim_gets = home->pool.gets;
-		loop_timer_arm(&home->trim, TRIM_MS);
+		loop_timer_arm(&home->trim, home->tcp->config.idle_ms);
 	}
 }
 
@@ -466,7 +464,7 @@ static void trim_idle(struct loop_timer *t)
 		return;
 	}
 	home->trim_gets = home->pool.gets;
-	loop_timer_arm(t, TRIM_MS);
+	loop_timer_arm(t, home->tcp->config.idle_ms);
 }
 
 /* ---- what the target calls ---- */

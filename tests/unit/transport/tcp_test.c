@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Real sockets on loopback, real loops in threads, the fake target above them. */
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <poll.h>
@@ -513,6 +514,33 @@ static void disconnect_and_vanishing_may_race(void **state)
 	net_down();
 }
 
+static size_t allocated(void)
+{
+	struct mallinfo2 m = mallinfo2();
+
+	return m.uordblks + m.hblkhd;
+}
+
+static void free_buffers_go_back_when_idle(void **state)
+{
+	struct tcp_config config = tcp_defaults;
+	size_t busy;
+	int fd;
+
+	(void)state;
+	config.idle_ms = 100;
+	net_up(&config);
+	fd = dial_connected(0);
+	write_by_r2t_and_read_back(fd, 1 << 20);
+	busy = allocated();
+	usleep(400000);
+	if (busy) /* a sanitizer has an allocator of its own */
+		assert_true(allocated() + (1 << 20) <= busy);
+	write_by_r2t_and_read_back(fd, 1 << 20); /* and are there again */
+	close(fd);
+	net_down();
+}
+
 static void what_cannot_be_listened_on_is_a_sentence(void **state)
 {
 	struct tcp_listener *l = NULL;
@@ -548,6 +576,7 @@ int main(void)
 		cmocka_unit_test(a_connection_outlives_its_peer_while_a_command_runs),
 		cmocka_unit_test(the_target_ends_a_connection_from_any_thread),
 		cmocka_unit_test(disconnect_and_vanishing_may_race),
+		cmocka_unit_test(free_buffers_go_back_when_idle),
 		cmocka_unit_test(what_cannot_be_listened_on_is_a_sentence),
 	};
 
