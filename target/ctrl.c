@@ -5,14 +5,18 @@
  *	Connect			ctrl_new_locked()	living, in subsys->ctrls
  *	CC.EN 0 -> 1		ctrl_enable_locked()	CSTS.RDY
  *	CC.EN 1 -> 0		ctrl_reset_locked()	I/O queues disconnected; RDY goes when they
- *are gone CC.SHN			ctrl_shutdown_locked()	I/O queues disconnected, then all
- *namespaces flushed, then SHST says complete admin queue closed, keep alive expired	ctrl_end()
- *dead: nothing executes, all queues disconnected last queue detached	ctrl_put() freed
+ *							are gone
+ *	CC.SHN			ctrl_shutdown_locked()	I/O queues disconnected, then all
+ *							namespaces flushed, then SHST says complete
+ *	admin queue closed,
+ *	keep alive expired	ctrl_end()		dead: nothing executes, all queues
+ *							disconnected
+ *	last queue detached	ctrl_put()		freed
  *
  * Invariants:
  *  1. A queue in a slot holds a reference. queue->ctrl is set exactly as long.
  *  2. A queue leaves its slot when it is closed and has no request in flight: a request's
- *controller is there as long as the request.
+ *     controller is there as long as the request.
  *  3. A controller is in subsys->ctrls if and only if it is not dead.
  *  4. subsys->dying counts the slots marked dying: those of dead controllers, and those of closed
  *     queues.

@@ -7,9 +7,9 @@
  * first: format, subsystem, host, controller, queue.
  *
  * An admin Connect may have to wait. A host that lost a connection comes back and writes again,
- *while writes of the old association are still with the workers; were the new one admitted, an old
- *write could land after a new one (nvme-rules.md B.5.7). So as long as subsys->dying counts
- *something, the Connect is held in subsys->waiting:
+ * while writes of the old association are still with the workers; were the new one admitted, an old
+ * write could land after a new one (nvme-rules.md B.5.7). So as long as subsys->dying counts
+ * something, the Connect is held in subsys->waiting:
  *
  *	connect_hold()			into the list, bounded by a timer
  *	fabrics_wake_waiting_locked()	nothing is dying any more: posted to its loop
@@ -18,7 +18,7 @@
  *	fabrics_drop_waiting()		its own connection closed
  *
  * A struct connect_wait is on the list, or posted, never both (listed, under subsys->lock). While
- *it is posted only connect_resume() frees it.
+ * it is posted only connect_resume() frees it.
  *
  * Properties are answered at once, whatever else is going on: hosts reserve but one tag for them.
  */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The log: one line an event, on stderr, in one write(2), so that lines of several threads never
- *mix.
+ * mix.
  *
  *	znsd: [warning: |debug: ]sentence key=value...
  *

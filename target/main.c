@@ -7,8 +7,8 @@
  *	       -> loops stopped -> workers ended -> namespaces flushed and closed (tgt_free) -> exit
  *
  * Threads: main opens and closes, and sleeps in sigwait() in between; a thread each for the loops;
- *the workers. Signals are blocked in all of them but taken by main. Once the end has begun they
- *have their default action again, so that a second one ends the program at once.
+ * the workers. Signals are blocked in all of them but taken by main. Once the end has begun they
+ * have their default action again, so that a second one ends the program at once.
  *
  * Exit status: 0; 1 if something failed; 2 for a wrong command line; with --run, the command's.
  */

@@ -20,7 +20,7 @@
  *
  * Idle write-back. The host need not flush, yet a power cut should not cost what was written long
  * ago. The first change after a clean state arms a timer for a second. When it fires and there was
- *a change within the last second, it is armed again, but not for longer than five seconds in all;
+ * a change within the last second, it is armed again, but not for longer than five seconds in all;
  * else a flush begins. So nothing ticks when nothing is written, an idle drive is clean after a
  * second, and a busy one records its write pointers every five.
  */

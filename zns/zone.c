@@ -20,9 +20,9 @@
  *  (6) A zone is claimed by at most one claim. The claim starts when the zone is quiet (no write on
  *      its queue, no reader), and what comes to the zone meanwhile waits for the end of the claim,
  *      in order, and is then judged afresh. NVMe gives no order between commands in flight
- * together, so a host cannot tell, and nobody is refused who is right in every order. (7) A
- * ZONE_ALL claim stands alone: it waits for all others, and others wait for it. (8) Lists of items
- * are filled under the lock and acted upon by the caller without it.
+ *      together, so a host cannot tell, and nobody is refused who is right in every order.
+ *  (7) A ZONE_ALL claim stands alone: it waits for all others, and others wait for it.
+ *  (8) Lists of items are filled under the lock and acted upon by the caller without it.
  *
  * A claimed zone may still be closed to make room for another (implicit zones only): that is a
  * change of state, and touches neither data nor pointers; so may a zone with writes in flight.
