@@ -34,7 +34,7 @@
 
 #define WORKERS	    4
 #define MAX_THREADS 64
-#define ERRLEN	    512
+#define ERRLEN	    1024
 
 static_assert((int)CACHE_WRITEBACK == (int)STORE_WRITEBACK &&
 		      (int)CACHE_WRITETHROUGH == (int)STORE_WRITETHROUGH &&
@@ -83,6 +83,13 @@ static void uuid_text(const uint8_t u[16], char out[37])
 		 u[13], u[14], u[15]);
 }
 
+/*
+ * ZASL belongs to the controller, and Linux 6.12 ignores it above its multipath head: an append
+ * refused there is lost data. So appends are taken up to MDTS, and a limit that somebody asked for
+ * is said to be void. Below this many bytes somebody did: it is what images have unasked.
+ */
+#define UNASKED_APPEND_BYTES (64u << 10)
+
 static void log_namespace(const struct image_opt *image, struct tgt_ns *ns)
 {
 	char open[16] = "no", active[16] = "no";
@@ -98,7 +105,11 @@ static void log_namespace(const struct image_opt *image, struct tgt_ns *ns)
 		 "%s open / %s active, lba %u%s",
 		 image->path, s.nr_zones, (unsigned long long)s.zone_size >> 20,
 		 (unsigned long long)s.zone_capacity >> 20, s.empty, s.closed, s.full, open, active,
-		 image->lba, image->read_only ? ", read only" : "");
+		 s.lba_size, image->read_only ? ", read only" : "");
+	if (s.max_append && s.max_append < UNASKED_APPEND_BYTES)
+		log_warn("%s: its max_append_bytes of %u cannot be told to a host: appends up to "
+			 "%u are accepted",
+			 image->path, s.max_append, TGT_MAX_TRANSFER);
 }
 
 /* The subsystem of IMAGE, made with its hosts on first sight. */
@@ -133,21 +144,22 @@ static int open_image(struct daemon *d, const struct image_opt *image)
 		.writethrough = image->cache == CACHE_WRITETHROUGH,
 	};
 	struct tgt_subsys *subsys;
-	char why[ERRLEN - 64];
+	char why[ERRLEN / 2];
 	struct store *store;
 	struct tgt_ns *ns;
 
 	if (store_qcow2_open(image->path, image->read_only, (enum store_cache)image->cache, &store,
 			     d->err, ERRLEN))
 		return -1;
-	if (zns_ns_new(store, &zopts, d->loops[0], &ns, d->err, ERRLEN)) {
+	if (zns_ns_new(store, &zopts, d->loops[0], &ns, why, sizeof(why))) {
+		snprintf(d->err, ERRLEN, "%.*s: %s", ERRLEN / 3, image->path, why);
 		store->ops->close(store);
 		return -1;
 	}
 	subsys = image_subsys(d, image, ns);
 	if (!subsys || tgt_ns_add(subsys, ns, why, sizeof(why))) {
 		if (subsys)
-			snprintf(d->err, ERRLEN, "%.60s: %s", image->path, why);
+			snprintf(d->err, ERRLEN, "%.*s: %s", ERRLEN / 3, image->path, why);
 		ns->set->close(ns);
 		return -1;
 	}

@@ -199,7 +199,7 @@ int options_parse_image(struct image_opt *image, const char *text, char *err, si
 	char *copy = strdup(text), *rest = NULL, *out, *in;
 	int ret = 0;
 
-	*image = (struct image_opt){ .lba = 512 };
+	*image = (struct image_opt){ .nsid = 0 };
 	image->path = malloc(strlen(text) + 1);
 	if (!copy || !image->path) {
 		free(copy);

@@ -26,7 +26,7 @@ struct image_opt {
 	char *path;
 	char *nqn; /* NULL: that of the options, or of the first image */
 	uint32_t nsid;
-	uint32_t lba; /* bytes */
+	uint32_t lba; /* bytes; 0: zns chooses */
 	bool read_only;
 	bool cache_given;
 	enum cache_mode cache;

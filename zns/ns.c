@@ -69,6 +69,12 @@ static int check_geometry(const struct store_geometry *geo, uint32_t lba_size,
 	return 0;
 }
 
+/* By what never changes, so that a drive does not come back with other blocks. */
+static uint32_t default_lba_size(const struct store_geometry *geo)
+{
+	return geo->zone_size % 4096 || geo->zone_capacity % 4096 ? 512 : 4096;
+}
+
 /* The write pointers come from a file: each is checked before it is believed. */
 static int load_zones(struct zns *zns, const struct refusal *r)
 {
@@ -88,7 +94,8 @@ static int load_zones(struct zns *zns, const struct refusal *r)
 		if (wp % lba_size)
 			return refuse(r,
 				      "zone %u is written up to %#llx, which is not a whole number "
-				      "of logical blocks of %llu: it was used with smaller ones",
+				      "of logical blocks of %llu: it was used with smaller ones "
+				      "(lba=512)",
 				      i, (unsigned long long)wp, (unsigned long long)lba_size);
 		zones_load(&zns->zones, i, wp >> zns->lba_shift);
 	}
@@ -123,10 +130,11 @@ int zns_ns_new(struct store *store, const struct zns_opts *opts, struct loop *lo
 {
 	const struct store_geometry *geo = &store->geo;
 	const struct refusal r = { err, errlen };
+	const uint32_t lba_size = opts->lba_size ? opts->lba_size : default_lba_size(geo);
 	struct zns *zns;
 	int ret;
 
-	ret = check_geometry(geo, opts->lba_size, &r);
+	ret = check_geometry(geo, lba_size, &r);
 	if (ret)
 		return ret;
 	ret = -ENOMEM;
@@ -134,7 +142,7 @@ int zns_ns_new(struct store *store, const struct zns_opts *opts, struct loop *lo
 	if (!zns)
 		goto no_memory;
 	zns->store = store;
-	zns->lba_shift = (uint32_t)__builtin_ctz(opts->lba_size);
+	zns->lba_shift = (uint32_t)__builtin_ctz(lba_size);
 	zns->nsze = geo->zone_size * geo->nr_zones >> zns->lba_shift;
 	zns->writethrough = opts->writethrough;
 	if (zones_init(&zns->zones, geo->zone_size >> zns->lba_shift,
@@ -193,5 +201,7 @@ void zns_ns_summary(struct tgt_ns *ns, struct zns_summary *sum)
 		.empty = zones_count(zs, NVME_ZNS_ZS_EMPTY),
 		.closed = zones_count(zs, NVME_ZNS_ZS_CLOSED),
 		.full = zones_count(zs, NVME_ZNS_ZS_FULL),
+		.lba_size = 1u << zns->lba_shift,
+		.max_append = zns->store->geo.max_append,
 	};
 }

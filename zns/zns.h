@@ -20,7 +20,7 @@ extern const struct tgt_command_set nvm_command_set;
 
 struct zns_opts {
 	uint32_t nsid;	   /* 0: the lowest free one */
-	uint32_t lba_size; /* 512 or 4096 */
+	uint32_t lba_size; /* 512 or 4096; 0: 4096 if the geometry allows, else 512 */
 	bool read_only;
 	bool writethrough; /* every completion is durable; no volatile write cache is reported */
 };
@@ -37,6 +37,8 @@ struct zns_summary {
 	uint64_t zone_size, zone_capacity; /* bytes */
 	uint32_t nr_zones, max_open, max_active;
 	uint32_t empty, closed, full;
+	uint32_t lba_size;
+	uint32_t max_append; /* bytes, as the image asks; it has no effect */
 };
 void zns_ns_summary(struct tgt_ns *ns, struct zns_summary *sum);
 

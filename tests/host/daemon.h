@@ -45,6 +45,7 @@ int rig_create(struct rig *r, const char *img, const char *options);
 /*
  * Starts znsd with ARGS (NULL-terminated) besides --port-file, --ready-fd, and, unless they are
  * among ARGS, --listen 127.0.0.1:0 and --nqn RIG_NQN. Waits until it is ready.
+ * An image without lba= among its options gets lba=512.
  * 0, or -ECHILD when it ended instead; *STATUS (may be NULL) is then its exit status.
  */
 int rig_start(struct rig *r, const char *const args[], int *status);

@@ -10,7 +10,7 @@ tmpdir
 . "$here/../daemon.sh"
 
 make_image disk.qcow2
-start_znsd disk.qcow2
+start_znsd disk.qcow2,lba=512
 # LBAs of 512 bytes; a zone has 131072 of them.
 probe write 0 4096 =0xa1 write 131072 100 =0xa2 append 262144 8 =0xa3 append 262144 8 =0xa4 \
 	write 1441792 8 =0xa5 write 393216 256 =0xa6 reset 393216 write 393216 16 =0xa7 \
@@ -55,7 +55,7 @@ reads 0 $((192 * M + 8192)) $((63 * M))
 reads 0 $((256 * M + 512 * 512)) $((63 * M))
 
 it "reports the same zones after a restart"
-start_znsd disk.qcow2
+start_znsd disk.qcow2,lba=512
 probe report | tr -d '\n' | sed 's/},{/}\n{/g' | sed 's/.*\[//; s/\].*//' |
 	grep -o '"slba":[0-9]*,"wp":[0-9]*,"cap":[0-9]*,"state":[0-9]*' >live
 stop_znsd || fail "znsd ended $?"

@@ -18,8 +18,9 @@ refused()
 	shift 2
 	expect_status "$status" timeout 20 "$ZNSD" --listen 127.0.0.1:0 "$@" || return 1
 	expect_err "$pattern"
-	lines=$(wc -l <"$tmp/err")
-	[ "$lines" -ge 1 ] && [ "$lines" -le 3 ] || fail "$lines lines on stderr, not a sentence"
+	# Not counting what is said of other images before; QEMU's words for a lock are two lines.
+	lines=$(grep -vcE ' zones of |warning: ' "$tmp/err")
+	[ "$lines" -ge 1 ] && [ "$lines" -le 2 ] || fail "$lines lines on stderr, not a sentence"
 }
 
 # unchanged FILE: its bytes are those that `remember FILE` saw.

@@ -89,7 +89,7 @@ static void everything_has_a_default(void **state)
 	assert_int_equal(opts.threads, 1);
 	assert_int_equal(opts.ready_fd, -1);
 	assert_string_equal(opts.images[0].path, "disk.qcow2");
-	assert_int_equal(opts.images[0].lba, 512);
+	assert_int_equal(opts.images[0].lba, 0);
 	assert_int_equal(opts.images[0].nsid, 0);
 	assert_int_equal(opts.images[0].cache, CACHE_WRITEBACK);
 	options_free(&opts);

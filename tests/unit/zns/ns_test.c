@@ -44,7 +44,9 @@ static void what_linux_would_not_take_is_refused_in_a_sentence(void **ctx)
 		{ M, M, 4, 4096, 4096, NULL },
 		{ M, M - 4096, 4, 4096, M, NULL }, /* Full, as older images say it */
 		{ M, M, 4, 1024, 0, "512 or 4096" },
-		{ M, M, 4, 0, 0, "512 or 4096" },
+		{ M, M, 4, 0, 0, NULL },
+		{ M, M - 512, 4, 0, 512, NULL }, /* 512 by itself: 4096 does not divide the capacity */
+		{ M, M, 4, 0, 512, "lba=512" },
 		{ 3 * M, 3 * M, 4, 512, 0, "power of two" },
 		{ 0, 0, 4, 512, 0, "power of two" },
 		{ 512, 512, 4, 4096, 0, "less than one logical block" },
