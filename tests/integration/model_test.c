@@ -355,7 +355,7 @@ static void a_walk_agrees_with_the_model(void **state)
 	const struct shape *shape = *state;
 	const char *seed = getenv("MODEL_SEED"), *ops = getenv("MODEL_OPS");
 	char options[256];
-	int i, most = ops ? atoi(ops) : 1000 / (rig_slowness() > 4 ? 4 : 1);
+	int i, most = ops ? atoi(ops) : rig_slowness() > 1 ? 300 : 800;
 
 	rig_init(&rig);
 	rnd_state = seed ? strtoull(seed, NULL, 0) : 1 + (uint64_t)(shape - shapes);
