@@ -41,14 +41,12 @@ void rig_identify(struct host_ctrl *c, uint32_t nsid, struct rig_ns *ns)
 
 struct nvme_zns_desc rig_zone(struct host_queue *q, const struct rig_ns *ns, uint64_t slba)
 {
-	struct {
-		struct nvme_zone_report head;
-		struct nvme_zns_desc desc;
-	} rep;
+	uint64_t buf[(sizeof(struct nvme_zone_report) + sizeof(struct nvme_zns_desc)) / 8];
+	const struct nvme_zone_report *rep = (void *)buf;
 
-	assert_int_equal(host_report(q, ns->nsid, slba, 0, 0, true, &rep, sizeof(rep)), 0);
-	assert_int_equal(le64toh(rep.head.nr_zones), 1);
-	return rep.desc;
+	assert_int_equal(host_report(q, ns->nsid, slba, 0, 0, true, buf, sizeof(buf)), 0);
+	assert_int_equal(le64toh(rep->nr_zones), 1);
+	return rep->entries[0];
 }
 
 struct nvme_zone_report *rig_zones(struct host_queue *q, const struct rig_ns *ns)

@@ -543,6 +543,30 @@ static void data_cut_at_any_place_writes_nothing(void **state)
 	assert_zone(&witness.io[0], &ns, 0, NVME_ZNS_ZS_EMPTY, 0);
 }
 
+static void connections_that_say_nothing_do_not_harm_the_others(void **state)
+{
+	enum { N = 200 };
+	struct host_queue q[N];
+	struct host_ctrl c;
+	int i;
+
+	(void)state;
+	for (i = 0; i < N; i++) /* some may be refused: they are bounded */
+		assert_int_equal(host_dial(&q[i], LOCAL, rig.port), 0);
+	for (i = 0; i < 10; i++)
+		assert_int_equal(host_flush(&witness.io[0], 1), 0);
+	for (i = 0; i < N; i++)
+		host_close(&q[i]);
+	for (i = 0; i < 100; i++) { /* the daemon has yet to see the closes */
+		if (!host_attach(&c, LOCAL, rig.port, RIG_NQN, NULL, NULL, 1, 0))
+			break;
+		usleep(20000);
+	}
+	assert_in_range(i, 0, 99);
+	assert_int_equal(host_flush(&c.io[0], 1), 0);
+	host_detach(&c);
+}
+
 static void garbage_does_no_harm(void **state)
 {
 	uint8_t buf[4096];
@@ -658,6 +682,7 @@ int main(void)
 		t(a_conversation_cut_at_any_byte_does_no_harm),
 		t(data_cut_at_any_place_writes_nothing),
 		t(garbage_does_no_harm),
+		t(connections_that_say_nothing_do_not_harm_the_others),
 		t(there_is_one_r2t_at_a_time),
 		t(a_refused_write_never_gets_an_r2t),
 		t(the_sgl_must_be_of_a_kind_the_transport_knows),
