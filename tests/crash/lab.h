@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of the crash laboratory share. The essay is in lab.c.
+ */
+#ifndef CRASH_LAB_H
+#define CRASH_LAB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "model.h"
+#include "qcow2.h"
+#include "simdisk.h"
+
+/* Dice: a row of numbers that a seed determines (splitmix64). */
+struct dice {
+	uint64_t state;
+};
+uint64_t dice_next(struct dice *d);
+uint32_t dice_below(struct dice *d, uint32_t n); /* 0 .. n - 1; N 0: 0 */
+
+#define MAX_LAB_ZONES 64
+
+/* The shape of an image. */
+struct geometry {
+	const char *name;
+	uint32_t cluster;
+	uint32_t zone, capacity; /* bytes */
+	uint32_t nr_zones, conventional;
+	uint32_t refcount_bits;
+	uint32_t max_active;
+	uint32_t short_by; /* bytes the last zone lacks */
+	uint64_t cap;	   /* the file never grows beyond */
+};
+
+/* A row of the table of workloads; the language of SCRIPT is explained in workload.c. */
+struct workload {
+	const char *name;
+	const struct geometry *geo;
+	const char *script;
+	unsigned int seeds; /* how many seeds make sense; 1: the script throws no dice */
+	unsigned int share; /* of the pairs of lost writes and the random states, in percent */
+};
+extern const struct workload workloads[];
+extern const unsigned int nr_workloads;
+
+/*
+ * A drive under test: the engine on a simulated disk and the model beside it, driven alike. The
+ * functions return false when the engine did what it must not; WHY says what.
+ */
+struct drive {
+	const struct geometry *geo;
+	struct simdisk *disk;
+	struct oplog *log;
+	struct qcow2 *q;
+	struct model *m;
+	struct dice dice;
+	uint8_t *buf;	       /* a zone */
+	uint32_t nr_in_flight; /* of these zones: written, not yet completed */
+	uint32_t in_flight[8];
+	uint64_t leaks;	    /* found at the last crash of the workload */
+	size_t leaks_since; /* the position of it */
+	size_t create_done; /* before this position the image may be none */
+	size_t record_from; /* operations before are no crash's business */
+	bool loud;	    /* says what it does */
+	bool calm;	    /* the script throws no crashes */
+	char why[1024];
+};
+
+bool drive_create(struct drive *d, unsigned int salt);
+bool drive_open(struct drive *d);
+/* The process dies: the engine's memory is gone, the file stays as it is. */
+void drive_kill(struct drive *d);
+bool drive_run(struct drive *d, const char *script); /* workload.c */
+
+bool drive_write(struct drive *d, uint32_t zone, uint32_t lba, uint32_t nr, bool reversed);
+bool drive_begin(struct drive *d, uint32_t zone, uint32_t nr);
+void drive_complete(struct drive *d);
+bool drive_reset(struct drive *d, uint32_t zone);
+bool drive_finish(struct drive *d, uint32_t zone);
+bool drive_flush(struct drive *d);
+bool drive_close(struct drive *d);
+/* Opens what a kill or a cut left, judges it, and lets the model go on from there. */
+bool drive_recover(struct drive *d, bool durable, uint64_t max_leaks);
+bool drive_power_cut(struct drive *d);
+/* Judges the opened image. ZONE_GEN and ZONE_WP, if given, get what each zone shows. */
+bool drive_judge(struct drive *d, struct mwindow w, uint32_t *zone_gen, uint32_t *zone_wp);
+bool drive_check(struct drive *d, uint64_t max_leaks, uint64_t *leaks);
+uint64_t drive_leak_bound(const struct drive *d, size_t pos);
+__attribute__((format(printf, 2, 3))) bool drive_broken(struct drive *d, const char *fmt, ...);
+
+/* A set of hashes. */
+struct hashset {
+	uint64_t *slot;
+	size_t nr, cap;
+};
+bool hashset_add(struct hashset *s, uint64_t h); /* false: it was there */
+
+/* What the whole laboratory was told and has found. */
+struct lab {
+	uint64_t depth;		     /* random states of an epoch too large for all subsets */
+	unsigned int continue_every; /* each n-th state goes on, and is cut again */
+	unsigned int qemu_every;     /* each n-th is given to qemu-img check; 0: none is */
+	uint64_t only_state;	     /* 0: all */
+	const char *keep;	     /* where to write the image of a violation */
+	const char *plant;
+	bool stop_at_first;
+	double deadline;
+
+	const struct workload *w;
+	uint64_t seed, ordinal;
+	struct hashset images, judged;
+	uint64_t states, continued, qemu, violations;
+	struct site *site; /* of all workloads */
+	uint32_t nr_sites, cap_sites;
+};
+
+/* explore.c: every crash state of what D did. */
+void explore(struct lab *lab, struct drive *d);
+bool lab_should_stop(const struct lab *lab);
+void lab_violation(struct lab *lab, const struct simdisk *state, const char *how, const char *why);
+
+/* sites.c */
+void sites_merge(struct lab *lab, const struct oplog *log);
+/* Prints the table of call sites; false: one was not cut on both sides. */
+bool sites_report(const struct lab *lab, bool verbose);
+
+/* qemu.c: what stock qemu-img says of the state, bit 5 cleared. True: fine, or no qemu-img. */
+bool qemu_check(const struct simdisk *state, char why[MODEL_WHYLEN]);
+bool qemu_is_there(void);
+
+#endif

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Workloads: what is done to a drive before its crash states are looked at.
+ *
+ * A script is a row of words. Z is a zone, N a number of LBAs of 512 bytes; a * in place of a
+ * number is a throw of the dice.
+ *
+ *	aZ:N     append N LBAs             AZ-Y:N  the same to each zone from Z to Y
+ *	oZ:N     two writes of N together, the second half first, then the pointer
+ *	pZ:N     a write that does not complete; c completes all such
+ *	wZ:L:N   write N LBAs at LBA L of a conventional zone
+ *	rZ  FZ   reset, finish
+ *	f q      flush; close and open
+ *	k        kill the process, open what is in the page cache
+ *	x        cut the power now, losing a random part, open what is left
+ *	~N       N random ones of the above
+ *	(...)*N  N times
+ *	|        crash states are explored from here on (and not in what stands before)
+ */
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lab.h"
+
+/* Two L2 tables a zone, and refcount blocks of 128 KiB: tables grow at every other zone. */
+static const struct geometry tiny = {
+	.name = "tiny",
+	.cluster = 512,
+	.zone = 65536,
+	.capacity = 65536,
+	.nr_zones = 16,
+	.refcount_bits = 16,
+	.cap = 2 << 20,
+};
+/* Capacity below size, not a multiple of the cluster; a short last zone; limits. */
+static const struct geometry ragged = {
+	.name = "ragged",
+	.cluster = 4096,
+	.zone = 65536,
+	.capacity = 50 << 10,
+	.nr_zones = 16,
+	.refcount_bits = 16,
+	.short_by = 33 << 10,
+	.max_active = 4,
+	.cap = 2 << 20,
+};
+static const struct geometry mixed = {
+	.name = "mixed",
+	.cluster = 1024,
+	.zone = 32768,
+	.capacity = 32768,
+	.nr_zones = 20,
+	.conventional = 4,
+	.refcount_bits = 16,
+	.cap = 2 << 20,
+};
+/* A refcount table of one cluster speaks for 2 MiB: it is outgrown. */
+static const struct geometry wide = {
+	.name = "wide",
+	.cluster = 512,
+	.zone = 65536,
+	.capacity = 65536,
+	.nr_zones = 48,
+	.refcount_bits = 64,
+	.cap = 8 << 20,
+};
+/* One-bit counts. */
+static const struct geometry bits = {
+	.name = "bits",
+	.cluster = 512,
+	.zone = 16384,
+	.capacity = 16384,
+	.nr_zones = 32,
+	.refcount_bits = 1,
+	.cap = 2 << 20,
+};
+
+const struct workload workloads[] = {
+	{ "append", &tiny, "| a0:1 a0:3 f a0:2 a1:4 f a0:9 f", 1, 100 },
+	{ "append-large", &ragged, "| a0:30 f a0:70 a1:100 f a15:62 f", 1, 100 },
+	{ "reset-rewrite", &tiny, "a0:20 a1:5 f | r0 a0:12 f a0:4 r1 f a1:3 a0:1 f", 1, 100 },
+	{ "reset-flush-rewrite", &tiny, "a0:20 f | r0 f a0:7 f r0 f a0:9 f", 1, 100 },
+	{ "reset-twice", &tiny, "a0:20 a1:8 f | r0 a0:5 r0 a0:3 f r0 r0 f a0:2 r0 a0:1 f", 1, 100 },
+	{ "recycle", &tiny, "a0:128 a1:128 f | r0 f a2:40 f r1 f a3:30 a0:4 f r2 r3 f a4:9 f", 1,
+	  100 },
+	{ "recycle-ragged", &ragged, "A0-2:100 f | r0 f a3:20 f r1 f a4:30 r2 a5:9 f a0:4 f", 1,
+	  100 },
+	{ "finish", &tiny, "a0:3 a1:5 f | F0 f a1:4 F1 a2:1 f F2 F3 f r0 r3 a0:6 f", 1, 100 },
+	{ "finish-unaligned", &ragged, "a0:3 a1:13 f | F0 f a1:4 F1 a2:1 F2 f r0 a0:1 F0 f", 1,
+	  100 },
+	{ "finish-lost", &tiny, "a0:128 a1:128 f r0 r1 f | a0:3 f a0:30 F0 f a1:2 F1 f", 1, 100 },
+	{ "flush-storm", &tiny, "| (a0:1 f a1:1 f f)*12", 1, 50 },
+	{ "in-flight", &tiny, "| p0:4 f p0:2 p1:3 f c f o0:8 p0:2 f o1:6 c f", 1, 100 },
+	{ "interleaved", &tiny, "| (a0:1 a1:2 o0:2 a1:1)*6 f (a0:1 a1:2)*4 f", 1, 50 },
+	{ "fill", &tiny, "| a0:60 a0:60 f a0:8 f a1:128 f r0 a2:128 f", 1, 100 },
+	{ "limits", &ragged, "| A0-3:9 f F0 f a4:9 f r1 f a5:8 f a2:200 f a6:1 f", 1, 100 },
+	{ "reopen", &tiny, "a0:9 f | a0:3 q a0:5 r1 a1:2 q r0 q a0:4 q", 1, 100 },
+	{ "new-l2", &bits, "| a0:4 f a2:4 f a4:4 a6:4 f a30:4 f", 1, 100 },
+	{ "refcount-block", &tiny, "A0-2:100 f | a3:9 f a4:9 f a5:9 f a6:9 f", 1, 100 },
+	{ "refcount-table", &wide,
+	  "A0-24:9 f | (a25:3 f a26:3 f)*1 a27:1 a28:1 f a29:1 f a30:1 f"
+	  " a31:1 f a32:2 f",
+	  1, 30 },
+	{ "conventional", &mixed, "| w0:0:4 a4:3 f w0:2:4 w1:60:4 f w0:0:1 a4:2 w3:9:9 f r4 f", 1,
+	  100 },
+	{ "create", &tiny, "a0:1 f", 1, 100 },
+	{ "kill-append", &tiny, "a0:9 f | a0:3 a1:2 k a0:4 f a1:3 k a1:2 f", 1, 100 },
+	{ "kill-reset", &tiny, "a0:40 a1:9 f | r0 k a0:5 f r1 f k a1:4 a0:3 k a0:2 a2:9 f", 1,
+	  100 },
+	{ "cut-append", &tiny, "a0:9 f | a0:3 a1:9 f a0:5 x a0:4 a1:2 f x a0:3 f", 8, 50 },
+	{ "cut-reset", &tiny, "A0-2:50 f | r0 a0:3 f r1 x a0:5 a1:4 f r2 f x a2:3 a3:7 f", 8, 50 },
+	{ "cut-finish", &ragged, "A0-2:33 f | F0 a1:9 f F1 x F2 f r0 x a0:3 a4:3 f", 8, 50 },
+	{ "kill-cut", &tiny, "A0-2:50 f | r0 f a0:9 k a0:4 r1 x a1:5 k r2 f a2:6 x a0:1 f", 8, 50 },
+	{ "random-tiny", &tiny, "~4 f | ~30", 400, 30 },
+	{ "random-ragged", &ragged, "~4 f | ~30", 400, 30 },
+	{ "random-mixed", &mixed, "~4 f | ~30", 400, 30 },
+	{ "random-bits", &bits, "~4 f | ~30", 400, 30 },
+	{ "random-wide", &wide, "A0-23:9 f | ~20", 40, 20 },
+};
+const unsigned int nr_workloads = sizeof(workloads) / sizeof(workloads[0]);
+
+#define HOT_ZONES 6u /* the random ones stay among as many zones, so that they meet again */
+
+static uint32_t active_zones(const struct drive *d)
+{
+	uint32_t n = 0;
+
+	for (uint32_t z = d->geo->conventional; z < d->geo->nr_zones; z++)
+		n += d->m->zone[z].accepted && d->m->zone[z].accepted < model_zone_end(d->m, z);
+	return n;
+}
+
+static bool may_begin(const struct drive *d, uint32_t zone)
+{
+	return !d->geo->max_active || d->m->zone[zone].accepted ||
+	       active_zones(d) < d->geo->max_active;
+}
+
+static bool reopen(struct drive *d)
+{
+	size_t pos;
+	uint64_t leaks;
+
+	if (!drive_close(d) || !drive_open(d))
+		return false;
+	pos = d->log->nr;
+	/* A clean close leaks nothing but what crashes before it have. */
+	return drive_check(d, d->leaks, &leaks) &&
+	       drive_judge(d, model_window(d->m, pos, pos), NULL, NULL);
+}
+
+static bool kill_and_open(struct drive *d)
+{
+	uint64_t bound = drive_leak_bound(d, d->log->nr);
+
+	drive_kill(d);
+	return drive_recover(d, false, bound);
+}
+
+static bool random_write(struct drive *d, uint32_t zone)
+{
+	uint32_t nr = 1 + dice_below(&d->dice, dice_below(&d->dice, 8) ? 12 : 128);
+	uint32_t how = dice_below(&d->dice, 8);
+
+	if (d->geo->conventional && !dice_below(&d->dice, 3)) {
+		uint32_t lbas = d->geo->capacity / MODEL_LBA;
+
+		zone = dice_below(&d->dice, d->geo->conventional);
+		return drive_write(d, zone, dice_below(&d->dice, lbas), 1 + nr % 9, false);
+	}
+	if (!may_begin(d, zone))
+		return drive_flush(d);
+	if (how == 0)
+		return drive_begin(d, zone, nr);
+	if (d->nr_in_flight && how < 4)
+		drive_complete(d);
+	return drive_write(d, zone, 0, nr, how == 1);
+}
+
+static bool random_step(struct drive *d)
+{
+	uint32_t last = d->geo->nr_zones - 1,
+		 hot = d->geo->conventional + dice_below(&d->dice, HOT_ZONES);
+	uint32_t zone = dice_below(&d->dice, 12) ? hot : last, what = dice_below(&d->dice, 100);
+
+	if (what < 58)
+		return random_write(d, zone);
+	if (what < 70)
+		return drive_reset(d, zone) && (dice_below(&d->dice, 3) ? drive_flush(d) : true);
+	if (what < 76)
+		return drive_finish(d, zone) && (dice_below(&d->dice, 3) ? drive_flush(d) : true);
+	if (what < 92 || d->calm)
+		return drive_flush(d);
+	if (what < 94)
+		return reopen(d);
+	return what < 97 ? kill_and_open(d) : drive_power_cut(d);
+}
+
+static uint32_t number(struct drive *d, const char **p, uint32_t dice)
+{
+	char *end;
+	uint32_t n;
+
+	if (**p == ':' || **p == '-')
+		++*p;
+	if (**p == '*') {
+		++*p;
+		return dice_below(&d->dice, dice);
+	}
+	n = strtoul(*p, &end, 10);
+	*p = end;
+	return n;
+}
+
+static bool step_write(struct drive *d, char word, const char **p)
+{
+	uint32_t zone = number(d, p, d->geo->nr_zones), last = zone, lba = 0, nr;
+
+	if (word == 'A')
+		last = number(d, p, d->geo->nr_zones);
+	if (word == 'w')
+		lba = number(d, p, d->geo->capacity / MODEL_LBA);
+	nr = number(d, p, 16);
+	for (; zone <= last; zone++)
+		if (word == 'p' ? !drive_begin(d, zone, nr)
+				: !drive_write(d, zone, lba, nr, word == 'o'))
+			return false;
+	return true;
+}
+
+static bool step(struct drive *d, const char **p)
+{
+	char word = *(*p)++;
+	uint32_t n;
+
+	switch (word) {
+	case 'a':
+	case 'A':
+	case 'o':
+	case 'p':
+	case 'w':
+		return step_write(d, word, p);
+	case 'c':
+		drive_complete(d);
+		return true;
+	case 'r':
+		return drive_reset(d, number(d, p, d->geo->nr_zones));
+	case 'F':
+		return drive_finish(d, number(d, p, d->geo->nr_zones));
+	case 'f':
+		return drive_flush(d);
+	case 'q':
+		return reopen(d);
+	case 'k':
+		return kill_and_open(d);
+	case 'x':
+		return drive_power_cut(d);
+	case '|':
+		d->record_from = d->log->nr;
+		return true;
+	case '~':
+		for (n = number(d, p, 10); n; n--)
+			if (!random_step(d))
+				return false;
+		return true;
+	}
+	return drive_broken(d, "the script has no word '%c'", word);
+}
+
+/* Runs words up to the end of the script or the closing parenthesis, where *P then stands. */
+static bool run(struct drive *d, const char **p)
+{
+	while (**p && **p != ')') {
+		const char *body;
+		uint32_t times = 1;
+
+		if (isspace((unsigned char)**p)) {
+			++*p;
+			continue;
+		}
+		if (**p != '(') {
+			if (!step(d, p))
+				return false;
+			continue;
+		}
+		body = *p + 1;
+		for (uint32_t i = 0; i < times; i++) {
+			*p = body;
+			if (!run(d, p))
+				return false;
+			++*p; /* the parenthesis */
+			if (**p == '*' && ++*p)
+				times = number(d, p, 8);
+		}
+	}
+	return true;
+}
+
+bool drive_run(struct drive *d, const char *script)
+{
+	return run(d, &script);
+}
