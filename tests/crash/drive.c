@@ -233,6 +233,17 @@ bool drive_flush(struct drive *d)
 	return true;
 }
 
+bool drive_flush_and_die(struct drive *d, uint32_t n)
+{
+	say(d, "  at %zu: flush, dies after %u\n", here(d), n);
+	model_flush_begin(d->m, here(d));
+	d->disk->die_after = n + 1;
+	if (!qcow2_flush(d->q))
+		model_flush_done(d->m, here(d));
+	d->disk->die_after = 0;
+	return true;
+}
+
 bool drive_close(struct drive *d)
 {
 	int err;
@@ -250,23 +261,24 @@ bool drive_close(struct drive *d)
 
 struct said {
 	char line[300];
-	bool any;
+	bool loud;
 };
 
-static void keep_first(void *arg, const char *line)
+static void keep_worst(void *arg, const char *line)
 {
 	struct said *s = arg;
 
-	if (!s->any)
+	if (s->loud)
+		printf("  check: %s\n", line);
+	if (!s->line[0] || (strstr(s->line, "eaked") && !strstr(line, "eaked")))
 		snprintf(s->line, sizeof(s->line), "%s", line);
-	s->any = true;
 }
 
 bool drive_check(struct drive *d, uint64_t max_leaks, uint64_t *leaks)
 {
 	struct qcow2_check_result res = { 0 };
-	struct said said = { "", false };
-	int err = qcow2_check(d->q, &res, keep_first, &said);
+	struct said said = { "", d->loud };
+	int err = qcow2_check(d->q, &res, keep_worst, &said);
 
 	*leaks = res.leaks;
 	if (err)

@@ -23,10 +23,12 @@
 #include <string.h>
 #include <time.h>
 
+#include "format.h"
 #include "lab.h"
 
 #define MAX_SIZES	  8u
 #define ALL_SUBSETS	  10u
+#define REFTABLE_PLACE	  offsetof(struct disk_header, refcount_table_offset)
 #define MAX_PAIRS	  600u
 #define RANDOM_OF_SUBSETS 64u /* states with random fates where all subsets were seen */
 
@@ -46,6 +48,7 @@ struct explorer {
 	struct fate *fate;
 	uint64_t size[MAX_SIZES]; /* the file may be found to have */
 	size_t size_op[MAX_SIZES];
+	uint64_t reftable[2], reftable_len[2];
 	uint32_t nr_sizes;
 };
 
@@ -240,6 +243,18 @@ static bool judge(struct explorer *x, uint32_t size, struct mwindow w, uint64_t 
 	return ok;
 }
 
+/* The operations of the epoch, for who looks at one state. */
+static void list_operations(const struct explorer *x)
+{
+	static const char *const names[] = { "write", "sync", "punch", "truncate", "cut" };
+
+	for (size_t i = 0; i < x->nr; i++)
+		printf("  operation %zu: %s%s %llu bytes at 0x%llx, fate %u cut %u\n", x->start + i,
+		       x->op[i].data ? "data " : "", names[x->op[i].kind],
+		       (unsigned long long)x->op[i].len, (unsigned long long)x->op[i].off,
+		       x->fate[i].kind, x->fate[i].cut);
+}
+
 static void count_sites(struct explorer *x, size_t n)
 {
 	if (n < x->nr && x->op[n].kind != OP_CUT)
@@ -274,6 +289,8 @@ static void visit(struct explorer *x, uint32_t size)
 			simdisk_restore(x->work, x->base);
 			simdisk_apply(x->work, x->op, x->nr, x->fate, x->size[size]);
 			describe(x, size, how, sizeof(how));
+			if (lab->only_state)
+				list_operations(x);
 			lab_violation(lab, x->work, how, ok ? x->again.why : why);
 		}
 	}
@@ -286,7 +303,38 @@ static void set_all(struct explorer *x, size_t from, size_t to, enum fate_kind k
 		x->fate[i] = (struct fate){ kind, 0 };
 }
 
-/* Where operation I may tear at random: guest data anywhere, tables between entries. */
+/* The places of the refcount table: where the header names it now, and where it will next. */
+static void find_reftables(struct explorer *x)
+{
+	const struct oplog *log = x->d->log;
+	const uint8_t *place = x->base->data + REFTABLE_PLACE;
+
+	for (unsigned int k = 0; k < 2; k++) {
+		uint64_t off;
+		uint32_t clusters;
+
+		memcpy(&off, place, sizeof(off));
+		memcpy(&clusters, place + sizeof(off), sizeof(clusters));
+		x->reftable[k] = be64toh(off);
+		x->reftable_len[k] = (uint64_t)be32toh(clusters) * x->d->geo->cluster;
+		for (size_t i = x->start; i < log->nr; i++)
+			if (log->op[i].kind == OP_WRITE && log->op[i].off == REFTABLE_PLACE) {
+				place = log->op[i].bytes;
+				break;
+			}
+	}
+}
+
+static bool in_reftable(const struct explorer *x, const struct op *op)
+{
+	return op->off - x->reftable[0] < x->reftable_len[0] ||
+	       op->off - x->reftable[1] < x->reftable_len[1];
+}
+
+/*
+ * Where operation I may tear at random: guest data anywhere, tables between entries, but header and
+ * refcount table only between sectors: a sector is written as one, and these two rely on it.
+ */
 static uint32_t random_tear(struct explorer *x, size_t i)
 {
 	const struct op *op = &x->op[i];
@@ -294,7 +342,9 @@ static uint32_t random_tear(struct explorer *x, size_t i)
 
 	if (op->data)
 		return cut;
-	return op->off + cut < SIM_PAGE ? 0 : cut & ~7u;
+	if (op->off + cut < SIM_PAGE || in_reftable(x, op))
+		return cut & ~(SIM_PAGE - 1);
+	return cut & ~7u;
 }
 
 static bool can_tear(const struct op *op)
@@ -405,6 +455,7 @@ static void visit_epoch(struct explorer *x)
 	simdisk_rehash(x->base);
 	simdisk_copy(x->work, x->base);
 	find_sizes(x);
+	find_reftables(x);
 	visit_prefixes(x);
 	visit_drops(x);
 	if (x->nr <= ALL_SUBSETS)

@@ -80,6 +80,9 @@ void drive_complete(struct drive *d);
 bool drive_reset(struct drive *d, uint32_t zone);
 bool drive_finish(struct drive *d, uint32_t zone);
 bool drive_flush(struct drive *d);
+/* A flush in which the process dies, after N changes of the file; or, when it has fewer, after it.
+ */
+bool drive_flush_and_die(struct drive *d, uint32_t n);
 bool drive_close(struct drive *d);
 /* Opens what a kill or a cut left, judges it, and lets the model go on from there. */
 bool drive_recover(struct drive *d, bool durable, uint64_t max_leaks);

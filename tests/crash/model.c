@@ -192,8 +192,9 @@ void model_finish(struct model *m, uint32_t zone, size_t pos)
 	struct mzone *z = &m->zone[zone];
 	struct mgen *g = gen_now(m, zone);
 
+	if (!g->finished)
+		g->finish_begin = pos;
 	g->finished = true;
-	g->finish_begin = pos;
 	z->accepted = model_zone_end(m, zone);
 	z->wp = z->accepted;
 }

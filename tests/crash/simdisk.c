@@ -7,8 +7,7 @@
  * 1. An fdatasync divides time into epochs. What was done in an epoch before the last completed
  *    sync is on the disk. Of the operations since (they are *pending*), any subset may be.
  * 2. A pending write may be there in part: torn at a sector boundary, or, guest data, at any byte.
- *    Table writes also tear at multiples of 8 bytes, harder than any disk does; the first sector
- *    of the file, the header, is written as one, for the format has no other way to change it.
+ * Most tables also tear at multiples of 8 bytes, harder than any disk does.
  * 3. The size of the file is an operation of its own: a write may reach the disk and the size it
  *    implied may not, and the other way round.
  *
@@ -289,6 +288,14 @@ static struct simdisk *sim(struct file *f)
 	return (struct simdisk *)f; /* it is the first member */
 }
 
+/* Whether the process is still there to make one more change. */
+static bool alive(struct simdisk *d)
+{
+	if (d->die_after && !--d->die_after)
+		d->dead = true;
+	return !d->dead;
+}
+
 static ssize_t sim_pread(struct file *f, void *buf, size_t len, uint64_t off, unsigned int flags)
 {
 	struct simdisk *d = sim(f);
@@ -310,7 +317,7 @@ static ssize_t sim_pwrite(struct file *f, const void *buf, size_t len, uint64_t 
 	struct simdisk *d = sim(f);
 	struct op *op;
 
-	if (d->dead)
+	if (!alive(d))
 		return -EIO;
 	if (off > d->cap || len > d->cap - off)
 		return -ENOSPC;
@@ -329,7 +336,7 @@ static int sim_fdatasync(struct file *f)
 {
 	struct simdisk *d = sim(f);
 
-	if (d->dead)
+	if (!alive(d))
 		return -EIO;
 	note(d, OP_SYNC, 0, 0, false);
 	return 0;
@@ -339,7 +346,7 @@ static int sim_fallocate(struct file *f, int mode, uint64_t off, uint64_t len)
 {
 	struct simdisk *d = sim(f);
 
-	if (d->dead)
+	if (!alive(d))
 		return -EIO;
 	if (mode != (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) &&
 	    mode != (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE))
@@ -357,7 +364,7 @@ static int sim_ftruncate(struct file *f, uint64_t size)
 {
 	struct simdisk *d = sim(f);
 
-	if (d->dead)
+	if (!alive(d))
 		return -EIO;
 	if (size > d->cap)
 		return -EFBIG;

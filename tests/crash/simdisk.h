@@ -64,6 +64,7 @@ struct simdisk {
 	struct oplog *log; /* where changes are noted; NULL: nowhere */
 	bool trace;	   /* note call sites, too */
 	bool dead;	   /* the process was killed: every call fails, nothing changes */
+	size_t die_after;  /* so many changes more, then it is dead; 0: never */
 	uint8_t *touched;  /* by page: changed since simdisk_copy() or _restore() */
 	uint32_t *pages;   /* those pages */
 	uint32_t nr_pages;

@@ -12,6 +12,7 @@
  *	rZ  FZ   reset, finish
  *	f q      flush; close and open
  *	k        kill the process, open what is in the page cache
+ *	dN       the same in the middle of a flush, after N changes of the file
  *	x        cut the power now, losing a random part, open what is left
  *	~N       N random ones of the above
  *	(...)*N  N times
@@ -108,6 +109,10 @@ const struct workload workloads[] = {
 	{ "kill-append", &tiny, "a0:9 f | a0:3 a1:2 k a0:4 f a1:3 k a1:2 f", 1, 100 },
 	{ "kill-reset", &tiny, "a0:40 a1:9 f | r0 k a0:5 f r1 f k a1:4 a0:3 k a0:2 a2:9 f", 1,
 	  100 },
+	{ "die-reset", &tiny, "a0:40 a1:9 f | r0 d1 a0:5 f r1 a0:3 d2 a1:4 a0:3 d3 a0:2 a2:9 f", 1,
+	  100 },
+	{ "die-anywhere", &tiny,
+	  "A0-2:40 f | r0 a1:5 d* a0:5 a1:3 f r1 a3:4 d* a1:6 a0:2 r2 d* a2:9 f", 12, 50 },
 	{ "cut-append", &tiny, "a0:9 f | a0:3 a1:9 f a0:5 x a0:4 a1:2 f x a0:3 f", 8, 50 },
 	{ "cut-reset", &tiny, "A0-2:50 f | r0 a0:3 f r1 x a0:5 a1:4 f r2 f x a2:3 a3:7 f", 8, 50 },
 	{ "cut-finish", &ragged, "A0-2:33 f | F0 a1:9 f F1 x F2 f r0 x a0:3 a4:3 f", 8, 50 },
@@ -194,7 +199,10 @@ static bool random_step(struct drive *d)
 		return drive_flush(d);
 	if (what < 94)
 		return reopen(d);
-	return what < 97 ? kill_and_open(d) : drive_power_cut(d);
+	if (what < 97)
+		return (what == 94 || drive_flush_and_die(d, dice_below(&d->dice, 12))) &&
+		       kill_and_open(d);
+	return drive_power_cut(d);
 }
 
 static uint32_t number(struct drive *d, const char **p, uint32_t dice)
@@ -252,6 +260,8 @@ static bool step(struct drive *d, const char **p)
 		return drive_flush(d);
 	case 'q':
 		return reopen(d);
+	case 'd':
+		return drive_flush_and_die(d, number(d, p, 12)) && kill_and_open(d);
 	case 'k':
 		return kill_and_open(d);
 	case 'x':
