@@ -10,7 +10,9 @@
  * 3. Nothing is written unless the image is going to be opened: at the very end come the two things
  *    a writable open changes, both durable before it succeeds: unknown autoclear bits are
  *    cleared, and an image without an identity gets one in our header extension.
- * 4. Names of other files (backing file, data file) are read and shown, never opened.
+ * 4. A writable open makes durable what it has read, for it may be the unsynced work of a process
+ * that was killed, and the order of our writes relies on it.
+ * 5. Names of other files (backing file, data file) are read and shown, never opened.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -567,6 +569,17 @@ static int open_file(struct qcow2 *q, struct file *given, char err[QCOW2_ERRLEN]
 	return 0;
 }
 
+/*
+ * A process that was killed may have left writes that are in the page cache and not on the disk. We
+ * have read them, and are about to rely on them: a reset's write pointer, to begin with.
+ */
+static int settle(struct qcow2 *q, char err[QCOW2_ERRLEN])
+{
+	int ret = file_sync(q->file);
+
+	return ret ? refuse_errno(q, err, ret, "it cannot be synced") : 0;
+}
+
 static void image_free(struct qcow2 *q)
 {
 	wp_free(q);
@@ -605,6 +618,8 @@ int qcow2_open(const char *path, const struct qcow2_open_opts *opts, struct qcow
 		ret = parse_header(q, err);
 	if (!ret)
 		ret = load_tables(q, opts->cache_bytes, err);
+	if (!ret && writable(q))
+		ret = settle(q, err);
 	if (!ret && writable(q))
 		ret = touch_header(q, err);
 	if (ret) {
