@@ -138,9 +138,12 @@ static int pool_take(struct qcow2 *q, uint64_t min, uint64_t max, bool choosy, s
 		pool_remove(q, i);
 		if (!is_free || len < want ||
 		    alloc_overlaps_meta(q, r.first << q->cluster_bits, want << q->cluster_bits)) {
-			if (len < r.nr) /* what follows the bad part may still do */
-				pool_add(q, r.first + len, r.nr - len, r.zeroed);
-			if (is_free && len >= min && len < want)
+			/* What follows the bad part may still do; not that part again, or we loop. */
+			uint64_t bad = is_free && len < want ? len + 1 : len;
+
+			if (bad < r.nr)
+				pool_add(q, r.first + bad, r.nr - bad, r.zeroed);
+			if (bad > len && len >= min)
 				pool_add(q, r.first, len, r.zeroed);
 			continue;
 		}
