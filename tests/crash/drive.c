@@ -233,6 +233,66 @@ bool drive_flush(struct drive *d)
 	return true;
 }
 
+/* What another thread does while a flush waits for the disk: only what takes no lock. */
+static void append_meanwhile(void *arg)
+{
+	struct drive *d = arg;
+	uint32_t zone = d->meanwhile_zone, nr = d->meanwhile_nr, w;
+	struct mzone *z = &d->m->zone[zone];
+	uint32_t lba = z->accepted, version = d->m->next_version;
+	size_t pos = here(d);
+
+	if (d->meanwhile_left || lba != z->wp || lba + nr > model_zone_end(d->m, zone))
+		return;
+	for (uint32_t i = 0; i < nr; i++)
+		model_fill(d->buf + (size_t)i * MODEL_LBA, zone, lba + i, version);
+	say(d, "  at %zu: write zone %u LBA %u+%u during the sync\n", pos, zone, lba, nr);
+	w = model_write_begin(d->m, zone, lba, nr, pos);
+	if (qcow2_write(d->q, d->buf, zone_off(d, zone) + (uint64_t)lba * MODEL_LBA,
+			(uint64_t)nr * MODEL_LBA, QCOW2_NOWAIT)) {
+		d->meanwhile_left = true; /* a worker will wait, and do it after the flush */
+		return;
+	}
+	model_write_done(d->m, zone, w, here(d));
+	advance(d, zone);
+}
+
+bool drive_flush_and_append(struct drive *d, uint32_t zone, uint32_t nr)
+{
+	const struct mwrite *w;
+	const struct mzone *z;
+	bool ok;
+
+	if (zone < d->m->geo.conventional || !d->m->zone[zone].accepted)
+		return drive_flush(d);
+	d->meanwhile_zone = zone;
+	d->meanwhile_nr = nr;
+	d->meanwhile_left = false;
+	d->disk->on_sync = append_meanwhile;
+	d->disk->on_sync_arg = d;
+	ok = drive_flush(d);
+	d->disk->on_sync = NULL;
+	if (!ok || !d->meanwhile_left)
+		return ok;
+	z = &d->m->zone[zone];
+	w = &z->gen[z->nr_gens - 1].write[z->gen[z->nr_gens - 1].nr_writes - 1];
+	if (put_lbas(d, zone, w->lba, w->nr, w->version))
+		return drive_broken(d, "a write that had to wait failed");
+	advance(d, zone);
+	return true;
+}
+
+bool drive_flush_failing(struct drive *d)
+{
+	say(d, "  at %zu: flush, its first sync fails\n", here(d));
+	d->disk->fail_sync = true;
+	if (!qcow2_flush(d->q) || d->disk->fail_sync)
+		return drive_broken(d, "D8: a flush succeeded though its sync failed");
+	if (!qcow2_flush(d->q))
+		return drive_broken(d, "D8: a flush succeeded after a failed sync");
+	return true;
+}
+
 bool drive_flush_and_die(struct drive *d, uint32_t n)
 {
 	say(d, "  at %zu: flush, dies after %u\n", here(d), n);
@@ -294,6 +354,15 @@ bool drive_check(struct drive *d, uint64_t max_leaks, uint64_t *leaks)
 	return true;
 }
 
+/* What crashes before POS may have left. */
+uint64_t drive_old_leaks(const struct drive *d, size_t pos)
+{
+	for (uint32_t i = d->nr_crashes; i-- > 0;)
+		if (d->crash[i].pos <= pos)
+			return d->crash[i].leaks;
+	return 0;
+}
+
 /*
  * A crash may leak what changed hands: the clusters of the zones that were begun, reset or
  * finished, their L2 tables and refcount blocks, and the few clusters of tables that grew. A flush
@@ -308,7 +377,7 @@ uint64_t drive_leak_bound(const struct drive *d, size_t pos)
 	uint64_t bound =
 		model_activity(d->m, settled ? settled - 1 : 0) * (clusters + tables + blocks) + 24;
 
-	return pos >= d->leaks_since ? bound + d->leaks : bound;
+	return bound + drive_old_leaks(d, pos);
 }
 
 bool drive_judge(struct drive *d, struct mwindow w, uint32_t *zone_gen, uint32_t *zone_wp)
@@ -348,8 +417,10 @@ bool drive_recover(struct drive *d, bool durable, uint64_t max_leaks)
 	if (!drive_open(d) || !drive_check(d, max_leaks, &leaks) ||
 	    !drive_judge(d, model_window(d->m, pos, pos), gen, wp))
 		return false;
-	d->leaks = max_leaks;
-	d->leaks_since = pos;
+	if (d->nr_crashes == MAX_CRASHES)
+		return drive_broken(d, "more crashes than the laboratory can count");
+	d->crash[d->nr_crashes].pos = pos;
+	d->crash[d->nr_crashes++].leaks = max_leaks;
 	for (uint32_t zone = 0; zone < nr; zone++) {
 		uint64_t len = d->geo->zone - (zone == nr - 1 ? d->geo->short_by : 0);
 

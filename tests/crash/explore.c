@@ -192,7 +192,9 @@ static bool go_on(struct explorer *x, uint32_t size, const uint32_t *gen, const 
 
 	again->m = now;
 	again->dice = x->more_dice;
-	again->leaks = leaks;
+	again->crash[0].pos = 0;
+	again->crash[0].leaks = leaks;
+	again->nr_crashes = 1;
 	oplog_clear(&x->work_log);
 	ok = adopt_state(again, gen, wp);
 	x->work->log = &x->work_log;
@@ -278,7 +280,8 @@ static void visit(struct explorer *x, uint32_t size)
 	hash = simdisk_hash(x->work, x->base);
 	fresh = hashset_add(&lab->images, hash);
 	if (lab->only_state ? lab->only_state == lab->ordinal
-			    : hashset_add(&lab->judged, hash ^ model_window_hash(x->d->m, w))) {
+			    : hashset_add(&lab->judged,
+					  hash ^ (model_window_hash(x->d->m, w) + is_created(x)))) {
 		if (fresh && lab->qemu_every && lab->images.nr % lab->qemu_every == 0 &&
 		    is_created(x)) {
 			lab->qemu++;

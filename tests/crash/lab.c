@@ -196,15 +196,13 @@ static int list(void)
 	return 0;
 }
 
-static int plant(struct lab *lab, const char *name)
+static int choose_plant(struct lab *lab, const char *name)
 {
 #ifdef QCOW2_PLANT
-	if (plant_choose(name)) {
-		lab->plant = name;
-		lab->stop_at_first = true;
-		return 0;
-	}
-	fprintf(stderr, "crash_lab: no bug is called %s\n", name);
+	plant_chosen = name;
+	lab->plant = name;
+	lab->stop_at_first = true;
+	return 0;
 #else
 	(void)lab;
 	fprintf(stderr, "crash_lab: built without planted bugs; %s needs crash_lab_planted\n",
@@ -267,7 +265,7 @@ static int parse(int argc, char **argv, struct lab *lab, struct options *o)
 			o->at_least = strtoull(optarg, NULL, 10);
 			break;
 		case 'P':
-			if (plant(lab, optarg))
+			if (choose_plant(lab, optarg))
 				return -1;
 			break;
 		default:

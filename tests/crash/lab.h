@@ -21,6 +21,7 @@ uint64_t dice_next(struct dice *d);
 uint32_t dice_below(struct dice *d, uint32_t n); /* 0 .. n - 1; N 0: 0 */
 
 #define MAX_LAB_ZONES 64
+#define MAX_CRASHES   64
 
 /* The shape of an image. */
 struct geometry {
@@ -56,11 +57,16 @@ struct drive {
 	struct qcow2 *q;
 	struct model *m;
 	struct dice dice;
-	uint8_t *buf;	       /* a zone */
+	uint8_t *buf; /* a zone */
+	uint32_t meanwhile_zone, meanwhile_nr;
+	bool meanwhile_left;   /* to be done after the flush */
 	uint32_t nr_in_flight; /* of these zones: written, not yet completed */
 	uint32_t in_flight[8];
-	uint64_t leaks;	    /* found at the last crash of the workload */
-	size_t leaks_since; /* the position of it */
+	struct {
+		size_t pos;
+		uint64_t leaks; /* at most so many clusters */
+	} crash[MAX_CRASHES];	/* of the workload: what each may have left */
+	uint32_t nr_crashes;
 	size_t create_done; /* before this position the image may be none */
 	size_t record_from; /* operations before are no crash's business */
 	bool loud;	    /* says what it does */
@@ -83,6 +89,10 @@ bool drive_flush(struct drive *d);
 /* A flush in which the process dies, after N changes of the file; or, when it has fewer, after it.
  */
 bool drive_flush_and_die(struct drive *d, uint32_t n);
+/* A flush, in whose syncs NR LBAs are appended to ZONE, as other threads do. */
+bool drive_flush_and_append(struct drive *d, uint32_t zone, uint32_t nr);
+/* A flush whose sync fails: it must say so, and so must the next. */
+bool drive_flush_failing(struct drive *d);
 bool drive_close(struct drive *d);
 /* Opens what a kill or a cut left, judges it, and lets the model go on from there. */
 bool drive_recover(struct drive *d, bool durable, uint64_t max_leaks);
@@ -90,6 +100,7 @@ bool drive_power_cut(struct drive *d);
 /* Judges the opened image. ZONE_GEN and ZONE_WP, if given, get what each zone shows. */
 bool drive_judge(struct drive *d, struct mwindow w, uint32_t *zone_gen, uint32_t *zone_wp);
 bool drive_check(struct drive *d, uint64_t max_leaks, uint64_t *leaks);
+uint64_t drive_old_leaks(const struct drive *d, size_t pos);
 uint64_t drive_leak_bound(const struct drive *d, size_t pos);
 __attribute__((format(printf, 2, 3))) bool drive_broken(struct drive *d, const char *fmt, ...);
 

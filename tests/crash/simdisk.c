@@ -321,6 +321,8 @@ static ssize_t sim_pwrite(struct file *f, const void *buf, size_t len, uint64_t 
 		return -EIO;
 	if (off > d->cap || len > d->cap - off)
 		return -ENOSPC;
+	if (d->short_every && len > 1 && ++d->nr_writes % d->short_every == 0)
+		len = d->nr_writes / d->short_every % 2 ? len / 2 : len - 1;
 	op = note(d, OP_WRITE, off, len, flags & FILE_DATA);
 	if (op) {
 		op->bytes = oplog_bytes(d->log, len);
@@ -338,7 +340,13 @@ static int sim_fdatasync(struct file *f)
 
 	if (!alive(d))
 		return -EIO;
+	if (d->fail_sync) {
+		d->fail_sync = false;
+		return -EIO;
+	}
 	note(d, OP_SYNC, 0, 0, false);
+	if (d->on_sync)
+		d->on_sync(d->on_sync_arg);
 	return 0;
 }
 

@@ -61,12 +61,17 @@ struct simdisk {
 	uint8_t *data;
 	uint64_t size; /* bytes at and above it are zero in DATA */
 	uint64_t cap;
-	struct oplog *log; /* where changes are noted; NULL: nowhere */
-	bool trace;	   /* note call sites, too */
-	bool dead;	   /* the process was killed: every call fails, nothing changes */
-	size_t die_after;  /* so many changes more, then it is dead; 0: never */
-	uint8_t *touched;  /* by page: changed since simdisk_copy() or _restore() */
-	uint32_t *pages;   /* those pages */
+	struct oplog *log;	  /* where changes are noted; NULL: nowhere */
+	bool trace;		  /* note call sites, too */
+	bool dead;		  /* the process was killed: every call fails, nothing changes */
+	size_t die_after;	  /* so many changes more, then it is dead; 0: never */
+	unsigned int short_every; /* each such write is cut short; 0: none */
+	unsigned int nr_writes;
+	bool fail_sync;		    /* the next one fails */
+	void (*on_sync)(void *arg); /* called while a sync is under way: what others do meanwhile */
+	void *on_sync_arg;
+	uint8_t *touched; /* by page: changed since simdisk_copy() or _restore() */
+	uint32_t *pages;  /* those pages */
 	uint32_t nr_pages;
 	uint64_t *hash; /* by page; kept by simdisk_rehash() */
 	uint64_t hash_sum;

@@ -11,6 +11,9 @@
  *	wZ:L:N   write N LBAs at LBA L of a conventional zone
  *	rZ  FZ   reset, finish
  *	f q      flush; close and open
+ *	gZ:N     flush; during its syncs another thread appends N LBAs to zone Z
+ *	e        a flush whose sync fails, and all after it; kill and open
+ *	s        from here on the system call writes less than it is asked to, every third time
  *	k        kill the process, open what is in the page cache
  *	dN       the same in the middle of a flush, after N changes of the file
  *	x        cut the power now, losing a random part, open what is left
@@ -91,8 +94,13 @@ const struct workload workloads[] = {
 	{ "finish-unaligned", &ragged, "a0:3 a1:13 f | F0 f a1:4 F1 a2:1 F2 f r0 a0:1 F0 f", 1,
 	  100 },
 	{ "finish-lost", &tiny, "a0:128 a1:128 f r0 r1 f | a0:3 f a0:30 F0 f a1:2 F1 f", 1, 100 },
+	{ "finish-tail", &ragged, "a0:97 f | a0:2 k F0 f a1:3 f a1:9 k F1 f", 1, 100 },
 	{ "flush-storm", &tiny, "| (a0:1 f a1:1 f f)*12", 1, 50 },
 	{ "in-flight", &tiny, "| p0:4 f p0:2 p1:3 f c f o0:8 p0:2 f o1:6 c f", 1, 100 },
+	{ "meanwhile", &tiny,
+	  "a0:4 a1:4 f | a0:1 g0:2 a1:3 g0:1 a0:1 g1:3 r1 a1:4 g0:2 a2:1 g1:1 f", 1, 100 },
+	{ "short-writes", &tiny, "a0:20 a1:5 f | s a0:7 f r1 a1:20 f a2:9 r0 f a0:3 F2 f", 1, 100 },
+	{ "failed-sync", &tiny, "a0:9 f | a0:4 e a0:3 f a1:5 a0:1 e a0:2 f", 1, 100 },
 	{ "interleaved", &tiny, "| (a0:1 a1:2 o0:2 a1:1)*6 f (a0:1 a1:2)*4 f", 1, 50 },
 	{ "fill", &tiny, "| a0:60 a0:60 f a0:8 f a1:128 f r0 a2:128 f", 1, 100 },
 	{ "limits", &ragged, "| A0-3:9 f F0 f a4:9 f r1 f a5:8 f a2:200 f a6:1 f", 1, 100 },
@@ -117,7 +125,7 @@ const struct workload workloads[] = {
 	{ "cut-reset", &tiny, "A0-2:50 f | r0 a0:3 f r1 x a0:5 a1:4 f r2 f x a2:3 a3:7 f", 8, 50 },
 	{ "cut-finish", &ragged, "A0-2:33 f | F0 a1:9 f F1 x F2 f r0 x a0:3 a4:3 f", 8, 50 },
 	{ "kill-cut", &tiny, "A0-2:50 f | r0 f a0:9 k a0:4 r1 x a1:5 k r2 f a2:6 x a0:1 f", 8, 50 },
-	{ "random-tiny", &tiny, "~4 f | ~30", 400, 30 },
+	{ "random-tiny", &tiny, "~4 f | s ~30", 400, 30 },
 	{ "random-ragged", &ragged, "~4 f | ~30", 400, 30 },
 	{ "random-mixed", &mixed, "~4 f | ~30", 400, 30 },
 	{ "random-bits", &bits, "~4 f | ~30", 400, 30 },
@@ -151,7 +159,7 @@ static bool reopen(struct drive *d)
 		return false;
 	pos = d->log->nr;
 	/* A clean close leaks nothing but what crashes before it have. */
-	return drive_check(d, d->leaks, &leaks) &&
+	return drive_check(d, drive_old_leaks(d, pos), &leaks) &&
 	       drive_judge(d, model_window(d->m, pos, pos), NULL, NULL);
 }
 
@@ -195,6 +203,8 @@ static bool random_step(struct drive *d)
 		return drive_reset(d, zone) && (dice_below(&d->dice, 3) ? drive_flush(d) : true);
 	if (what < 76)
 		return drive_finish(d, zone) && (dice_below(&d->dice, 3) ? drive_flush(d) : true);
+	if (what < 80 && !d->calm)
+		return drive_flush_and_append(d, zone, 1 + dice_below(&d->dice, 4));
 	if (what < 92 || d->calm)
 		return drive_flush(d);
 	if (what < 94)
@@ -262,6 +272,14 @@ static bool step(struct drive *d, const char **p)
 		return reopen(d);
 	case 'd':
 		return drive_flush_and_die(d, number(d, p, 12)) && kill_and_open(d);
+	case 'g':
+		n = number(d, p, d->geo->nr_zones);
+		return drive_flush_and_append(d, n, number(d, p, 8));
+	case 'e':
+		return drive_flush_failing(d) && kill_and_open(d);
+	case 's':
+		d->disk->short_every = 3;
+		return true;
 	case 'k':
 		return kill_and_open(d);
 	case 'x':
