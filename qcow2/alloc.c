@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "alloc.h"
+#include "plant.h"
 
 #define POOL_RUNS      256u
 #define SCAN_BYTES     (256u << 10) /* of refcount blocks looked at per allocation */
@@ -221,7 +222,7 @@ static int extend_file(struct qcow2 *q)
 	uint64_t len = q->end_cluster << q->cluster_bits;
 	int err;
 
-	if (len <= q->file_len)
+	if (len <= q->file_len || plant(file_not_extended))
 		return 0;
 	err = file_truncate(q->file, len);
 	if (err)
@@ -282,9 +283,9 @@ int alloc_data(struct qcow2 *q, uint64_t min, uint64_t max, uint64_t *host, uint
 
 	if (err)
 		return err;
-	if (!r.zeroed) {
+	if (!r.zeroed && !plant(recycled_without_zeroing)) {
 		err = file_discard(q->file, r.first << q->cluster_bits, r.nr << q->cluster_bits);
-		q->meta_unsynced = true;
+		q->meta_unsynced |= !plant(zeroing_not_synced);
 	}
 	if (!err)
 		err = ref_adjust(q, r.first, r.nr, true);
@@ -312,7 +313,7 @@ int alloc_table(struct qcow2 *q, uint64_t *host)
 	uint64_t off;
 	int err = alloc_raw_table(q, &off);
 
-	if (!err)
+	if (!err && !plant(table_not_counted))
 		err = ref_adjust(q, cluster_of(q, off), 1, true);
 	if (!err)
 		*host = off;
@@ -350,7 +351,7 @@ int quarantine_add(struct qcow2 *q, uint64_t first, uint64_t nr)
 		return err;
 	q->quarantine[q->nr_quarantine++] = (struct run){ first, nr, false };
 	atomic_store_explicit(&q->meta_dirty, true, memory_order_relaxed);
-	return 0;
+	return plant(no_quarantine) ? quarantine_release(q) : 0;
 }
 
 /* Lowers the counts of a run and gives back what is free then; returns what it did. */
@@ -365,7 +366,7 @@ static int release_piece(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t 
 	/* A count of 0 already, or a place of ours: the image lies, and we touch nothing. */
 	if (is_free || alloc_overlaps_meta(q, first << q->cluster_bits, nr << q->cluster_bits))
 		return 0;
-	err = ref_adjust(q, first, nr, false);
+	err = ref_adjust(q, first, plant(release_forgets_one) ? nr - 1 : nr, false);
 	if (err)
 		return err;
 	for (uint64_t i = 0; i < nr;) {

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "image.h"
+#include "plant.h"
 
 #define DEFAULT_BYTES (8u << 20)
 #define MIN_TABLES    8u
@@ -210,7 +211,9 @@ int cache_write(struct qcow2 *q, enum table_kind kind)
 	int err;
 
 	while ((t = TAILQ_FIRST(&c->dirty[kind]))) {
-		err = meta_write(q, t->data, q->cluster_size, t->off);
+		err = meta_write(q, t->data,
+				 plant(half_a_table) ? q->cluster_size / 2 : q->cluster_size,
+				 t->off);
 		if (err)
 			return err;
 		TAILQ_REMOVE(&c->dirty[kind], t, link);

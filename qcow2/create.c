@@ -30,6 +30,7 @@
 
 #include "create.h"
 #include "image.h"
+#include "plant.h"
 
 /* How much of everything there is, in clusters; derived from validated options. */
 struct plan {
@@ -223,12 +224,12 @@ static int write_image(struct file *f, const struct plan *p, const struct qcow2_
 		err = write_pointers(f, &o->zone);
 	if (!err)
 		err = file_write(f, header, len, 0, 0);
-	if (!err)
+	if (!err && !plant(magic_before_the_rest))
 		err = file_sync(f);
 	memcpy(header, &magic, sizeof(magic));
 	if (!err)
 		err = file_write(f, header, 512, 0, 0); /* a sector: whole or not at all */
-	if (!err)
+	if (!err && !plant(create_without_sync))
 		err = file_sync(f);
 	free(header);
 	return err;

@@ -23,6 +23,7 @@
 #include <errno.h>
 
 #include "image.h"
+#include "plant.h"
 
 int meta_write(struct qcow2 *q, const void *buf, size_t len, uint64_t off)
 {
@@ -36,8 +37,10 @@ int meta_sync(struct qcow2 *q)
 
 	atomic_store(&q->data_unsynced, false); /* before the sync: later writes set it again */
 	err = file_sync(q->file);
+	if (plant(data_flag_cleared_late))
+		atomic_store(&q->data_unsynced, false);
 	if (err) {
-		atomic_store(&q->poisoned, err);
+		atomic_store(&q->poisoned, plant(failed_sync_forgotten) ? 0 : err);
 		return err;
 	}
 	q->meta_unsynced = false;
@@ -77,7 +80,8 @@ static int write_refcounts(struct qcow2 *q)
 	q->refs_grew = false;
 	if (!toptable_dirty(&q->reftable) && !q->reftable_moved)
 		return 0;
-	err = barrier(q); /* the blocks, before the table names them */
+	/* the blocks, before the table names them */
+	err = plant(reftable_before_blocks) ? 0 : barrier(q);
 	if (err)
 		return err;
 	err = toptable_write(q, &q->reftable);
@@ -86,7 +90,8 @@ static int write_refcounts(struct qcow2 *q)
 	q->barrier_due = true;
 	if (!q->reftable_moved)
 		return 0;
-	err = barrier(q); /* the new table, before the header names it */
+	/* the new table, before the header names it */
+	err = plant(header_before_reftable) ? 0 : barrier(q);
 	if (err)
 		return err;
 	err = write_reftable_place(q);
@@ -103,7 +108,7 @@ static int write_map(struct qcow2 *q)
 
 	if (err || !toptable_dirty(&q->l1))
 		return err;
-	if (q->meta_unsynced) { /* the L2 tables, before L1 names them */
+	if (q->meta_unsynced && !plant(l1_before_l2)) { /* the L2 tables, before L1 names them */
 		err = meta_sync(q);
 		if (err)
 			return err;
@@ -139,19 +144,25 @@ int flush_locked(struct qcow2 *q)
 	if (err)
 		return err;
 	err = wp_collect(q);
-	if (!err)
+	if (!err && plant(reuse_before_reset_is_durable))
+		err = release(q);
+	if (!err && !plant(reset_with_the_advances))
 		err = wp_write_resets(q);
+	if (!err && plant(map_before_refcounts))
+		err = write_map(q);
+	if (!err && plant(pointers_before_map))
+		err = wp_write_advances(q);
 	if (!err)
 		err = write_refcounts(q);
-	if (!err)
+	if (!err && !plant(no_sync_before_map))
 		err = barrier(q);
 	if (!err)
 		err = write_map(q);
-	if (!err)
+	if (!err && !plant(no_sync_before_pointers))
 		err = sync_all(q);
 	if (!err)
 		err = wp_write_advances(q);
-	if (!err)
+	if (!err && !plant(no_sync_at_the_end))
 		err = sync_all(q);
 	if (!err && q->nr_quarantine)
 		err = release(q);
@@ -165,6 +176,8 @@ int qcow2_flush(struct qcow2 *q)
 {
 	int err;
 
+	if (plant(flush_believes_the_hint) && !qcow2_dirty(q))
+		return 0;
 	if (q->flags & QCOW2_RDONLY)
 		return 0;
 	pthread_mutex_lock(&q->lock);

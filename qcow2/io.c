@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "image.h"
+#include "plant.h"
 
 #define LEARN_CLUSTERS 65536u /* of a zone not touched before, looked at in one go */
 
@@ -169,7 +170,7 @@ static int write_once(struct qcow2 *q, const void *buf, uint64_t len, uint64_t h
 	int err = file_write(q->file, buf, len, host, how);
 
 	/* After the write and before its completion: the flush that follows must see it. */
-	if (!atomic_load(&q->data_unsynced))
+	if (!atomic_load(&q->data_unsynced) && !plant(data_not_synced))
 		atomic_store(&q->data_unsynced, true);
 	return err;
 }

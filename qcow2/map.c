@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "image.h"
+#include "plant.h"
 
 #define CHUNK_CLUSTERS 65536u /* allocated in one go: 512 KiB of L2 entries */
 
@@ -399,7 +400,8 @@ static int unmap_each(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg)
 	held_clusters(q, &m, &first, &held);
 	if (held)
 		quarantine_add(q, first, held); /* room was made before */
-	*entry = 0;
+	if (!plant(reset_leaves_the_map))
+		*entry = 0;
 	return 0;
 }
 

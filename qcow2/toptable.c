@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "image.h"
+#include "plant.h"
 
 #define SECTOR_ENTRIES 64u
 #define BATCH	       512u /* entries written in one go */
@@ -98,6 +99,8 @@ int toptable_write(struct qcow2 *q, struct toptable *t)
 		       (end - t->dirty_lo) * SECTOR_ENTRIES < BATCH)
 			end++;
 		nr = (end - t->dirty_lo) * SECTOR_ENTRIES;
+		if (plant(top_table_forgets_entries) && nr > SECTOR_ENTRIES)
+			nr = SECTOR_ENTRIES;
 		if (first + nr > t->nr)
 			nr = first < t->nr ? t->nr - first : 0;
 		for (uint32_t i = 0; i < nr; i++)

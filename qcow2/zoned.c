@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "image.h"
+#include "plant.h"
 
 #define BATCH 512u /* entries of the table written in one go */
 
@@ -254,7 +255,9 @@ static uint64_t target(const struct qcow2 *q, const struct wp_todo *t, bool rese
 	const struct zone_rec *z = &q->zones[t->zone];
 
 	if (!resets)
-		return t->wp;
+		return plant(pointers_copied_late) ? atomic_load(&z->wp) : t->wp;
+	if (plant(reset_skips_the_start))
+		return z->reset ? t->wp : z->recorded;
 	return z->reset ? zone_start(q, t->zone) : z->recorded;
 }
 
@@ -281,7 +284,7 @@ static int record(struct qcow2 *q, bool resets)
 				 q->info.zoned.zonedmeta_offset + 8ull * t->zone);
 		if (err)
 			return err;
-		q->barrier_due |= resets;
+		q->barrier_due |= resets && !plant(no_sync_after_resets);
 		for (size_t k = 0; k < n; k++)
 			q->zones[t[k].zone].recorded = be64toh(be[k]);
 		i += n;
@@ -332,7 +335,8 @@ int qcow2_zone_reset(struct qcow2 *q, uint32_t zone)
 		return err;
 	err = map_unmap(q, zone_start(q, zone), zone_end(q, zone));
 	if (!err) {
-		zmap_drop(q, zone);
+		if (!plant(reset_keeps_the_zone_map))
+			zmap_drop(q, zone);
 		atomic_store(&q->zones[zone].wp, zone_start(q, zone));
 		q->zones[zone].reset = true;
 		announce(q, zone);
@@ -348,7 +352,7 @@ static int zero_tail(struct qcow2 *q, uint64_t wp, uint64_t end)
 	struct mapping m;
 	int err;
 
-	if (!in_cluster(q, wp) || wp >= end)
+	if (!in_cluster(q, wp) || wp >= end || plant(finish_leaves_the_tail))
 		return 0;
 	err = map_lookup(q, wp, end - wp < tail ? end - wp : tail, &m, &run);
 	if (err || m.kind == CLUSTER_UNALLOCATED || m.kind == CLUSTER_ZERO)
@@ -356,7 +360,8 @@ static int zero_tail(struct qcow2 *q, uint64_t wp, uint64_t end)
 	err = map_for_write(q, wp, run, wp + run, &host, &run);
 	if (err)
 		return err;
-	atomic_store(&q->data_unsynced, true);
+	if (!plant(tail_not_synced))
+		atomic_store(&q->data_unsynced, true);
 	return file_discard(q->file, host, tail);
 }
 
@@ -373,7 +378,7 @@ int qcow2_zone_finish(struct qcow2 *q, uint32_t zone, uint64_t wp)
 		return -EINVAL;
 	}
 	err = zero_tail(q, wp, zone_end(q, zone));
-	if (!err)
+	if (!err && !plant(finish_leaves_clusters))
 		err = map_unmap(q, wp, zone_end(q, zone));
 	zmap_drop(q, zone); /* also after an error: the tail's cluster may have moved */
 	if (!err) {
