@@ -42,6 +42,36 @@ uint64_t now_ms(void)
 	return ts.tv_sec * 1000ull + ts.tv_nsec / 1000000;
 }
 
+/* Those to remove at exit: an assertion that fails in a setup skips its teardown. */
+static struct rig *living[8];
+
+static void end_all(void)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(living) / sizeof(living[0]); i++)
+		if (living[i])
+			rig_end(living[i]);
+}
+
+/* Remembers R; one that was not ended since its last rig_init() is ended first. */
+static void remember(struct rig *r)
+{
+	static bool armed;
+	size_t i, slot = 0;
+
+	if (!armed)
+		atexit(end_all);
+	armed = true;
+	for (i = 0; i < sizeof(living) / sizeof(living[0]); i++) {
+		if (living[i] == r)
+			rig_end(r);
+		if (!living[i])
+			slot = i;
+	}
+	living[slot] = r;
+}
+
 static const char *program(const char *name)
 {
 	const char *path = getenv(name);
@@ -57,6 +87,7 @@ void rig_init(struct rig *r)
 {
 	const char *tmp = getenv("TMPDIR");
 
+	remember(r);
 	memset(r, 0, sizeof(*r));
 	program("ZNSD");
 	program("ZNSIMG");
@@ -79,11 +110,16 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 
 void rig_end(struct rig *r)
 {
+	size_t i;
+
 	if (r->pid)
 		rig_stop(r, SIGKILL, 10000, NULL);
 	if (r->dir[0])
 		nftw(r->dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 	r->dir[0] = 0;
+	for (i = 0; i < sizeof(living) / sizeof(living[0]); i++)
+		if (living[i] == r)
+			living[i] = NULL;
 }
 
 /* In the child: both outputs go to the log. */

@@ -20,7 +20,7 @@ exec "$real" "\$@"
 END
 chmod +x limited.sh
 ZNSD=$tmp/limited.sh
-start_znsd disk.qcow2
+start_znsd disk.qcow2,lba=512
 
 it "fails the write for which there is no room"
 written=0
@@ -49,7 +49,7 @@ status=$?
 
 it "has it all after a restart without the limit"
 ZNSD=$real
-start_znsd disk.qcow2
+start_znsd disk.qcow2,lba=512
 probe verify 0 4096 =0x77 || fail "zone 0"
 for ((zone = 1; zone < written; zone++)); do
 	probe verify $((zone * 8192)) 8192 =0x$((10 + zone)) || fail "zone $zone"

@@ -16,7 +16,7 @@ ticks()
 }
 
 make_image disk.qcow2 size=4G,zone.size=64M,zone.mode=host-managed
-start_znsd disk.qcow2
+start_znsd disk.qcow2,lba=512
 
 # A host that writes something, then keeps its queues and is silent.
 probe write 0 4096 1 flush sleep 30 >/dev/null &
