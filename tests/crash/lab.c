@@ -300,7 +300,7 @@ int main(int argc, char **argv)
 		printf("%s was %s\n", lab.plant, lab.violations ? "caught" : "NOT caught");
 		return lab.violations ? 0 : 1;
 	}
-	ok = sites_report(&lab, o.sites) || lab.only_state;
+	ok = sites_report(&lab, o.sites) || !o.sites;
 	if (lab.images.nr < o.at_least) {
 		printf("at least %llu distinct states were expected\n",
 		       (unsigned long long)o.at_least);

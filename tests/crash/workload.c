@@ -106,6 +106,8 @@ const struct workload workloads[] = {
 	{ "limits", &ragged, "| A0-3:9 f F0 f a4:9 f r1 f a5:8 f a2:200 f a6:1 f", 1, 100 },
 	{ "reopen", &tiny, "a0:9 f | a0:3 q a0:5 r1 a1:2 q r0 q a0:4 q", 1, 100 },
 	{ "new-l2", &bits, "| a0:4 f a2:4 f a4:4 a6:4 f a30:4 f", 1, 100 },
+	{ "recycled-table", &bits, "a0:32 a2:32 f | r0 r2 f x a4:9 f a6:3 f x r4 f a30:3 f", 8,
+	  100 },
 	{ "refcount-block", &tiny, "A0-2:100 f | a3:9 f a4:9 f a5:9 f a6:9 f", 1, 100 },
 	{ "refcount-table", &wide,
 	  "A0-24:9 f | (a25:3 f a26:3 f)*1 a27:1 a28:1 f a29:1 f a30:1 f"
