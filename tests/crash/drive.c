@@ -78,6 +78,7 @@ bool drive_create(struct drive *d, unsigned int salt)
 	char warn[QCOW2_ERRLEN], err[QCOW2_ERRLEN];
 
 	o.uuid[0] += salt;
+	memcpy(d->uuid, o.uuid, sizeof(d->uuid));
 	if (qcow2_create("sim", &o, &d->disk->file, warn, err))
 		return drive_broken(d, "create failed: %s", err);
 	d->create_done = here(d);

@@ -234,8 +234,12 @@ static bool judge(struct explorer *x, uint32_t size, struct mwindow w, uint64_t 
 	again->loud = x->lab->only_state;
 	again->m = x->d->m;
 	ok = drive_open(again);
-	if (!ok && !is_created(x))
-		return true; /* an image half made is none */
+	if (!is_created(x) && (!ok || memcmp(qcow2_info(again->q)->uuid, x->d->uuid, QCOW2_UUID))) {
+		/* An image half made is none; or it is still the one that was there before. */
+		ok = !ok || drive_check(again, UINT64_MAX, &leaks);
+		drive_kill(again);
+		return ok;
+	}
 	ok = ok && drive_check(again, bound, &leaks) && drive_judge(again, w, gen, wp);
 	if (ok && goes_on) {
 		x->more_dice.state = hash;
@@ -259,9 +263,11 @@ static void list_operations(const struct explorer *x)
 
 static void count_sites(struct explorer *x, size_t n)
 {
-	if (n < x->nr && x->op[n].kind != OP_CUT)
+	uint32_t nr = x->d->log->nr_sites;
+
+	if (n < x->nr && x->op[n].kind != OP_CUT && x->op[n].site < nr)
 		x->d->log->site[x->op[n].site].cut_before++;
-	if (n)
+	if (n && x->op[n - 1].site < nr)
 		x->d->log->site[x->op[n - 1].site].cut_after++;
 }
 
@@ -276,6 +282,8 @@ static void visit(struct explorer *x, uint32_t size)
 
 	lab->states++;
 	lab->ordinal++;
+	if (lab->ordinal % lab->every && !lab->only_state)
+		return;
 	simdisk_apply(x->work, x->op, x->nr, x->fate, x->size[size]);
 	hash = simdisk_hash(x->work, x->base);
 	fresh = hashset_add(&lab->images, hash);

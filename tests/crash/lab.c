@@ -15,7 +15,7 @@
  * with the command that shows it again.
  *
  *	crash_lab [--workload NAME]... [--part I/N] [--from SEED] [--to SEED] [--seed SEED]
- *	          [--state N] [--depth N] [--seconds S] [--keep FILE] [--hashes FILE] [--sites]
+ *	          [--state N] [--depth N] [--every N] [--seconds S] [--keep FILE] [--hashes FILE] [--sites]
  *	          [--at-least STATES]
  *	crash_lab --tally AT-LEAST FILE...     distinct states of several runs together
  *	crash_lab --list
@@ -70,12 +70,25 @@ void lab_violation(struct lab *lab, const struct simdisk *state, const char *how
 	}
 }
 
+/* The image that stands where the workload will create its own. */
+static bool create_another(struct drive *d, size_t *explored_from)
+{
+	if (!drive_create(d, 1) || !drive_open(d) || !drive_run(d, "a0:9 a1:3 f") ||
+	    !drive_close(d))
+		return false;
+	model_free(d->m);
+	d->m = model_new(&d->geo_model);
+	*explored_from = d->log->nr;
+	return true;
+}
+
 /* Runs a workload once, recording, then explores what it recorded. */
 static void run_workload(struct lab *lab)
 {
 	struct oplog log = { 0 };
 	struct drive d = { .geo = lab->w->geo, .log = &log };
-	bool create = !strcmp(lab->w->name, "create");
+	bool again = !strcmp(lab->w->name, "create-again");
+	bool create = again || !strcmp(lab->w->name, "create");
 	struct model_geo geo = {
 		.nr_zones = d.geo->nr_zones,
 		.conventional = d.geo->conventional,
@@ -88,6 +101,7 @@ static void run_workload(struct lab *lab)
 	d.disk = simdisk_new(d.geo->cap);
 	d.disk->log = &log;
 	d.disk->trace = true;
+	d.geo_model = geo;
 	d.m = model_new(&geo);
 	d.dice.state = lab->seed;
 	d.loud = lab->only_state;
@@ -95,11 +109,13 @@ static void run_workload(struct lab *lab)
 	if (!d.buf)
 		abort();
 	lab->ordinal = 0;
-	if (!drive_create(&d, 0) || !drive_open(&d)) {
+	if ((again && !create_another(&d, &d.record_from)) || !drive_create(&d, 0) ||
+	    !drive_open(&d)) {
 		lab_violation(lab, NULL, "while the workload ran", d.why);
 		goto out;
 	}
-	d.record_from = create ? 0 : log.nr;
+	if (!create)
+		d.record_from = log.nr;
 	if (!drive_run(&d, lab->w->script) || !drive_close(&d))
 		lab_violation(lab, NULL, "while the workload ran", d.why);
 	else
@@ -220,7 +236,8 @@ static int parse(int argc, char **argv, struct lab *lab, struct options *o)
 		{ "depth", 1, NULL, 'd' },    { "seconds", 1, NULL, 'S' },
 		{ "keep", 1, NULL, 'k' },     { "hashes", 1, NULL, 'h' },
 		{ "sites", 0, NULL, 'v' },    { "at-least", 1, NULL, 'a' },
-		{ "plant", 1, NULL, 'P' },    { NULL, 0, NULL, 0 },
+		{ "plant", 1, NULL, 'P' },    { "every", 1, NULL, 'e' },
+		{ NULL, 0, NULL, 0 },
 	};
 	int c;
 
@@ -264,6 +281,11 @@ static int parse(int argc, char **argv, struct lab *lab, struct options *o)
 		case 'a':
 			o->at_least = strtoull(optarg, NULL, 10);
 			break;
+		case 'e':
+			lab->every = strtoull(optarg, NULL, 10);
+			if (!lab->every)
+				return -1;
+			break;
 		case 'P':
 			if (choose_plant(lab, optarg))
 				return -1;
@@ -277,7 +299,7 @@ static int parse(int argc, char **argv, struct lab *lab, struct options *o)
 
 int main(int argc, char **argv)
 {
-	struct lab lab = { .depth = 200, .continue_every = 4, .qemu_every = 500 };
+	struct lab lab = { .depth = 200, .every = 1, .continue_every = 4, .qemu_every = 500 };
 	struct options o = { .parts = 1, .from = 1, .to = 2 };
 	double start = now();
 	bool ok;

@@ -52,6 +52,7 @@ extern const unsigned int nr_workloads;
  */
 struct drive {
 	const struct geometry *geo;
+	struct model_geo geo_model;
 	struct simdisk *disk;
 	struct oplog *log;
 	struct qcow2 *q;
@@ -67,13 +68,15 @@ struct drive {
 		uint64_t leaks; /* at most so many clusters */
 	} crash[MAX_CRASHES];	/* of the workload: what each may have left */
 	uint32_t nr_crashes;
-	size_t create_done; /* before this position the image may be none */
-	size_t record_from; /* operations before are no crash's business */
-	bool loud;	    /* says what it does */
-	bool calm;	    /* the script throws no crashes */
+	uint8_t uuid[QCOW2_UUID]; /* given to the last create */
+	size_t create_done;	  /* before this position the image may be none */
+	size_t record_from;	  /* operations before are no crash's business */
+	bool loud;		  /* says what it does */
+	bool calm;		  /* the script throws no crashes */
 	char why[1024];
 };
 
+/* SALT: makes its identity differ from that of other images. */
 bool drive_create(struct drive *d, unsigned int salt);
 bool drive_open(struct drive *d);
 /* The process dies: the engine's memory is gone, the file stays as it is. */
@@ -97,6 +100,8 @@ bool drive_close(struct drive *d);
 /* Opens what a kill or a cut left, judges it, and lets the model go on from there. */
 bool drive_recover(struct drive *d, bool durable, uint64_t max_leaks);
 bool drive_power_cut(struct drive *d);
+/* Closes the image, makes it one as QEMU leaves them, opens it; explored from there on. foreign.c */
+bool drive_make_foreign(struct drive *d);
 /* Judges the opened image. ZONE_GEN and ZONE_WP, if given, get what each zone shows. */
 bool drive_judge(struct drive *d, struct mwindow w, uint32_t *zone_gen, uint32_t *zone_wp);
 bool drive_check(struct drive *d, uint64_t max_leaks, uint64_t *leaks);
@@ -116,6 +121,7 @@ struct lab {
 	uint64_t depth;		     /* random states of an epoch too large for all subsets */
 	unsigned int continue_every; /* each n-th state goes on, and is cut again */
 	unsigned int qemu_every;     /* each n-th is given to qemu-img check; 0: none is */
+	uint64_t every;		     /* each n-th state is judged */
 	uint64_t only_state;	     /* 0: all */
 	const char *keep;	     /* where to write the image of a violation */
 	const char *plant;
@@ -137,7 +143,7 @@ void lab_violation(struct lab *lab, const struct simdisk *state, const char *how
 
 /* sites.c */
 void sites_merge(struct lab *lab, const struct oplog *log);
-/* Prints the table of call sites; false: one was not cut on both sides. */
+/* Prints the call sites; false: one was not cut on both sides, or (VERBOSE) not reached. */
 bool sites_report(const struct lab *lab, bool verbose);
 
 /* qemu.c: what stock qemu-img says of the state, bit 5 cleared. True: fine, or no qemu-img. */

@@ -158,6 +158,7 @@ static struct op *note(struct simdisk *d, enum op_kind kind, uint64_t off, uint6
 		return NULL;
 	op = oplog_add(d->log, kind, off, len);
 	op->data = data;
+	op->site = UINT32_MAX;
 	if (d->trace)
 		op->site = site_here(d->log, data, kind == OP_SYNC);
 	return op;

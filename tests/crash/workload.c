@@ -13,6 +13,7 @@
  *	f q      flush; close and open
  *	gZ:N     flush; during its syncs another thread appends N LBAs to zone Z
  *	e        a flush whose sync fails, and all after it; kill and open
+ *	h        reopen as an image of another program; explored from here on
  *	s        from here on the system call writes less than it is asked to, every third time
  *	k        kill the process, open what is in the page cache
  *	dN       the same in the middle of a flush, after N changes of the file
@@ -116,6 +117,9 @@ const struct workload workloads[] = {
 	{ "conventional", &mixed, "| w0:0:4 a4:3 f w0:2:4 w1:60:4 f w0:0:1 a4:2 w3:9:9 f r4 f", 1,
 	  100 },
 	{ "create", &tiny, "a0:1 f", 1, 100 },
+	{ "create-again", &tiny, "a0:1 f", 1, 100 },
+	{ "foreign", &tiny, "a0:9 f h a0:3 r1 f a1:2 q a0:1 f", 1, 100 },
+	{ "compressed", &mixed, "w0:0:1 w0:8:4 a4:3 f h w0:1:1 a4:2 f w0:0:1 f", 1, 100 },
 	{ "kill-append", &tiny, "a0:9 f | a0:3 a1:2 k a0:4 f a1:3 k a1:2 f", 1, 100 },
 	{ "kill-reset", &tiny, "a0:40 a1:9 f | r0 k a0:5 f r1 f k a1:4 a0:3 k a0:2 a2:9 f", 1,
 	  100 },
@@ -282,6 +286,8 @@ static bool step(struct drive *d, const char **p)
 	case 's':
 		d->disk->short_every = 3;
 		return true;
+	case 'h':
+		return drive_make_foreign(d);
 	case 'k':
 		return kill_and_open(d);
 	case 'x':

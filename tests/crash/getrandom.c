@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+/* In place of libc's: an image must come out the same from the same seed. */
+#include <string.h>
+#include <sys/random.h>
+
+ssize_t getrandom(void *buf, size_t len, unsigned int flags)
+{
+	(void)flags;
+	memset(buf, 0x5a, len);
+	return len;
+}
