@@ -384,6 +384,7 @@ uint64_t drive_leak_bound(const struct drive *d, size_t pos)
 bool drive_judge(struct drive *d, struct mwindow w, uint32_t *zone_gen, uint32_t *zone_wp)
 {
 	const struct model *m = d->m;
+	uint32_t active = 0;
 
 	for (uint32_t zone = 0; zone < d->geo->nr_zones; zone++) {
 		uint64_t start = zone_off(d, zone), wp = qcow2_wp(d->q, zone) - start;
@@ -400,11 +401,13 @@ bool drive_judge(struct drive *d, struct mwindow w, uint32_t *zone_gen, uint32_t
 			return drive_broken(d, "D2: zone %u: odd write pointer", zone);
 		if (!model_judge(m, w, zone, wp / MODEL_LBA, d->buf, &gen, d->why))
 			return false;
+		active += wp && wp < (uint64_t)model_zone_end(m, zone) * MODEL_LBA;
 		if (zone_gen)
 			zone_gen[zone] = gen;
 		if (zone_wp)
 			zone_wp[zone] = wp / MODEL_LBA;
 	}
+	d->over_limit += d->geo->max_active && active > d->geo->max_active;
 	return true;
 }
 

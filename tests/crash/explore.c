@@ -502,6 +502,7 @@ void explore(struct lab *lab, struct drive *d)
 			      cut ? op->size : SIM_NATURAL);
 		x.start = x.end + 1;
 	}
+	lab->over_limit += x.again.over_limit;
 	free(x.again.buf);
 	oplog_free(&x.work_log);
 	simdisk_free(x.base);

@@ -314,10 +314,12 @@ int main(int argc, char **argv)
 	}
 	run_all(&lab, &o);
 	printf("crash states: %llu built, %zu distinct, %llu went on and were cut again, "
-	       "%llu given to qemu-img%s; %.0f s\nviolations: %llu\n",
+	       "%llu given to qemu-img%s; %.0f s\nmore active zones than the limit: %llu "
+	       "states\nviolations: %llu\n",
 	       (unsigned long long)lab.states, lab.images.nr, (unsigned long long)lab.continued,
 	       (unsigned long long)lab.qemu, qemu_is_there() ? "" : " (which is not there)",
-	       now() - start, (unsigned long long)lab.violations);
+	       now() - start, (unsigned long long)lab.over_limit,
+	       (unsigned long long)lab.violations);
 	if (lab.plant) {
 		printf("%s was %s\n", lab.plant, lab.violations ? "caught" : "NOT caught");
 		return lab.violations ? 0 : 1;
