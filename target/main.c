@@ -284,6 +284,7 @@ static int start_command(struct daemon *d)
 		return 0;
 	sigemptyset(&none);
 	signal(SIGPIPE, SIG_DFL);
+	signal(SIGXFSZ, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	execl("/bin/sh", "sh", "-c", d->opts.run, (char *)NULL);
 	_exit(127);
@@ -405,6 +406,7 @@ int main(int argc, char **argv)
 	}
 	log_level(d.opts.log_level);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a file-size limit is a full disk, not our end */
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
