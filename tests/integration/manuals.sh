@@ -28,4 +28,14 @@ if [ -n "${ZNSIMG:-}" ]; then
 	done <names
 fi
 
+it "names every option of znsd, and no other"
+if [ -n "${ZNSD:-}" ]; then
+	mandoc -Tascii "$SOURCE_DIR/docs/man/znsd.8" | sed "s/.\x08//g" >page
+	expect_status 0 "$ZNSD" --help
+	grep -oE -- "--[a-z-]+" out | sort -u >told
+	sed -n "/^DESCRIPTION/,/^ENVIRONMENT/p" page | grep -oE -- "--[a-z-]+" | sort -u >written
+	[ "$(wc -l <told)" -ge 10 ] || fail "only $(wc -l <told) options"
+	diff told written || fail "--help (<) and the page (>) differ"
+fi
+
 finish
