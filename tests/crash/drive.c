@@ -225,7 +225,7 @@ bool drive_flush(struct drive *d)
 {
 	int err;
 
-	model_flush_begin(d->m, here(d));
+	model_flush_begin(d->m);
 	say(d, "  at %zu: flush\n", here(d));
 	err = qcow2_flush(d->q);
 	if (err)
@@ -297,7 +297,7 @@ bool drive_flush_failing(struct drive *d)
 bool drive_flush_and_die(struct drive *d, uint32_t n)
 {
 	say(d, "  at %zu: flush, dies after %u\n", here(d), n);
-	model_flush_begin(d->m, here(d));
+	model_flush_begin(d->m);
 	d->disk->die_after = n + 1;
 	if (!qcow2_flush(d->q))
 		model_flush_done(d->m, here(d));
@@ -310,13 +310,14 @@ bool drive_close(struct drive *d)
 	int err;
 
 	drive_complete(d);
-	model_flush_begin(d->m, here(d));
+	model_flush_begin(d->m);
 	say(d, "  at %zu: close\n", here(d));
 	err = qcow2_close(d->q);
 	d->q = NULL;
 	if (err)
 		return drive_broken(d, "close failed: %s", strerror(-err));
 	model_flush_done(d->m, here(d));
+	model_closed(d->m);
 	return true;
 }
 
@@ -375,8 +376,8 @@ uint64_t drive_leak_bound(const struct drive *d, size_t pos)
 	uint64_t clusters = d->geo->zone / d->geo->cluster;
 	uint64_t tables = clusters / (d->geo->cluster / 8) + 1;
 	uint64_t blocks = clusters * d->geo->refcount_bits / 8 / d->geo->cluster + 2;
-	uint64_t bound =
-		model_activity(d->m, settled ? settled - 1 : 0) * (clusters + tables + blocks) + 24;
+	uint32_t activity = model_activity(d->m, settled ? settled - 1 : 0, pos);
+	uint64_t bound = activity ? activity * (clusters + tables + blocks) + 24 : 0;
 
 	return bound + drive_old_leaks(d, pos);
 }

@@ -29,6 +29,7 @@
 #define MAX_SIZES	  8u
 #define ALL_SUBSETS	  10u
 #define REFTABLE_PLACE	  offsetof(struct disk_header, refcount_table_offset)
+#define AUTOCLEAR	  offsetof(struct disk_header, autoclear_features)
 #define MAX_PAIRS	  600u
 #define RANDOM_OF_SUBSETS 64u /* states with random fates where all subsets were seen */
 
@@ -198,7 +199,7 @@ static bool go_on(struct explorer *x, uint32_t size, const uint32_t *gen, const 
 	oplog_clear(&x->work_log);
 	ok = adopt_state(again, gen, wp);
 	x->work->log = &x->work_log;
-	model_flush_begin(now, 0); /* what a cut left is on the disk */
+	model_flush_begin(now); /* what a cut left is on the disk */
 	model_flush_done(now, 0);
 	if (ok)
 		ok = drive_run(again, dice_below(&x->more_dice, 2) ? "~5 f ~2" : "~3 f ~3 f");
@@ -233,6 +234,8 @@ static bool judge(struct explorer *x, uint32_t size, struct mwindow w, uint64_t 
 
 	again->loud = x->lab->only_state;
 	again->m = x->d->m;
+	if (x->d->adopted <= x->end && memcmp(x->work->data + AUTOCLEAR, "\0\0\0\0\0\0\0\0", 8))
+		return drive_broken(again, "D6: autoclear bits are back that an open had cleared");
 	ok = drive_open(again);
 	if (!is_created(x) && (!ok || memcmp(qcow2_info(again->q)->uuid, x->d->uuid, QCOW2_UUID))) {
 		/* An image half made is none; or it is still the one that was there before. */
@@ -240,6 +243,9 @@ static bool judge(struct explorer *x, uint32_t size, struct mwindow w, uint64_t 
 		drive_kill(again);
 		return ok;
 	}
+	if (ok && x->d->adopted <= x->end &&
+	    memcmp(qcow2_info(again->q)->uuid, x->d->uuid, QCOW2_UUID))
+		return drive_broken(again, "D6: the image has changed its identity");
 	ok = ok && drive_check(again, bound, &leaks) && drive_judge(again, w, gen, wp);
 	if (ok && goes_on) {
 		x->more_dice.state = hash;
@@ -490,6 +496,7 @@ void explore(struct lab *lab, struct drive *d)
 	x.again.buf = malloc(d->geo->zone);
 	if (!x.again.buf)
 		abort();
+	chance = 0xa5;
 	for (x.end = 0; x.end <= log->nr && !lab_should_stop(lab); x.end++) {
 		const struct op *op = x.end < log->nr ? &log->op[x.end] : NULL;
 		bool cut = op && op->kind == OP_CUT;
@@ -503,6 +510,7 @@ void explore(struct lab *lab, struct drive *d)
 		x.start = x.end + 1;
 	}
 	lab->over_limit += x.again.over_limit;
+	chance = 0x5a;
 	free(x.again.buf);
 	oplog_free(&x.work_log);
 	simdisk_free(x.base);

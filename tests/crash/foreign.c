@@ -30,7 +30,7 @@ static uint64_t get64(const struct drive *d, uint64_t off)
 	return be64toh(be);
 }
 
-/* Without our extension, and with a feature that a reader may drop. */
+/* A feature that a reader may drop; and, for a change, none of our extension. */
 static bool forget_identity(struct drive *d)
 {
 	const uint64_t autoclear = htobe64(1ull << 9);
@@ -45,7 +45,7 @@ static bool forget_identity(struct drive *d)
 		off += sizeof(ext) + (be32toh(ext.len) + 7) / 8 * 8;
 	}
 	return put(d, offsetof(struct disk_header, autoclear_features), &autoclear, 8) &&
-	       put(d, off, none, sizeof(none));
+	       (d->geo->conventional || put(d, off, none, sizeof(none)));
 }
 
 /* Makes the first cluster of the disk a compressed one, in the place it has. It is in use. */
@@ -80,5 +80,9 @@ bool drive_make_foreign(struct drive *d)
 	if (d->geo->conventional && !compress_cluster(d))
 		return false;
 	d->record_from = d->log->nr;
-	return drive_open(d);
+	if (!drive_open(d))
+		return false;
+	memcpy(d->uuid, qcow2_info(d->q)->uuid, sizeof(d->uuid));
+	d->adopted = d->log->nr;
+	return true;
 }

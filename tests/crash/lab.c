@@ -104,6 +104,7 @@ static void run_workload(struct lab *lab)
 	d.geo_model = geo;
 	d.m = model_new(&geo);
 	d.dice.state = lab->seed;
+	d.adopted = SIZE_MAX;
 	d.loud = lab->only_state;
 	d.buf = malloc(d.geo->zone);
 	if (!d.buf)

@@ -69,11 +69,12 @@ struct drive {
 		uint64_t leaks; /* at most so many clusters */
 	} crash[MAX_CRASHES];	/* of the workload: what each may have left */
 	uint32_t nr_crashes;
-	uint8_t uuid[QCOW2_UUID]; /* given to the last create */
-	size_t create_done;	  /* before this position the image may be none */
-	size_t record_from;	  /* operations before are no crash's business */
-	bool loud;		  /* says what it does */
-	bool calm;		  /* the script throws no crashes */
+	uint8_t uuid[QCOW2_UUID]; /* its identity, when last created or opened */
+	size_t adopted; /* where the open of a foreign image was done; SIZE_MAX: it is not one */
+	size_t create_done; /* before this position the image may be none */
+	size_t record_from; /* operations before are no crash's business */
+	bool loud;	    /* says what it does */
+	bool calm;	    /* the script throws no crashes */
 	char why[1024];
 };
 
@@ -141,6 +142,9 @@ struct lab {
 void explore(struct lab *lab, struct drive *d);
 bool lab_should_stop(const struct lab *lab);
 void lab_violation(struct lab *lab, const struct simdisk *state, const char *how, const char *why);
+
+/* getrandom.c: what chance gives, so that it can be told when it was asked */
+extern uint8_t chance;
 
 /* sites.c */
 void sites_merge(struct lab *lab, const struct oplog *log);

@@ -142,15 +142,15 @@ void model_note_activity(struct model *m, size_t pos)
 	m->activity[m->nr_activity++] = pos;
 }
 
-uint32_t model_activity(const struct model *m, size_t pos)
+uint32_t model_activity(const struct model *m, size_t settled, size_t pos)
 {
-	size_t since = 0;
-	uint32_t n = 0;
+	uint32_t since = 0, n = 0;
 
 	for (uint32_t i = 0; i < m->nr_flushes && m->flush[i].done <= pos; i++)
-		since = m->flush[i].begin;
-	for (uint32_t i = 0; i < m->nr_activity; i++)
-		n += m->activity[i] >= since;
+		if (m->flush[i].done <= settled || m->flush[i].closed)
+			since = m->flush[i].nr_activity;
+	for (uint32_t i = since; i < m->nr_activity; i++)
+		n += m->activity[i] < pos;
 	return n;
 }
 
@@ -199,9 +199,9 @@ void model_finish(struct model *m, uint32_t zone, size_t pos)
 	z->wp = z->accepted;
 }
 
-void model_flush_begin(struct model *m, size_t pos)
+void model_flush_begin(struct model *m)
 {
-	m->pending_begin = pos;
+	m->pending_activity = m->nr_activity;
 	for (uint32_t i = 0; i < m->geo.nr_zones; i++) {
 		const struct mzone *z = &m->zone[i];
 		const struct mgen *g = gen_now(m, i);
@@ -221,10 +221,16 @@ void model_flush_done(struct model *m, size_t pos)
 		m->flush = need(realloc(m->flush, m->cap_flushes * sizeof(*m->flush)));
 	}
 	f = &m->flush[m->nr_flushes++];
-	f->begin = m->pending_begin;
+	f->closed = false;
+	f->nr_activity = m->pending_activity;
 	f->done = pos;
 	f->zone = need(malloc(bytes));
 	memcpy(f->zone, m->pending_flush, bytes);
+}
+
+void model_closed(struct model *m)
+{
+	m->flush[m->nr_flushes - 1].closed = true;
 }
 
 struct mwindow model_window(const struct model *m, size_t issued, size_t cut)
@@ -506,7 +512,7 @@ void model_adopt(struct model *m, uint32_t zone, uint32_t gen, uint32_t wp, cons
 
 void model_adopt_durable(struct model *m, size_t pos)
 {
-	model_flush_begin(m, pos);
+	model_flush_begin(m);
 	model_flush_done(m, pos);
 }
 

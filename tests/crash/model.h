@@ -54,7 +54,9 @@ struct mbound {
 	uint32_t nr_done; /* conventional: this many writes of the zone */
 };
 struct mflush {
-	size_t begin, done;
+	size_t done;
+	uint32_t nr_activity; /* of the model, when it began */
+	bool closed;	      /* and then the image was closed */
 	struct mbound *zone;
 };
 
@@ -64,7 +66,7 @@ struct model {
 	struct mflush *flush;
 	uint32_t nr_flushes, cap_flushes;
 	struct mbound *pending_flush; /* between _begin and _done */
-	size_t pending_begin;
+	uint32_t pending_activity;
 	uint32_t next_version;
 	size_t *activity; /* positions at which clusters were taken or given up */
 	uint32_t nr_activity, cap_activity;
@@ -86,8 +88,9 @@ void model_write_done(struct model *m, uint32_t zone, uint32_t write, size_t pos
 void model_advance(struct model *m, uint32_t zone);
 void model_reset(struct model *m, uint32_t zone, size_t pos);
 void model_finish(struct model *m, uint32_t zone, size_t pos);
-void model_flush_begin(struct model *m, size_t pos);
+void model_flush_begin(struct model *m);
 void model_flush_done(struct model *m, size_t pos);
+void model_closed(struct model *m); /* the last flush was a clean close */
 
 /*
  * What may be on the disk: LOW, a flush whose promise holds; what began before operation HIGH was
@@ -124,8 +127,11 @@ struct model *model_continue(const struct model *m);
 void model_continue_zone(struct model *now, uint32_t zone, uint32_t gen, uint32_t wp,
 			 const uint8_t *buf);
 
-/* How often clusters were taken or given up that no flush done by POS has settled. */
-uint32_t model_activity(const struct model *m, size_t pos);
+/*
+ * How often clusters were taken or given up that neither a flush done by SETTLED nor a clean close
+ * done by POS has settled.
+ */
+uint32_t model_activity(const struct model *m, size_t settled, size_t pos);
 void model_note_activity(struct model *m, size_t pos);
 
 #endif
