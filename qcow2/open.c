@@ -512,11 +512,11 @@ static int record_uuid(struct qcow2 *q)
 	tail.uuid[6] = (tail.uuid[6] & 0x0f) | 0x40; /* RFC 9562: version 4, random */
 	tail.uuid[8] = (tail.uuid[8] & 0x3f) | 0x80;
 	err = file_write(q->file, &tail, sizeof(tail), at + sizeof(head), 0);
-	if (!err)
+	if (!err && !plant(identity_before_its_bytes))
 		err = file_sync(q->file);
 	if (!err)
 		err = file_write(q->file, &head, sizeof(head), at, 0);
-	if (!err)
+	if (!err && !plant(identity_not_durable))
 		err = file_sync(q->file);
 	if (err)
 		return err;
@@ -534,7 +534,7 @@ static int touch_header(struct qcow2 *q, char err[QCOW2_ERRLEN])
 
 	if (q->hdr.autoclear) {
 		ret = file_write(q->file, &none, sizeof(none), AT(autoclear_features), 0);
-		if (!ret)
+		if (!ret && !plant(autoclear_not_durable))
 			ret = file_sync(q->file);
 		q->hdr.autoclear = 0;
 	}
@@ -638,7 +638,7 @@ int qcow2_close(struct qcow2 *q)
 	int err = plant(close_does_not_flush) ? 0 : qcow2_flush(q);
 
 	/* The refcounts that the last flush lowered: not to be lost without need. */
-	if (!err && q->leaks_unsynced)
+	if (!err && q->leaks_unsynced && !plant(close_without_last_sync))
 		err = file_sync(q->file);
 	image_free(q);
 	return err;
