@@ -285,6 +285,11 @@ size_t layout_encode(const struct qcow2_zoned *z, void *buf);
 int layout_decode(const void *buf, size_t len, uint64_t size, uint64_t cluster_size,
 		  uint64_t file_len, struct qcow2_zoned *z, char err[QCOW2_ERRLEN]);
 
+/* places.c */
+
+/* Whether every table has a place of its own, as a writable image needs. -EINVAL: a sentence. */
+int places_check(const struct qcow2 *q, char err[QCOW2_ERRLEN]);
+
 /* flush.c */
 
 int flush_locked(struct qcow2 *q);

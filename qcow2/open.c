@@ -620,6 +620,8 @@ int qcow2_open(const char *path, const struct qcow2_open_opts *opts, struct qcow
 	if (!ret)
 		ret = load_tables(q, opts->cache_bytes, err);
 	if (!ret && writable(q))
+		ret = places_check(q, err);
+	if (!ret && writable(q))
 		ret = settle(q, err);
 	if (!ret && writable(q))
 		ret = touch_header(q, err);
