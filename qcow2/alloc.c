@@ -203,6 +203,10 @@ int alloc_at_end(struct qcow2 *q, uint64_t nr, uint64_t *first)
 			return err;
 		if (is_free && len == nr)
 			break;
+		if (!is_free) /* all of them at once: there may be millions */
+			err = ref_run(q, start, END_SKIP_LIMIT, &is_free, &len);
+		if (err)
+			return err;
 		start += len;
 		skipped += len;
 		if (skipped > END_SKIP_LIMIT)
