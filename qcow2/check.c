@@ -115,13 +115,19 @@ bool check_use_table(struct check *c, uint64_t off, uint64_t len, const char *wh
 	return check_use(c, off, len, USE_EXCLUSIVE, 1, what);
 }
 
-bool check_shared(const struct check *c, uint64_t off, uint64_t len)
+bool check_use_one_table(struct check *c, uint64_t off, uint64_t len, const char *what)
 {
-	for (uint64_t i = off / c->cluster_size; i * c->cluster_size < off + len; i++) {
-		if ((c->ref[i] & REF_COUNT) > 1)
-			return true;
+	uint64_t cs = c->cluster_size, end = off + len;
+
+	if (off % cs || !len || __builtin_add_overflow(off, len, &end) || end > c->nr_clusters * cs)
+		return check_use_table(c, off, len, what);
+	for (uint64_t at = off; at < end; at += cs) {
+		bool used = c->ref[at / cs] & REF_COUNT;
+
+		if (!check_use_table(c, at, end - at < cs ? end - at : cs, what) || used)
+			return false;
 	}
-	return false;
+	return true;
 }
 
 /* Entry I of a refcount block. */

@@ -41,8 +41,12 @@ bool check_use(struct check *c, uint64_t off, uint64_t len, uint32_t use, uint32
 	       const char *what);
 /* The same for a table of LEN bytes that must begin at a cluster and be nobody else's. */
 bool check_use_table(struct check *c, uint64_t off, uint64_t len, const char *what);
-/* Whether a cluster of a range that was counted is in use more than once: it is not walked. */
-bool check_shared(const struct check *c, uint64_t off, uint64_t len);
+/*
+ * The same for a table of a kind of which an image may have many. It counts no further than to the
+ * first cluster that is in use already, so that many tables in one place cost no more than one;
+ * false then, too: it overlaps something, which will be said.
+ */
+bool check_use_one_table(struct check *c, uint64_t off, uint64_t len, const char *what);
 /* check_map.c; -ENOMEM or 0, findings are counted */
 
 /* Counts the L2 tables that an L1 table names, its own clusters being counted. */

@@ -140,21 +140,33 @@ static void check_l1_entry(struct check *c, uint64_t entry, uint32_t i, bool act
 		c->named[cluster] |= NAMED_ACTIVE;
 }
 
+#define BATCH 8192u /* entries of an L1 table held at a time: it may be 32 MiB long */
+
+/* Reads entries FIRST to FIRST + N of an L1 table, N at most BATCH and returned. */
+static int read_l1(struct check *c, uint64_t l1_off, uint32_t first, uint32_t entries,
+		   uint64_t *batch, uint32_t *n)
+{
+	*n = entries - first < BATCH ? entries - first : BATCH;
+	return file_read(c->q->file, batch, (size_t)*n * 8, l1_off + 8ull * first, 0);
+}
+
 int check_l1(struct check *c, uint64_t l1_off, uint32_t entries, bool active)
 {
 	uint64_t *l1;
-	int err;
+	int err = 0;
 
 	if (!entries)
 		return 0;
-	l1 = malloc((size_t)entries * 8);
+	l1 = malloc(BATCH * 8);
 	if (!l1)
 		return -ENOMEM;
-	err = file_read(c->q->file, l1, (size_t)entries * 8, l1_off, 0);
-	if (err)
-		check_unread(c, "L1 table", l1_off, err);
-	for (uint32_t i = 0; i < entries && !err; i++)
-		check_l1_entry(c, be64toh(l1[i]), i, active);
+	for (uint32_t i = 0, n; i < entries && !err; i += n) {
+		err = read_l1(c, l1_off, i, entries, l1, &n);
+		if (err)
+			check_unread(c, "L1 table", l1_off, err);
+		for (uint32_t k = 0; k < n && !err; k++)
+			check_l1_entry(c, be64toh(l1[k]), i + k, active);
+	}
 	free(l1);
 	return 0;
 }
@@ -184,29 +196,34 @@ static void check_l2_copied(struct check *c, uint64_t off)
 	}
 }
 
+static void check_l1_copied(struct check *c, uint64_t entry, uint32_t i)
+{
+	uint64_t off = entry & L1E_OFFSET_MASK, cluster = off / c->cluster_size;
+
+	if (!off || off % c->cluster_size || cluster >= c->nr_clusters)
+		return;
+	if (!copied_is_right(c, entry, cluster))
+		check_corrupt(c,
+			      "ERROR OFLAG_COPIED L2 table of L1 entry %" PRIu32
+			      ": the flag is %s, the refcount is %s1",
+			      i, entry & ENTRY_COPIED ? "set" : "clear",
+			      c->ref[cluster] & REF_RECORDED1 ? "" : "not ");
+	if (c->named[cluster] & NAMED_ACTIVE && !has_data_file(c))
+		check_l2_copied(c, off);
+	c->named[cluster] &= ~NAMED_ACTIVE; /* once */
+}
+
 int check_copied(struct check *c, uint64_t l1_off, uint32_t entries)
 {
-	uint64_t *l1 = malloc((size_t)entries * 8 + 1);
+	uint64_t *l1 = malloc(BATCH * 8);
+	int err = 0; /* was said in the first walk */
 
 	if (!l1)
 		return -ENOMEM;
-	if (file_read(c->q->file, l1, (size_t)entries * 8, l1_off, 0))
-		entries = 0;
-	for (uint32_t i = 0; i < entries; i++) {
-		uint64_t entry = be64toh(l1[i]), off = entry & L1E_OFFSET_MASK;
-		uint64_t cluster = off / c->cluster_size;
-
-		if (!off || off % c->cluster_size || cluster >= c->nr_clusters)
-			continue;
-		if (!copied_is_right(c, entry, cluster))
-			check_corrupt(c,
-				      "ERROR OFLAG_COPIED L2 table of L1 entry %" PRIu32
-				      ": the flag is %s, the refcount is %s1",
-				      i, entry & ENTRY_COPIED ? "set" : "clear",
-				      c->ref[cluster] & REF_RECORDED1 ? "" : "not ");
-		if (c->named[cluster] & NAMED_ACTIVE && !has_data_file(c))
-			check_l2_copied(c, off);
-		c->named[cluster] &= ~NAMED_ACTIVE; /* once */
+	for (uint32_t i = 0, n; i < entries && !err; i += n) {
+		err = read_l1(c, l1_off, i, entries, l1, &n);
+		for (uint32_t k = 0; k < n && !err; k++)
+			check_l1_copied(c, be64toh(l1[k]), i + k);
 	}
 	free(l1);
 	return 0;

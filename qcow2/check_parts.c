@@ -53,10 +53,8 @@ static int check_snapshot_l1(struct check *c, const struct disk_snapshot *s)
 		check_corrupt(c, "ERROR a snapshot's L1 table has %" PRIu32 " entries", entries);
 		return 0;
 	}
-	if (!check_use_table(c, off, (uint64_t)entries * 8, "a snapshot's L1 table"))
+	if (!check_use_one_table(c, off, (uint64_t)entries * 8, "a snapshot's L1 table"))
 		return 0;
-	if (check_shared(c, off, (uint64_t)entries * 8))
-		return 0; /* it overlaps something, which will be said */
 	return check_l1(c, off, entries, false);
 }
 
@@ -107,10 +105,8 @@ static int check_bitmap_table(struct check *c, uint64_t off, uint32_t entries)
 		check_corrupt(c, "ERROR a bitmap table has %" PRIu32 " entries", entries);
 		return 0;
 	}
-	if (!check_use_table(c, off, (uint64_t)entries * 8, "bitmap table"))
+	if (!check_use_one_table(c, off, (uint64_t)entries * 8, "bitmap table"))
 		return 0;
-	if (check_shared(c, off, (uint64_t)entries * 8))
-		return 0; /* it overlaps something, which will be said */
 	table = malloc((size_t)entries * 8 + 1);
 	if (!table)
 		return -ENOMEM;
