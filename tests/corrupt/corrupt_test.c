@@ -88,7 +88,8 @@ static void try_case(struct patient *p, enum damage kind, uint64_t i, struct tal
 	patient_restore(p);
 }
 
-static void run_golden(const struct golden *g, const struct options *o, uint64_t step, struct tally *t)
+static void run_golden(const struct golden *g, const struct options *o, uint64_t step,
+		       struct tally *t)
 {
 	uint64_t end = damage_count(g, o->kind);
 	struct patient p;
@@ -188,10 +189,14 @@ static int write_all(const char *dir)
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "golden", required_argument, NULL, 'g' }, { "sample", required_argument, NULL, 's' },
-		{ "from", required_argument, NULL, 'f' },   { "to", required_argument, NULL, 't' },
-		{ "least", required_argument, NULL, 'l' },  { "case", required_argument, NULL, 'c' },
-		{ "write", required_argument, NULL, 'w' },  { NULL, 0, NULL, 0 },
+		{ "golden", required_argument, NULL, 'g' },
+		{ "sample", required_argument, NULL, 's' },
+		{ "from", required_argument, NULL, 'f' },
+		{ "to", required_argument, NULL, 't' },
+		{ "least", required_argument, NULL, 'l' },
+		{ "case", required_argument, NULL, 'c' },
+		{ "write", required_argument, NULL, 'w' },
+		{ NULL, 0, NULL, 0 },
 	};
 	struct options o = { .to = UINT64_MAX };
 	int c;

@@ -151,7 +151,7 @@ static uint64_t boundary(const struct golden *g, uint64_t old, unsigned int widt
 		old + 1,
 		old - 1,
 		old * 2,
-		old ^ ((max >> 1) + 1), /* for an entry: COPIED */
+		old ^ ((max >> 1) + 1),	       /* for an entry: COPIED */
 		old ^ (max >> 2) ^ (max >> 1), /* for an entry: compressed */
 		cs,
 		cs - 1,
@@ -228,8 +228,8 @@ static void do_cut(struct patient *p, uint64_t i)
 
 struct splice {
 	uint32_t magic;
-	uint32_t len;	   /* claimed */
-	uint32_t put;	   /* bytes that are there */
+	uint32_t len; /* claimed */
+	uint32_t put; /* bytes that are there */
 	uint8_t bytes[64];
 };
 
@@ -253,7 +253,8 @@ static const struct splice splices[] = {
 	{ EXT_ZNSD, 0, 0, { 0 } },
 	{ EXT_ZNSD, 64, 64, { 1, 2, 3 } },
 	{ EXT_BACKING_FORMAT, 0, 0, { 0 } },
-	{ EXT_BACKING_FORMAT, 64, 64, "0123456789012345678901234567890123456789012345678901234567890" },
+	{ EXT_BACKING_FORMAT, 64, 64,
+	  "0123456789012345678901234567890123456789012345678901234567890" },
 	{ EXT_BACKING_FORMAT, 5, 8, "a\n\033[m" },
 	{ EXT_DATA_FILE, 9, 16, "nbd://x/y" },
 	{ EXT_DATA_FILE, 64, 64, "json:{}" },
@@ -263,7 +264,8 @@ static const struct splice splices[] = {
 	{ EXT_BITMAPS, 0, 0, { 0 } },
 	{ EXT_BITMAPS, 24, 24, { 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32 } },
 	{ EXT_BITMAPS, 24, 24, { 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff } },
-	{ EXT_BITMAPS, 24, 24, { 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2 } },
+	{ EXT_BITMAPS, 24, 24, { 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0,
+				 4, 0, 0,    0,	   0, 0, 0, 0, 0, 0, 2 } },
 	{ EXT_CRYPTO, 16, 16, { 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 2 } },
 	{ EXT_CRYPTO, 16, 16, { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0, 0xff } },
 	{ EXT_CRYPTO, 0, 0, { 0 } },
@@ -425,9 +427,8 @@ uint64_t damage_count(const struct golden *g, enum damage kind)
 bool damage_do(struct patient *p, enum damage kind, uint64_t i)
 {
 	static void (*const doing[NR_DAMAGES])(struct patient *, uint64_t) = {
-		[DAMAGE_BIT] = do_bit,	     [DAMAGE_FIELD] = do_field,
-		[DAMAGE_CUT] = do_cut,	     [DAMAGE_SPLICE] = do_splice,
-		[DAMAGE_RANDOM] = do_random,
+		[DAMAGE_BIT] = do_bit,	     [DAMAGE_FIELD] = do_field,	  [DAMAGE_CUT] = do_cut,
+		[DAMAGE_SPLICE] = do_splice, [DAMAGE_RANDOM] = do_random,
 	};
 
 	doing[kind](p, i);

@@ -107,8 +107,7 @@ static void ext_remove(struct golden *g, uint32_t magic)
 /* Sets the refcount of a cluster that a block describes already. */
 static void set_ref(struct golden *g, uint64_t cluster, uint64_t count)
 {
-	unsigned int order =
-		header(g, AT(version), 4) == 2 ? 4 : header(g, AT(refcount_order), 4);
+	unsigned int order = header(g, AT(version), 4) == 2 ? 4 : header(g, AT(refcount_order), 4);
 	unsigned int bits = 1u << order;
 	uint64_t per = g->cluster_size * 8 / bits;
 	uint64_t table = header(g, AT(refcount_table_offset), 8);
@@ -186,8 +185,7 @@ static void add_l1(struct golden *g, uint64_t l1, uint64_t entries)
 
 static void find_regions(struct golden *g, uint64_t wp_off, uint64_t zones)
 {
-	unsigned int order =
-		header(g, AT(version), 4) == 2 ? 4 : header(g, AT(refcount_order), 4);
+	unsigned int order = header(g, AT(version), 4) == 2 ? 4 : header(g, AT(refcount_order), 4);
 	uint64_t table = header(g, AT(refcount_table_offset), 8), end = ext_find(g, EXT_END) + 16;
 	uint64_t len = header(g, AT(refcount_table_clusters), 4) * g->cluster_size;
 	uint64_t blocks = in_use(g, table, len) / 8;
@@ -305,9 +303,7 @@ static void edit_v13(struct golden *g, const struct qcow2_zoned *z)
 
 static size_t pack(bool zstd, uint8_t *out, size_t cap, const uint8_t *in, size_t len)
 {
-	z_stream s = {
-		.next_in = (Bytef *)in, .avail_in = len, .next_out = out, .avail_out = cap
-	};
+	z_stream s = { .next_in = (Bytef *)in, .avail_in = len, .next_out = out, .avail_out = cap };
 	size_t n;
 
 	if (zstd) {
@@ -507,10 +503,14 @@ struct recipe {
 };
 
 #define ZONES(conv)                                                                                \
-	{ .zone_size = 4 * KIB, .zone_capacity = 3 * KIB, .max_append_bytes = 1024,                \
-	  .conventional_zones = (conv), .max_open_zones = 3, .max_active_zones = 4 }
+	{                                                                                          \
+		.zone_size = 4 * KIB, .zone_capacity = 3 * KIB, .max_append_bytes = 1024,          \
+		.conventional_zones = (conv), .max_open_zones = 3, .max_active_zones = 4           \
+	}
 #define BIG_ZONES(size)                                                                            \
-	{ .zone_size = (size), .zone_capacity = (size) / 4 * 3, .max_append_bytes = 4096 }
+	{                                                                                          \
+		.zone_size = (size), .zone_capacity = (size) / 4 * 3, .max_append_bytes = 4096     \
+	}
 
 static const struct recipe recipes[] = {
 	{ "v11", 512, 16, 32 * KIB, .zone = ZONES(1) },
@@ -518,7 +518,9 @@ static const struct recipe recipes[] = {
 	{ "v11-short", 512, 16, 27 * KIB, .zone = ZONES(1) },
 	{ "v13", 512, 8, 32 * KIB, .zone = ZONES(2), .edit = edit_v13 },
 	{ "latest", 512, 16, 32 * KIB,
-	  .zone = { .layout = QCOW2_LAYOUT_LATEST, .zone_size = 4 * KIB, .zone_capacity = 3 * KIB,
+	  .zone = { .layout = QCOW2_LAYOUT_LATEST,
+		    .zone_size = 4 * KIB,
+		    .zone_capacity = 3 * KIB,
 		    .conventional_zones = 1 } },
 	{ "v8-le", 512, 16, 32 * KIB, .zone = ZONES(1), .no_write = true, .edit = edit_l56_le },
 	{ "v8-be", 512, 4, 32 * KIB, .zone = ZONES(1), .edit = edit_l56_be },
