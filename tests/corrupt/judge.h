@@ -17,6 +17,8 @@ struct verdict {
 
 #define JUDGE_READ  1 /* inspect and read-only opens */
 #define JUDGE_WRITE 2 /* a writable open and I/O; changes the disk */
+/* Not whether a corrupt image gets more so: excused() knows the damages of damage.c, not all. */
+#define JUDGE_LENIENT 4
 
 /* Nothing may be recorded on D yet. */
 void judge(struct ramdisk *d, unsigned int what, struct verdict *v);
