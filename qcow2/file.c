@@ -26,9 +26,24 @@ void file_close(struct file *f)
 		f->ops->close(f);
 }
 
+/*
+ * 0: a read of nothing at OFF means that the file ends there. Else the read failed without saying so,
+ * and what it did not bring must not pass for zeroes: a table of them maps nothing.
+ */
+static int read_ended(struct file *f, uint64_t off)
+{
+	uint64_t size;
+	int err = f->ops->size(f, &size);
+
+	if (err)
+		return err;
+	return off < size ? -EIO : 0;
+}
+
 int file_read(struct file *f, void *buf, size_t len, uint64_t off, unsigned int flags)
 {
 	char *to = buf;
+	int nothing = 0;
 
 	while (len) {
 		ssize_t n = f->ops->pread(f, to, len, off, flags);
@@ -37,9 +52,15 @@ int file_read(struct file *f, void *buf, size_t len, uint64_t off, unsigned int 
 			continue;
 		if (n < 0)
 			return n;
-		if (n == 0) { /* the end of the file */
-			memset(to, 0, len);
-			return 0;
+		if (n == 0) {
+			int err = read_ended(f, off);
+
+			/* Once: the file may have become longer in between. */
+			if (err && !nothing++)
+				continue;
+			if (!err)
+				memset(to, 0, len);
+			return err;
 		}
 		to += n;
 		off += n;
