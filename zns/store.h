@@ -39,9 +39,13 @@ struct store_ops {
 	uint64_t (*wp)(struct store *s, uint32_t zone);
 	/* All below WP is written; to be recorded by the next flush. Memory only. */
 	void (*wp_advance)(struct store *s, uint32_t zone, uint64_t wp);
-	/* Forgets the zone's data; the zone is quiet. Durable after the next flush. */
+	/*
+	 * Reset and finish: the zone is quiet, and they are durable after the next flush. One that
+	 * fails has left what lies below the write pointer as it was.
+	 */
+	/* Forgets the zone's data. */
 	int (*reset)(struct store *s, uint32_t zone);
-	/* Full, and zeroes from WP on; the zone is quiet. Durable after the next flush. */
+	/* Full, and zeroes from WP on. */
 	int (*finish)(struct store *s, uint32_t zone, uint64_t wp);
 	/* Makes all that was done before durable. */
 	int (*flush)(struct store *s);

@@ -634,9 +634,8 @@ unsigned int zones_take_dirty(struct zones *zs, struct zone_wp *out, unsigned in
 	while (n < max && zs->dirty != ZONE_NONE) {
 		struct zone *z = &zs->zone[zs->dirty];
 
-		/* What became of a zone that failed half way is the store's secret: leave it. */
-		if (z->state != READ_ONLY && z->state != OFFLINE)
-			out[n++] = (struct zone_wp){ .zone = zs->dirty, .wp = z->wp_done };
+		/* Of a zone that failed half way, too: what was acknowledged before is to be kept. */
+		out[n++] = (struct zone_wp){ .zone = zs->dirty, .wp = z->wp_done };
 		zs->dirty = z->dirty_next;
 		z->flags &= ~ZF_DIRTY;
 	}
