@@ -56,10 +56,10 @@ struct cut {
 	bool off;	    /* the power */
 };
 
-static void (*hook)(void);
+static void (*hook)(bool sync);
 static unsigned int sync_us;
 
-void cut_set_hook(void (*fn)(void))
+void cut_set_hook(void (*fn)(bool sync))
 {
 	hook = fn;
 }
@@ -450,7 +450,7 @@ static ssize_t cut_pwrite(struct file *f, const void *buf, size_t len, uint64_t 
 
 	(void)flags;
 	if (hook)
-		hook();
+		hook(false);
 	pthread_mutex_lock(&c->lock);
 	if (c->off)
 		err = -EIO;
@@ -467,7 +467,7 @@ static int cut_fdatasync(struct file *f)
 	int err = 0;
 
 	if (hook)
-		hook();
+		hook(true);
 	if (c->unsafe)
 		return 0;
 	pthread_mutex_lock(&c->lock);
@@ -491,7 +491,7 @@ static int cut_fallocate(struct file *f, int mode, uint64_t off, uint64_t len)
 	int err = 0;
 
 	if (hook)
-		hook();
+		hook(false);
 	pthread_mutex_lock(&c->lock);
 	if (c->off)
 		err = -EIO;
@@ -511,7 +511,7 @@ static int cut_ftruncate(struct file *f, uint64_t size)
 	int err;
 
 	if (hook)
-		hook();
+		hook(false);
 	pthread_mutex_lock(&c->lock);
 	err = c->off ? -EIO : resize_locked(c, size);
 	pthread_mutex_unlock(&c->lock);

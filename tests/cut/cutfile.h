@@ -33,10 +33,10 @@ struct cut_result {
 int cut_file(struct file *under, bool unsafe, struct file **out);
 
 /*
- * Called, if set, at the beginning of every change and every sync of F, without locks: a place to
+ * Called, if set, at the beginning of every change (and SYNC) of a file, without locks: a place to
  * cut the power from. One hook for all files; set it before there are threads.
  */
-void cut_set_hook(void (*hook)(void));
+void cut_set_hook(void (*hook)(bool sync));
 /* How long a sync of any file takes, in microseconds; others go on writing meanwhile. */
 void cut_set_sync_time(unsigned int us);
 

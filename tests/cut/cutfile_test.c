@@ -334,17 +334,18 @@ static void a_sync_covers_what_was_written_before_it_began(void **state)
 	assert_int_equal(cut(CUT_NONE, 0).pending, 1);
 }
 
-static unsigned int hooked;
+static unsigned int hooked, hooked_syncs;
 
-static void hook(void)
+static void hook(bool sync)
 {
 	hooked++;
+	hooked_syncs += sync;
 }
 
 static void every_change_and_sync_asks_the_hook(void **state)
 {
 	(void)state;
-	hooked = 0;
+	hooked = hooked_syncs = 0;
 	cut_set_hook(hook);
 	put(0, 4096, 1);
 	assert_reads(0, 4096, 1);
@@ -353,6 +354,7 @@ static void every_change_and_sync_asks_the_hook(void **state)
 	assert_int_equal(file_truncate(f, 0), 0);
 	cut_set_hook(NULL);
 	assert_int_equal(hooked, 4);
+	assert_int_equal(hooked_syncs, 1);
 }
 
 #define t(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

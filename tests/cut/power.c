@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What makes znsd-cut of znsd: the linker gives every call of file_posix() to __wrap_file_posix()
- * (ld, --wrap), which puts a volatile cache over the file. SIGUSR1, or the AFTERth change or sync
- * of the images, cuts the power: of what is not synced a part reaches the image file, and the
- * process ends at once with status 99 and a line on stderr. So does SIGKILL, where nothing that
- * is not synced reaches it.
+ * (ld, --wrap), which puts a volatile cache over the file. SIGUSR1, or a count of the changes and
+ * syncs of the images, cuts the power: of what is not synced a part reaches the image file, and the
+ * process ends at once with status 99 and a line on stderr. So it does by SIGKILL, and then nothing
+ * that is not synced reaches it.
  *
  * ZNSD_CUT in the environment says how, a list of name=value: mode=none, all or random (random),
- * seed= (0), after= (0: only by the signal), sync_us= (0), the time a sync takes.
+ * seed= (0), after= and syncs=, at which change or sync, or at which
+ * sync alone (0: only by the signal), sync_us= (0), the time a sync takes.
  *
  * Threads: one of our own, made before main(), waits for the signal; all others have it blocked. A
  * cut keeps the locks of all files until the end of the process.
@@ -32,7 +33,7 @@ int __wrap_file_posix(const char *path, unsigned int flags, struct file **out);
 static struct {
 	enum cut_mode mode;
 	uint64_t seed;
-	atomic_long after;
+	atomic_long after, syncs;
 	pthread_mutex_t lock; /* protects the list of files; a cut never gives it back */
 	struct file *file[MAX_FILES];
 	unsigned int nr_files;
@@ -60,10 +61,15 @@ static void cut_all(const char *why)
 	_exit(err ? 1 : STATUS_CUT);
 }
 
-static void count(void)
+static bool counted_down(atomic_long *left)
 {
-	if (atomic_load(&power.after) > 0 && atomic_fetch_sub(&power.after, 1) == 1)
-		cut_all("its turn");
+	return atomic_load(left) > 0 && atomic_fetch_sub(left, 1) == 1;
+}
+
+static void count(bool sync)
+{
+	if (counted_down(&power.after) || (sync && counted_down(&power.syncs)))
+		cut_all(sync ? "at a sync" : "at a change");
 }
 
 static void *wait_for_signal(void *arg)
@@ -108,6 +114,8 @@ static void set_option(const char *name, const char *value)
 		power.seed = number;
 	else if (!strcmp(name, "after"))
 		atomic_store(&power.after, (long)number);
+	else if (!strcmp(name, "syncs"))
+		atomic_store(&power.syncs, (long)number);
 	else if (!strcmp(name, "sync_us"))
 		cut_set_sync_time(number);
 	else
