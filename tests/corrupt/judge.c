@@ -30,14 +30,15 @@
 #define HAS(feature) 0
 #endif
 #if defined(__SANITIZE_ADDRESS__) || HAS(address_sanitizer)
-#define MAX_SECONDS 5.0
+#define MAX_SECONDS 10.0
 #else
 #define MAX_SECONDS 1.0
 #endif
 #define MAX_BYTES  (64u << 20)
 #define READ_WHOLE (64u << 10) /* a larger disk is read in samples */
 #define SAMPLES	   64
-#define MAX_STEPS  256
+#define CACHE	   (16u << 10) /* small: tables are evicted and read again */
+#define MAX_STEPS  96
 
 struct court {
 	struct ramdisk *d;
@@ -149,7 +150,7 @@ static int watch(void *arg, const struct ram_op *op)
 
 static struct qcow2 *try_open(struct court *c, unsigned int flags)
 {
-	struct qcow2_open_opts o = { .flags = flags, .file = ram_open(c->d) };
+	struct qcow2_open_opts o = { .flags = flags, .cache_bytes = CACHE, .file = ram_open(c->d) };
 	char err[QCOW2_ERRLEN];
 	struct qcow2 *q = NULL;
 	size_t ops = c->d->nr_ops;
