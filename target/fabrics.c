@@ -201,13 +201,14 @@ static bool connect_hold(struct tgt_req *req, struct tgt_subsys *subsys)
 		w = calloc(1, sizeof(*w));
 		if (!w)
 			return false;
-		if (loop_timer_init(&w->timer, req->queue->loop, connect_expired)) {
+		if (loop_timer_init(&w->timer, req->queue->loop, connect_expired) ||
+		    loop_timer_arm(&w->timer, TGT_CONNECT_WAIT)) {
+			loop_timer_free(&w->timer);
 			free(w);
 			return false;
 		}
 		w->req = req;
 		w->msg.fn = connect_resume;
-		loop_timer_arm(&w->timer, TGT_CONNECT_WAIT);
 		req->queue->waiting = w;
 	}
 	w->listed = true;

@@ -203,12 +203,12 @@ int loop_timer_init(struct loop_timer *t, struct loop *loop, void (*fn)(struct l
 	return 0;
 }
 
-void loop_timer_arm(struct loop_timer *t, uint64_t ms)
+int loop_timer_arm(struct loop_timer *t, uint64_t ms)
 {
 	const struct timeval tv = { .tv_sec = (time_t)(ms / 1000),
 				    .tv_usec = (suseconds_t)(ms % 1000 * 1000) };
 
-	evtimer_add(t->ev, &tv);
+	return evtimer_add(t->ev, &tv) ? -ENOMEM : 0;
 }
 
 void loop_timer_disarm(struct loop_timer *t)

@@ -44,7 +44,8 @@ struct loop_timer {
 	void (*fn)(struct loop_timer *);
 };
 int loop_timer_init(struct loop_timer *t, struct loop *loop, void (*fn)(struct loop_timer *));
-void loop_timer_arm(struct loop_timer *t, uint64_t ms);
+/* 0, or -ENOMEM: it will not fire. Moving one that is armed cannot fail. */
+int loop_timer_arm(struct loop_timer *t, uint64_t ms);
 void loop_timer_disarm(struct loop_timer *t);
 void loop_timer_free(struct loop_timer *t);
 

@@ -276,8 +276,10 @@ static void peer_linger(struct peer *p, uint32_t ms)
 	p->state = PEER_LINGER;
 	conn_kill(&p->conn);
 	peer_settled(p);
-	loop_timer_arm(&p->timer, ms);
-	p->conn.wake(&p->conn);
+	if (loop_timer_arm(&p->timer, ms))
+		peer_close(p); /* nothing would end it */
+	else
+		p->conn.wake(&p->conn);
 }
 
 /* What rx_got() and rx_resume() returned. */
@@ -448,9 +450,8 @@ static void flush_dirty(evutil_socket_t fd, short what, void *arg)
 		peer_flush(p);
 	}
 	if (!home->trimming && home->pool.cached) {
-		home->trimming = true;
 		home->trim_gets = home->pool.gets;
-		loop_timer_arm(&home->trim, home->tcp->config.idle_ms);
+		home->trimming = !loop_timer_arm(&home->trim, home->tcp->config.idle_ms);
 	}
 }
 
@@ -464,7 +465,7 @@ static void trim_idle(struct loop_timer *t)
 		return;
 	}
 	home->trim_gets = home->pool.gets;
-	loop_timer_arm(t, home->tcp->config.idle_ms);
+	home->trimming = !loop_timer_arm(t, home->tcp->config.idle_ms);
 }
 
 /* ---- what the target calls ---- */
@@ -526,7 +527,9 @@ static void peer_start(struct loop_msg *msg)
 	memcpy(name, p->conn.name, sizeof(name));
 	p->rd = event_new(base, p->fd, EV_READ | EV_PERSIST, peer_readable, p);
 	p->wr = event_new(base, p->fd, EV_WRITE | EV_PERSIST, peer_writable, p);
-	if (!p->rd || !p->wr || loop_timer_init(&p->timer, home->loop, peer_timeout)) {
+	/* Both directions share what libevent allocates for a descriptor: arm() cannot fail later. */
+	if (!p->rd || !p->wr || loop_timer_init(&p->timer, home->loop, peer_timeout) ||
+	    loop_timer_arm(&p->timer, home->tcp->config.handshake_ms) || event_add(p->rd, NULL)) {
 		log_err("%s: no memory for a connection", name);
 		peer_free(p);
 		check_drained(home);
@@ -537,8 +540,8 @@ static void peer_start(struct loop_msg *msg)
 	p->conn.wake = peer_wake;
 	p->conn.on_connect = peer_connected;
 	p->end_msg.fn = peer_end;
+	p->reading = true;
 	LIST_INSERT_HEAD(&home->peers, p, link);
-	loop_timer_arm(&p->timer, home->tcp->config.handshake_ms);
 	arm(p);
 }
 
@@ -647,14 +650,15 @@ static void acceptable(evutil_socket_t fd, short what, void *arg)
 	/* Other errors are of that one connection, or mean there is none. */
 	if (err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM) {
 		log_warn("accept: %s", strerror(-err));
-		event_del(l->ev);
-		loop_timer_arm(&l->retry, LISTEN_RETRY);
+		if (!loop_timer_arm(&l->retry, LISTEN_RETRY))
+			event_del(l->ev);
 	}
 }
 
 static void accept_again(struct loop_timer *t)
 {
-	event_add(msg_owner(t, struct tcp_listener, retry)->ev, NULL);
+	if (event_add(msg_owner(t, struct tcp_listener, retry)->ev, NULL))
+		loop_timer_arm(t, LISTEN_RETRY);
 }
 
 /* ---- listeners ---- */
@@ -812,8 +816,10 @@ static void home_drain(struct loop_msg *msg)
 			continue;
 		if (p->state == PEER_OPEN)
 			p->state = PEER_DRAIN;
-		loop_timer_arm(&p->timer, home->tcp->config.drain_ms);
-		peer_wake(&p->conn);
+		if (loop_timer_arm(&p->timer, home->tcp->config.drain_ms))
+			peer_close(p);
+		else
+			peer_wake(&p->conn);
 	}
 	check_drained(home);
 }

@@ -146,8 +146,8 @@ static void idle_fired(struct loop_timer *t)
 	uint64_t quiet = now - atomic_load(&idle->touched);
 
 	if (atomic_load(&idle->dirty) && quiet < IDLE_MS && now - idle->since < IDLE_MAX_MS) {
-		loop_timer_arm(t, IDLE_MS - quiet);
-		return;
+		if (!loop_timer_arm(t, IDLE_MS - quiet))
+			return;
 	}
 	/* A change from here on finds armed false and arms anew. */
 	atomic_store(&idle->armed, false);
@@ -160,7 +160,8 @@ static void idle_arm(struct loop_msg *msg)
 	struct zns_idle *idle = (struct zns_idle *)((char *)msg - offsetof(struct zns_idle, msg));
 
 	idle->since = clock_ms();
-	loop_timer_arm(&idle->timer, IDLE_MS);
+	if (loop_timer_arm(&idle->timer, IDLE_MS))
+		atomic_store(&idle->armed, false); /* the next change tries again */
 }
 
 void zns_touched(struct zns *zns)
