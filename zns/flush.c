@@ -13,9 +13,11 @@
  * Invariants:
  *
  *  1. A request is in the list before the flush that completes it begins; all that was completed
- *     before the request arrived has moved its zone's wp_done before. So the flush covers it (D1).
- *  2. wp_done is read, given to the store and flushed under meta_lock, which resets and finishes
- *     hold too: a flush never records a pointer that a reset has taken back.
+ *     before the request arrived has given its write pointer to the store before (zones_tell). So
+ *     the flush covers it (D1).
+ *  2. The store copies the pointers it records when its flush begins, under meta_lock, which resets
+ *     and finishes hold too, and which begin only when the last write of their zone has ended: a
+ *     flush never records a pointer that a reset has taken back.
  *  3. running is true from work_submit() until zns_flush_done() has found the list empty.
  *
  * Idle write-back. The host need not flush, yet a power cut should not cost what was written long
@@ -29,21 +31,11 @@
 
 #define IDLE_MS	    1000
 #define IDLE_MAX_MS 5000
-#define DIRTY_CHUNK 64
 
 int zns_flush_locked(struct zns *zns)
 {
-	struct zone_wp wps[DIRTY_CHUNK];
-	unsigned int i, n;
-
-	/* Before the pointers are read: what changes from here on is for the next flush. */
+	/* Before the store begins: what changes from here on is for the next flush. */
 	atomic_store(&zns->idle.dirty, false);
-	do {
-		n = zones_take_dirty(&zns->zones, wps, DIRTY_CHUNK);
-		for (i = 0; i < n; i++)
-			zns->store->ops->wp_advance(zns->store, wps[i].zone,
-						    wps[i].wp << zns->lba_shift);
-	} while (n);
 	return zns->store->ops->flush(zns->store);
 }
 

@@ -5,8 +5,8 @@
  * Open, close and offline are changes of state, made at once in zone_manage(). Reset and finish
  * change the image: their zones are claimed, and when these are quiet, zns_start_claim() sends one
  * ticket to a worker that walks them all, Select All too. It works under meta_lock, so that no
- * flush can record a write pointer that the reset takes back: the flush reads the pointers under
- * the same lock.
+ * flush can record a write pointer that the reset takes back: the store copies the pointers under
+ * the same lock, and no write of a claimed zone is under way to advance one.
  *
  * A reset or finish is durable after the next flush (D1). One that fails leaves its zone as it was
  * when the store had no room or memory to begin it; with any other error the image may be changed

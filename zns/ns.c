@@ -102,6 +102,14 @@ static int load_zones(struct zns *zns, const struct refusal *r)
 	return 0;
 }
 
+/* Under zones->lock. */
+static void tell_store(void *arg, uint32_t zone, uint64_t wp_done)
+{
+	struct zns *zns = arg;
+
+	zns->store->ops->wp_advance(zns->store, zone, wp_done << zns->lba_shift);
+}
+
 static void fill_ns(struct zns *zns, const struct zns_opts *opts)
 {
 	struct tgt_ns *ns = &zns->ns;
@@ -156,6 +164,7 @@ int zns_ns_new(struct store *store, const struct zns_opts *opts, struct loop *lo
 	if (zns_flusher_init(zns, loop))
 		goto free_zones;
 	fill_ns(zns, opts);
+	zones_tell(&zns->zones, tell_store, zns);
 	warn_if_above_limits(zns);
 	*out = &zns->ns;
 	return 0;

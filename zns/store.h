@@ -37,7 +37,11 @@ struct store_ops {
 		     unsigned int flags);
 	/* The write pointer of ZONE as the image has it: an absolute byte offset. */
 	uint64_t (*wp)(struct store *s, uint32_t zone);
-	/* All below WP is written; to be recorded by the next flush. Memory only. */
+	/*
+	 * All below WP is written; to be recorded by the next flush. Called for every write before
+	 * its completion, on any loop, not under meta_lock but never in a zone that is reset or
+	 * finished. Takes no lock.
+	 */
 	void (*wp_advance)(struct store *s, uint32_t zone, uint64_t wp);
 	/*
 	 * Reset and finish: the zone is quiet, and they are durable after the next flush. One that

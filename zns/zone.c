@@ -10,8 +10,8 @@
  *  (2) start <= wp_done <= wp <= start + zcap. LBAs below wp_done have been written, those from
  *      wp_done to wp belong to the writes on the zone's queue, in order and without a gap.
  *  (3) A write comes back with success only when all below it has been written: wp_done has passed
- *      it. So there is never a hole under an acknowledged write, and what a flush records (wp_done)
- *      covers all that was acknowledged.
+ *      it, and the store has been told (zones_tell). So there is never a hole under an acknowledged
+ *      write, and what the store records covers all that was acknowledged.
  *  (4) A failed write makes a hole. From then on the zone takes no new writes; when the last write
  *      in flight has ended, wp goes back to the hole, and every write from the hole on comes back
  *      with the status of the failed one. Writes below the hole have come back well.
@@ -35,9 +35,8 @@
 #define REFUSED(sc) (NVME_ZNS_STATUS(sc) | NVME_SC_DNR)
 
 enum zone_flags {
-	ZF_DIRTY = 1 << 0,   /* on zs->dirty */
-	ZF_HOLE = 1 << 1,    /* a write on the queue has failed: (4) */
-	ZF_CLAIMED = 1 << 2, /* (6) */
+	ZF_HOLE = 1 << 0,    /* a write on the queue has failed: (4) */
+	ZF_CLAIMED = 1 << 1, /* (6) */
 };
 
 enum {
@@ -211,15 +210,6 @@ static void zone_left(struct zones *zs, struct zone *z, struct zone_items *out)
 
 /* --- writes --- */
 
-static void zone_set_dirty(struct zones *zs, struct zone *z)
-{
-	if (z->flags & ZF_DIRTY)
-		return;
-	z->flags |= ZF_DIRTY;
-	z->dirty_next = zs->dirty;
-	zs->dirty = zone_index(zs, z);
-}
-
 /* In the order of spec/nvme-rules.md B.7.3: state, position, capacity, and only then resources. */
 static uint16_t write_judge(const struct zones *zs, const struct zone *z, const struct zone_io *io,
 			    bool append)
@@ -321,6 +311,7 @@ static void zone_settle_hole(struct zones *zs, struct zone *z, struct zone_items
 void zone_write_end(struct zones *zs, struct zone_io *io, uint16_t status, struct zone_items *out)
 {
 	struct zone *z = &zs->zone[zone_of(zs, io->lba)];
+	uint64_t before;
 
 	zones_lock(zs);
 	assert(!io->ended && status != ZONE_WAIT);
@@ -328,11 +319,13 @@ void zone_write_end(struct zones *zs, struct zone_io *io, uint16_t status, struc
 	io->item.status = status;
 	if (status)
 		z->flags |= ZF_HOLE;
+	before = z->wp_done;
 	while (z->first && z->first->ended && !z->first->item.status) {
 		z->wp_done += z->first->nlb;
-		zone_set_dirty(zs, z);
 		zone_pop(z, out);
 	}
+	if (z->wp_done != before && zs->advance)
+		zs->advance(zs->advance_arg, zone_index(zs, z), z->wp_done);
 	if (z->flags & ZF_HOLE)
 		zone_settle_hole(zs, z, out);
 	if (z->wp_done == start_of(zs, z) + zs->zcap && BIT(z->state) & HAS_ROOM)
@@ -626,23 +619,6 @@ void zone_claim_end(struct zones *zs, struct zone_claim *claim, struct zone_item
 
 /* --- what others ask --- */
 
-unsigned int zones_take_dirty(struct zones *zs, struct zone_wp *out, unsigned int max)
-{
-	unsigned int n = 0;
-
-	zones_lock(zs);
-	while (n < max && zs->dirty != ZONE_NONE) {
-		struct zone *z = &zs->zone[zs->dirty];
-
-		/* Of a zone that failed half way, too: what was acknowledged before is to be kept. */
-		out[n++] = (struct zone_wp){ .zone = zs->dirty, .wp = z->wp_done };
-		zs->dirty = z->dirty_next;
-		z->flags &= ~ZF_DIRTY;
-	}
-	zones_unlock(zs);
-	return n;
-}
-
 void zones_snapshot(struct zones *zs, uint32_t first, uint32_t n, struct zone_info *out)
 {
 	const uint32_t no_wp = BIT(FULL) | BIT(READ_ONLY) | BIT(OFFLINE);
@@ -711,8 +687,7 @@ int zones_init(struct zones *zs, uint64_t zsze, uint64_t zcap, uint32_t nr, uint
 			      .zcap = zcap,
 			      .nr_zones = nr,
 			      .max_open = max_open,
-			      .max_active = max_active,
-			      .dirty = ZONE_NONE };
+			      .max_active = max_active };
 	zs->zshift = (uint32_t)__builtin_ctzll(zsze);
 	zs->zone = calloc(nr, sizeof(*zs->zone));
 	if (!zs->zone)
@@ -733,6 +708,13 @@ void zones_free(struct zones *zs)
 	pthread_mutex_destroy(&zs->lock);
 	free(zs->zone);
 	zs->zone = NULL;
+}
+
+void zones_tell(struct zones *zs, void (*advance)(void *arg, uint32_t zone, uint64_t wp_done),
+		void *arg)
+{
+	zs->advance = advance;
+	zs->advance_arg = arg;
 }
 
 void zones_load(struct zones *zs, uint32_t zone, uint64_t wp)

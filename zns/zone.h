@@ -98,7 +98,6 @@ struct zone {
 	uint64_t wp_done; /* all below has been written: what may be read and recorded */
 	struct zone_io *first, *last; /* writes that have not come back, in LBA order */
 	uint32_t prev, next;	      /* zones in the same state (but Empty); implicit: LRU first */
-	uint32_t dirty_next;	      /* zones->dirty */
 	uint32_t readers;
 	uint8_t state; /* enum nvme_zns_zs; written by zone_set_state() alone */
 	uint8_t flags;
@@ -115,13 +114,14 @@ struct zones {
 	uint64_t zsze, zcap; /* LBAs */
 	uint32_t zshift;     /* zsze is 1 << zshift */
 	uint32_t nr_zones;
-	uint32_t max_open, max_active; /* 0: no limit */
+	uint32_t max_open, max_active;				     /* 0: no limit */
+	void (*advance)(void *arg, uint32_t zone, uint64_t wp_done); /* zones_tell() */
+	void *advance_arg;
 
 	pthread_mutex_t lock; /* all that follows; a leaf, never held across I/O */
 	struct zone *zone;
 	struct zone_list in[ZONE_STATES];
 	uint32_t nr[ZONE_STATES]; /* zones in each state */
-	uint32_t dirty;		  /* first zone whose wp_done the store has not been told */
 	struct zone_claim *claims;
 };
 
@@ -132,6 +132,13 @@ struct zones {
 int zones_init(struct zones *zs, uint64_t zsze, uint64_t zcap, uint32_t nr, uint32_t max_open,
 	       uint32_t max_active);
 void zones_free(struct zones *zs);
+
+/*
+ * From here on ADVANCE is told of every move of a zone's wp_done by a write, before the write comes
+ * back and never after a reset has begun. Called under zones->lock: it takes no lock and no time.
+ */
+void zones_tell(struct zones *zs, void (*advance)(void *arg, uint32_t zone, uint64_t wp_done),
+		void *arg);
 
 /* At open, before other threads: ZONE was left with this write pointer. Empty, Closed or Full. */
 void zones_load(struct zones *zs, uint32_t zone, uint64_t wp);
@@ -188,13 +195,6 @@ enum zone_outcome {
 void zone_claim_done(struct zones *zs, struct zone_claim *claim, uint32_t zone,
 		     enum zone_outcome outcome);
 void zone_claim_end(struct zones *zs, struct zone_claim *claim, struct zone_items *out);
-
-/* Takes up to MAX zones off the dirty list, with the write pointers to record. */
-struct zone_wp {
-	uint32_t zone;
-	uint64_t wp;
-};
-unsigned int zones_take_dirty(struct zones *zs, struct zone_wp *out, unsigned int max);
 
 /* What a report shows of a zone. WP is UINT64_MAX where the spec says it is not valid. */
 struct zone_info {

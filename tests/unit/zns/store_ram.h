@@ -14,9 +14,10 @@
 #include "store.h"
 
 struct store_ram {
-	struct store store; /* first */
-	uint8_t *data;	    /* NULL: as large as asked, but nothing is kept */
-	uint64_t *wp, *durable_wp;
+	struct store store;   /* first */
+	uint8_t *data;	      /* NULL: as large as asked, but nothing is kept */
+	_Atomic uint64_t *wp; /* several loops advance it */
+	uint64_t *durable_wp;
 	/* What the next calls return; 0: they work. */
 	atomic_int read_err, write_err, reset_err, finish_err, flush_err;
 	atomic_llong write_err_at; /* only writes at this offset fail; -1: all */
@@ -140,7 +141,8 @@ static int ram_flush(struct store *s)
 	r->flushes++;
 	if (r->flush_err)
 		return r->flush_err;
-	memcpy(r->durable_wp, r->wp, s->geo.nr_zones * sizeof(*r->wp));
+	for (uint32_t i = 0; i < s->geo.nr_zones; i++)
+		r->durable_wp[i] = r->wp[i];
 	return 0;
 }
 

@@ -460,24 +460,47 @@ static void the_open_limit_is_never_above_the_active_limit(void **ctx)
 	zones_free(&zs);
 }
 
-static void dirty_zones_are_those_written(void **ctx)
+struct told {
+	unsigned int calls;
+	uint32_t zone;
+	uint64_t wp;
+};
+
+static void note_advance(void *arg, uint32_t zone, uint64_t wp)
 {
-	struct zone_wp wps[8];
+	struct told *told = arg;
+
+	told->calls++;
+	told->zone = zone;
+	told->wp = wp;
+}
+
+static void the_store_is_told_of_every_advance(void **ctx)
+{
+	struct told told = { 0 };
+	struct zone_items out;
+	struct zone_io io[3];
 	struct zones zs;
 
 	(void)ctx;
 	zones_init(&zs, ZSZE, ZCAP, NR, 0, 0);
-	assert_int_equal(zones_take_dirty(&zs, wps, 8), 0);
+	zones_tell(&zs, note_advance, &told);
 	append_to(&zs, 2, 1);
-	append_to(&zs, 2, 1);
-	append_to(&zs, 5, 3);
-	assert_int_equal(zones_take_dirty(&zs, wps, 1), 1);
-	assert_int_equal(wps[0].zone, 5);
-	assert_int_equal(wps[0].wp, 5 * ZSZE + 3);
-	assert_int_equal(zones_take_dirty(&zs, wps, 8), 1);
-	assert_int_equal(wps[0].zone, 2);
-	assert_int_equal(wps[0].wp, 2 * ZSZE + 2);
-	assert_int_equal(zones_take_dirty(&zs, wps, 8), 0);
+	assert_int_equal(told.calls, 1);
+	assert_int_equal(told.zone, 2);
+	assert_int_equal(told.wp, 2 * ZSZE + 1);
+	for (int i = 0; i < 3; i++) {
+		io[i] = (struct zone_io){ .lba = 5 * ZSZE, .nlb = 2 };
+		assert_int_equal(zone_write_begin(&zs, &io[i], true), 0);
+	}
+	zone_items_init(&out);
+	zone_write_end(&zs, &io[1], 0, &out);
+	zone_write_end(&zs, &io[2], NVME_SC_INTERNAL, &out);
+	assert_int_equal(told.calls, 1); /* a gap below, a failure: nothing to tell */
+	zone_write_end(&zs, &io[0], 0, &out);
+	assert_int_equal(told.calls, 2); /* the first two */
+	assert_int_equal(told.zone, 5);
+	assert_int_equal(told.wp, 5 * ZSZE + 4);
 	zones_free(&zs);
 }
 
@@ -515,7 +538,7 @@ int main(void)
 		cmocka_unit_test(zones_come_back_as_their_write_pointers_say),
 		cmocka_unit_test(limits_hold_at_once_after_reopening),
 		cmocka_unit_test(the_open_limit_is_never_above_the_active_limit),
-		cmocka_unit_test(dirty_zones_are_those_written),
+		cmocka_unit_test(the_store_is_told_of_every_advance),
 		cmocka_unit_test(a_million_zones_work),
 	};
 
