@@ -4,8 +4,8 @@
  *
  * Locks. q->lock guards everything below it in struct qcow2 unless a comment says otherwise, and
  * is held across metadata I/O and syncs. Reads and writes into mapped parts of a zone never take
- * it: they meet the rest only in the atomics of struct zone_rec, in data_unsynced and in poisoned.
- * Functions declared here want q->lock held, unless they say otherwise.
+ * it: they meet the rest only in wp, in the atomics of struct zone_rec, in data_unsynced and in
+ * poisoned. Functions declared here want q->lock held, unless they say otherwise.
  *
  * Dirty metadata lives in memory alone and leaves only through qcow2_flush() (flush.c), in the
  * order of the law; a crash at any time therefore sees only what complete steps of a flush did.
@@ -80,8 +80,7 @@ struct zone_map {
 };
 
 struct zone_rec {
-	_Atomic uint64_t wp; /* as last set; absolute, marker bits masked */
-	uint64_t recorded;   /* as the table on disk has it */
+	uint64_t recorded; /* as the table on disk has it */
 	struct zone_map *_Atomic map;
 	_Atomic uint32_t next; /* in q->news: index + 1 of the next one, 0 at the end */
 	_Atomic uint8_t queued;
@@ -139,6 +138,7 @@ struct qcow2 {
 	bool leaks_unsynced; /* lowered refcounts were: a clean close syncs them, nobody else */
 
 	struct zone_rec *zones; /* NULL when not zoned */
+	_Atomic uint64_t *wp;	/* one a zone, as last set: absolute, marker bits masked; no lock */
 	_Atomic uint32_t news;	/* stack of zones with news for the table; index + 1; no lock */
 	struct wp_todo *todo;
 	size_t nr_todo, cap_todo;

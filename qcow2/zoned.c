@@ -127,7 +127,8 @@ int wp_load(struct qcow2 *q, char err[QCOW2_ERRLEN])
 	int ret = -ENOMEM;
 
 	q->zones = calloc(z->nr_zones, sizeof(*q->zones));
-	if (!raw || !q->zones)
+	q->wp = calloc(z->nr_zones, sizeof(*q->wp));
+	if (!raw || !q->zones || !q->wp)
 		goto no_memory;
 	ret = file_read(q->file, raw, z->nr_zones * sizeof(*raw), z->zonedmeta_offset, 0);
 	if (ret) {
@@ -141,7 +142,7 @@ int wp_load(struct qcow2 *q, char err[QCOW2_ERRLEN])
 		uint64_t wp = entry_of(raw[i], z->little_endian ? ORDER_LE : ORDER_BE) & WP_MASK;
 
 		q->zones[i].recorded = wp;
-		atomic_init(&q->zones[i].wp, wp);
+		atomic_init(&q->wp[i], wp);
 	}
 out:
 	free(raw);
@@ -157,6 +158,7 @@ void wp_free(struct qcow2 *q)
 	for (uint32_t i = 0; q->zones && i < q->info.zoned.nr_zones; i++)
 		zmap_drop(q, i);
 	free(q->zones);
+	free(q->wp);
 	free(q->todo);
 	q->zones = NULL;
 }
@@ -164,7 +166,7 @@ void wp_free(struct qcow2 *q)
 uint64_t qcow2_wp(const struct qcow2 *q, uint32_t zone)
 {
 	assert(zone < q->info.zoned.nr_zones);
-	return atomic_load(&q->zones[zone].wp);
+	return atomic_load(&q->wp[zone]);
 }
 
 static void push(struct qcow2 *q, uint32_t zone)
@@ -184,13 +186,12 @@ static void announce(struct qcow2 *q, uint32_t zone)
 
 void qcow2_wp_advance(struct qcow2 *q, uint32_t zone, uint64_t wp)
 {
-	struct zone_rec *z = &q->zones[zone];
-	uint64_t old = atomic_load(&z->wp);
+	uint64_t old = atomic_load(&q->wp[zone]);
 
 	assert(zone < q->info.zoned.nr_zones && sequential(q, zone));
 	assert(wp >= zone_start(q, zone) && wp <= zone_writable_end(q, zone));
 	while (wp > old)
-		if (atomic_compare_exchange_weak(&z->wp, &old, wp)) {
+		if (atomic_compare_exchange_weak(&q->wp[zone], &old, wp)) {
 			announce(q, zone);
 			return;
 		}
@@ -231,7 +232,7 @@ int wp_collect(struct qcow2 *q)
 			continue;
 		}
 		atomic_store(&z->queued, 0);
-		q->todo[q->nr_todo++] = (struct wp_todo){ zone, atomic_load(&z->wp) };
+		q->todo[q->nr_todo++] = (struct wp_todo){ zone, atomic_load(&q->wp[zone]) };
 	}
 	if (q->nr_todo)
 		qsort(q->todo, q->nr_todo, sizeof(*q->todo), by_zone);
@@ -255,7 +256,7 @@ static uint64_t target(const struct qcow2 *q, const struct wp_todo *t, bool rese
 	const struct zone_rec *z = &q->zones[t->zone];
 
 	if (!resets)
-		return plant(pointers_copied_late) ? atomic_load(&z->wp) : t->wp;
+		return plant(pointers_copied_late) ? atomic_load(&q->wp[t->zone]) : t->wp;
 	if (plant(reset_skips_the_start))
 		return z->reset ? t->wp : z->recorded;
 	return z->reset ? zone_start(q, t->zone) : z->recorded;
@@ -337,7 +338,7 @@ int qcow2_zone_reset(struct qcow2 *q, uint32_t zone)
 	if (!err) {
 		if (!plant(reset_keeps_the_zone_map))
 			zmap_drop(q, zone);
-		atomic_store(&q->zones[zone].wp, zone_start(q, zone));
+		atomic_store(&q->wp[zone], zone_start(q, zone));
 		q->zones[zone].reset = true;
 		announce(q, zone);
 	}
@@ -382,7 +383,7 @@ int qcow2_zone_finish(struct qcow2 *q, uint32_t zone, uint64_t wp)
 		err = map_unmap(q, wp, zone_end(q, zone));
 	zmap_drop(q, zone); /* also after an error: the tail's cluster may have moved */
 	if (!err) {
-		atomic_store(&q->zones[zone].wp, end);
+		atomic_store(&q->wp[zone], end);
 		announce(q, zone);
 	}
 	pthread_mutex_unlock(&q->lock);
