@@ -129,6 +129,7 @@ static size_t put_header(uint8_t *buf, const struct plan *p, const struct qcow2_
 		.header_length = htobe32(HEADER_LENGTH),
 		.compression_type = (uint8_t)o->compression,
 	};
+	struct disk_znsd znsd = { .generation = 0 };
 	uint8_t zoned[ZONED_EXT_MAX];
 	uint8_t *at = buf + HEADER_LENGTH;
 
@@ -138,7 +139,8 @@ static size_t put_header(uint8_t *buf, const struct plan *p, const struct qcow2_
 		at = put_extension(at, EXT_FEATURE_NAMES, feature_names, sizeof(feature_names));
 	if (o->zoned)
 		at = put_extension(at, EXT_ZONED, zoned, layout_encode(&o->zone, zoned));
-	at = put_extension(at, EXT_ZNSD, o->uuid, QCOW2_UUID);
+	memcpy(znsd.uuid, o->uuid, QCOW2_UUID);
+	at = put_extension(at, EXT_ZNSD, &znsd, sizeof(znsd));
 	at = put_extension(at, EXT_END, NULL, 0);
 	return (size_t)(at - buf);
 }

@@ -167,8 +167,10 @@ int flush_locked(struct qcow2 *q)
 	if (!err && q->nr_quarantine)
 		err = release(q);
 	wp_requeue(q); /* what was not recorded */
-	if (!err)
+	if (!err) {
 		atomic_store_explicit(&q->meta_dirty, false, memory_order_relaxed);
+		shadow_flushed(q);
+	}
 	return err;
 }
 

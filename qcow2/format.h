@@ -60,6 +60,8 @@ static_assert(offsetof(struct disk_header, compression_type) == HEADER_V3_LENGTH
 /* autoclear_features */
 #define AUTOCLEAR_BITMAPS  (1ull << 0)
 #define AUTOCLEAR_RAW_DATA (1ull << 1)
+/* Ours: the generation in our extension tells of every writable open since it was set. */
+#define AUTOCLEAR_SHADOW (1ull << 63)
 
 /* Header extensions: this, then LEN bytes, then zeroes up to the next multiple of 8. */
 struct disk_ext {
@@ -75,7 +77,14 @@ static_assert(sizeof(struct disk_ext) == 8, "header extension");
 #define EXT_CRYPTO	   0x0537be77u
 #define EXT_DATA_FILE	   0x44415441u
 #define EXT_ZONED	   0x007a6264u /* "\0zbd" */
-#define EXT_ZNSD	   0x7a6e7364u /* "znsd", ours: 16 bytes of UUID; what follows is kept */
+#define EXT_ZNSD	   0x7a6e7364u /* "znsd", ours */
+
+/* The data of EXT_ZNSD. Of 16 bytes it is the UUID alone; what follows the struct is kept. */
+struct disk_znsd {
+	uint8_t uuid[16];
+	uint64_t generation;
+} __attribute__((packed));
+static_assert(sizeof(struct disk_znsd) == 24, "znsd extension");
 
 struct disk_feature_name {
 	uint8_t type; /* 0 incompatible, 1 compatible, 2 autoclear */

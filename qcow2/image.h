@@ -99,6 +99,8 @@ struct header {
 	uint32_t l1_size, reftable_clusters, crypt_method, header_length;
 	uint32_t ext_end; /* offset of the end marker of the extensions; 0: there is none */
 	uint32_t ext_zoned, ext_zoned_len;
+	uint32_t ext_znsd, ext_znsd_len; /* 0: there is none */
+	uint64_t generation;		 /* of the identity; 0: none recorded */
 };
 
 struct qcow2 {
@@ -142,7 +144,8 @@ struct qcow2 {
 	_Atomic uint32_t news;	/* stack of zones with news for the table; index + 1; no lock */
 	struct wp_todo *todo;
 	size_t nr_todo, cap_todo;
-	size_t map_bytes; /* memory in zone maps, the retired ones too */
+	size_t map_bytes;      /* memory in zone maps, the retired ones too */
+	struct shadow *shadow; /* NULL: none is kept */
 };
 
 static inline uint64_t cluster_of(const struct qcow2 *q, uint64_t host)
@@ -248,6 +251,14 @@ int map_for_write(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t limit, u
 /* Unmaps all clusters that begin in [OFF, END); what they held goes to quarantine. */
 int map_unmap(struct qcow2 *q, uint64_t off, uint64_t end);
 
+/* What the one entry of CLUSTER (of the virtual disk) says. -EINVAL: a place that cannot be. */
+int map_entry(struct qcow2 *q, uint64_t cluster, struct mapping *m);
+/*
+ * Makes CLUSTER lie at HOST, which the caller has counted; 0: nowhere. *OLD is what it held until
+ * now (nr 0: nothing, or it was so already): the caller's to put into quarantine, there is room.
+ */
+int map_set(struct qcow2 *q, uint64_t cluster, uint64_t host, bool *changed, struct run *old);
+
 /* compress.c */
 
 /* Reads the compressed cluster M into BUF, one cluster long. No lock. -EIO: it does not unpack. */
@@ -266,6 +277,9 @@ int wp_write_resets(struct qcow2 *q);
 int wp_write_advances(struct qcow2 *q);
 /* Puts what was collected back on the stack, after an error. */
 void wp_requeue(struct qcow2 *q);
+
+/* Sets a pointer as a shadow had it; RESET: the zone was reset before it got there. */
+void wp_adopt(struct qcow2 *q, uint32_t zone, uint64_t wp, bool reset);
 
 /* Where OFF of ZONE lies, and for how many bytes; false: not in the map. No lock. */
 bool zmap_find(const struct zone_rec *z, uint64_t off, uint64_t *host, uint64_t *run);
@@ -296,6 +310,28 @@ int flush_locked(struct qcow2 *q);
 /* A metadata write or sync that notes what it means for the next barrier and for poison. */
 int meta_write(struct qcow2 *q, const void *buf, size_t len, uint64_t off);
 int meta_sync(struct qcow2 *q);
+
+/* shadow.c: what a killed process leaves behind */
+
+/*
+ * At a writable open. shadow_adopt() takes over what a killed process left in DIR, shadow_prepare()
+ * makes a new shadow, which shadow_begin() declares in the image, durably, and uses from then on.
+ * NOTICE gets sentences. -errno: the image cannot be opened; that there is no shadow is no error.
+ */
+int shadow_adopt(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN]);
+void shadow_prepare(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN]);
+int shadow_begin(struct qcow2 *q);
+/* Ends it; CLEAN: all is in the image, and the shadow is removed. No lock. */
+void shadow_end(struct qcow2 *q, bool clean);
+
+/* Notes what is now so in memory and not yet in the image. Stores to memory, nothing else. */
+void shadow_map(struct qcow2 *q, uint64_t off, uint64_t host, uint64_t len);
+void shadow_reset(struct qcow2 *q, uint32_t zone);
+void shadow_finish(struct qcow2 *q, uint32_t zone, uint64_t wp);
+/* There is hardly room for more notes: a flush should come before. */
+bool shadow_crowded(const struct qcow2 *q);
+/* All that was noted is in the image. */
+void shadow_flushed(struct qcow2 *q);
 
 /* lock.c */
 

@@ -196,7 +196,7 @@ static int write_data(struct qcow2 *q, const void *buf, uint64_t len, uint64_t h
 static int place(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t limit, uint64_t *host,
 		 uint64_t *run)
 {
-	int err = cache_crowded(q) ? flush_locked(q) : 0;
+	int err = cache_crowded(q) || shadow_crowded(q) ? flush_locked(q) : 0;
 
 	if (!err)
 		err = map_for_write(q, off, len, limit, host, run);

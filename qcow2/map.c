@@ -288,6 +288,7 @@ static int allocate_run(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t *
 	/* Cannot fail: all these tables are dirty, hence in the cache. */
 	err = walk(q, first, n, true, fill_each, &a);
 	assert(!err);
+	shadow_map(q, first << q->cluster_bits, where, n << q->cluster_bits);
 	*host = where;
 	*got = n;
 	return err;
@@ -338,6 +339,7 @@ static int copy_cluster(struct qcow2 *q, uint64_t cluster, const struct mapping 
 	if (err)
 		return err;
 	*host = where;
+	shadow_map(q, cluster << q->cluster_bits, where, q->cluster_size);
 	return walk(q, cluster, 1, true, replace_each, &where);
 }
 
@@ -369,6 +371,48 @@ int map_for_write(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t limit, u
 		return err;
 	*host = where + head;
 	*run = (n << q->cluster_bits) - head;
+	return 0;
+}
+
+int map_entry(struct qcow2 *q, uint64_t cluster, struct mapping *m)
+{
+	struct table *t;
+	int err = l2_get(q, cluster >> q->l2_bits, &t);
+
+	if (err)
+		return err;
+	*m = map_decode(q, t ? be64toh(t->data[cluster & (l2_entries(q) - 1)]) : 0);
+	if (t)
+		cache_put(q, t);
+	return check_place(q, m) ? -EINVAL : 0;
+}
+
+int map_set(struct qcow2 *q, uint64_t cluster, uint64_t host, bool *changed, struct run *old)
+{
+	const uint64_t want = host ? host | ENTRY_COPIED : 0, i = cluster & (l2_entries(q) - 1);
+	struct mapping m;
+	struct table *t;
+	uint64_t have;
+	int err = l2_get(q, cluster >> q->l2_bits, &t);
+
+	*old = (struct run){ .nr = 0 };
+	if (err)
+		return err;
+	have = t ? be64toh(t->data[i]) : 0;
+	if (t)
+		cache_put(q, t);
+	if (have == want)
+		return 0;
+	err = quarantine_reserve(q, 1);
+	if (!err)
+		err = l2_for_write(q, cluster >> q->l2_bits, &t);
+	if (err)
+		return err;
+	m = map_decode(q, have);
+	held_clusters(q, &m, &old->first, &old->nr);
+	t->data[i] = htobe64(want);
+	cache_put(q, t);
+	*changed = true;
 	return 0;
 }
 

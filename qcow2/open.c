@@ -7,9 +7,9 @@
  *    memory is spent on it: a small file with huge claims fails at once.
  * 2. A refusal is a sentence: the file, the field and its offset, what was found, what was
  *    expected, what to do.
- * 3. Nothing is written unless the image is going to be opened: at the very end come the two things
- *    a writable open changes, both durable before it succeeds: unknown autoclear bits are
- *    cleared, and an image without an identity gets one in our header extension.
+ * 3. Nothing is written unless the image is going to be opened: at the very end comes what a
+ *    writable open changes, durable before it succeeds: the state that a killed process has left in
+ *    its shadow, an identity for an image that has none, autoclear bits, and the generation.
  * 4. A writable open makes durable what it has read, for it may be the unsynced work of a process
  * that was killed, and the order of our writes relies on it.
  * 5. Names of other files (backing file, data file) are read and shown, never opened.
@@ -267,6 +267,14 @@ struct extensions {
 	uint32_t names_len, zoned_len;
 };
 
+static uint64_t get_generation(const uint8_t *data)
+{
+	struct disk_znsd z;
+
+	memcpy(&z, data, sizeof(z));
+	return be64toh(z.generation);
+}
+
 static int read_extensions(struct qcow2 *q, const uint8_t *cluster, struct extensions *x,
 			   char err[QCOW2_ERRLEN])
 {
@@ -311,6 +319,10 @@ static int read_extensions(struct qcow2 *q, const uint8_t *cluster, struct exten
 		} else if (magic == EXT_DATA_FILE) {
 			copy_text(i->data_file, sizeof(i->data_file), data, len);
 		} else if (magic == EXT_ZNSD && len >= QCOW2_UUID) {
+			q->hdr.ext_znsd = pos;
+			q->hdr.ext_znsd_len = len;
+			if (len >= sizeof(struct disk_znsd))
+				q->hdr.generation = get_generation(data);
 			memcpy(i->uuid, data, QCOW2_UUID);
 			i->has_uuid = true;
 		}
@@ -496,9 +508,9 @@ static void derive_uuid(struct qcow2 *q)
  */
 static int record_uuid(struct qcow2 *q)
 {
-	struct disk_ext head = { htobe32(EXT_ZNSD), htobe32(QCOW2_UUID) };
+	struct disk_ext head = { htobe32(EXT_ZNSD), htobe32(sizeof(struct disk_znsd)) };
 	struct {
-		uint8_t uuid[QCOW2_UUID];
+		struct disk_znsd znsd;
 		struct disk_ext end;
 	} tail = { .end = { 0, 0 } };
 	uint64_t at = q->hdr.ext_end;
@@ -507,10 +519,10 @@ static int record_uuid(struct qcow2 *q)
 	if (!at || q->hdr.backing_offset || at % 8 ||
 	    at + sizeof(head) + sizeof(tail) > q->cluster_size)
 		return 0;
-	if (getrandom(tail.uuid, QCOW2_UUID, 0) != QCOW2_UUID)
+	if (getrandom(tail.znsd.uuid, QCOW2_UUID, 0) != QCOW2_UUID)
 		return 0;
-	tail.uuid[6] = (tail.uuid[6] & 0x0f) | 0x40; /* RFC 9562: version 4, random */
-	tail.uuid[8] = (tail.uuid[8] & 0x3f) | 0x80;
+	tail.znsd.uuid[6] = (tail.znsd.uuid[6] & 0x0f) | 0x40; /* RFC 9562: version 4, random */
+	tail.znsd.uuid[8] = (tail.znsd.uuid[8] & 0x3f) | 0x80;
 	err = file_write(q->file, &tail, sizeof(tail), at + sizeof(head), 0);
 	if (!err && !plant(identity_before_its_bytes))
 		err = file_sync(q->file);
@@ -520,26 +532,54 @@ static int record_uuid(struct qcow2 *q)
 		err = file_sync(q->file);
 	if (err)
 		return err;
-	memcpy(q->info.uuid, tail.uuid, QCOW2_UUID);
+	memcpy(q->info.uuid, tail.znsd.uuid, QCOW2_UUID);
 	q->info.has_uuid = true;
-	q->hdr.ext_end = at + sizeof(head) + QCOW2_UUID;
+	q->hdr.ext_znsd = at;
+	q->hdr.ext_znsd_len = sizeof(tail.znsd);
+	q->hdr.ext_end = at + sizeof(head) + sizeof(tail.znsd);
 	return 0;
 }
 
-/* The two things a writable open changes in the header. */
+/* What a writable open without a shadow changes in the header, too. */
 static int touch_header(struct qcow2 *q, char err[QCOW2_ERRLEN])
 {
 	const uint64_t none = 0;
 	int ret = 0;
 
-	if (q->hdr.autoclear) {
+	if (q->hdr.autoclear & ~(q->shadow ? AUTOCLEAR_SHADOW : 0)) {
 		ret = file_write(q->file, &none, sizeof(none), AT(autoclear_features), 0);
 		if (!ret && !plant(autoclear_not_durable))
 			ret = file_sync(q->file);
 		q->hdr.autoclear = 0;
 	}
-	if (!ret && !q->info.has_uuid)
+	return ret ? refuse_errno(q, err, ret, "the header cannot be written") : 0;
+}
+
+/*
+ * What a writable open writes: first what a killed process has left in its shadow, then the
+ * identity, and last the new shadow.
+ */
+static int begin_writing(struct qcow2 *q, const char *dir, char *notice, char err[QCOW2_ERRLEN])
+{
+	int ret = 0;
+
+	if (!q->zones)
+		dir = NULL;
+	if (dir)
+		ret = shadow_adopt(q, dir, notice);
+	if (ret)
+		return refuse_errno(q, err, ret, "what a killed process left cannot be written");
+	if (!q->info.has_uuid) {
 		ret = record_uuid(q);
+		if (ret)
+			return refuse_errno(q, err, ret, "the header cannot be written");
+	}
+	if (dir)
+		shadow_prepare(q, dir, notice);
+	ret = touch_header(q, err);
+	if (ret)
+		return ret;
+	ret = shadow_begin(q);
 	return ret ? refuse_errno(q, err, ret, "the header cannot be written") : 0;
 }
 
@@ -583,6 +623,7 @@ static int settle(struct qcow2 *q, char err[QCOW2_ERRLEN])
 
 static void image_free(struct qcow2 *q)
 {
+	shadow_end(q, false);
 	wp_free(q);
 	toptable_free(&q->l1);
 	toptable_free(&q->reftable);
@@ -598,10 +639,12 @@ static void image_free(struct qcow2 *q)
 int qcow2_open(const char *path, const struct qcow2_open_opts *opts, struct qcow2 **out,
 	       char err[QCOW2_ERRLEN])
 {
+	char unread[QCOW2_ERRLEN], *notice = opts->notice ? opts->notice : unread;
 	struct qcow2 *q = calloc(1, sizeof(*q));
 	int ret;
 
 	err[0] = 0;
+	notice[0] = 0;
 	if (q)
 		q->path = strdup(path);
 	if (!q || !q->path) {
@@ -624,7 +667,7 @@ int qcow2_open(const char *path, const struct qcow2_open_opts *opts, struct qcow
 	if (!ret && writable(q))
 		ret = settle(q, err);
 	if (!ret && writable(q))
-		ret = touch_header(q, err);
+		ret = begin_writing(q, opts->shadow_dir, notice, err);
 	if (ret) {
 		image_free(q);
 		return ret;
@@ -642,6 +685,7 @@ int qcow2_close(struct qcow2 *q)
 	/* The refcounts that the last flush lowered: not to be lost without need. */
 	if (!err && q->leaks_unsynced && !plant(close_without_last_sync))
 		err = file_sync(q->file);
+	shadow_end(q, !err);
 	image_free(q);
 	return err;
 }

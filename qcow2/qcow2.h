@@ -74,16 +74,24 @@ struct qcow2_info {
 	struct qcow2_zoned zoned;
 };
 
-#define QCOW2_RDONLY	0x01 /* writes nothing at all to the file */
-#define QCOW2_NO_LOCK	0x02 /* -U: also when another program has the image open; with RDONLY */
-#define QCOW2_INSPECT	0x04 /* for info and check: open what could not be served; with RDONLY */
-#define QCOW2_DIRECT	0x08 /* data bypasses the page cache */
-#define QCOW2_UNSAFE	0x10 /* never sync */
+#define QCOW2_RDONLY  0x01 /* writes nothing at all to the file */
+#define QCOW2_NO_LOCK 0x02 /* -U: also when another program has the image open; with RDONLY */
+#define QCOW2_INSPECT 0x04 /* for info and check: open what could not be served; with RDONLY */
+#define QCOW2_DIRECT  0x08 /* data bypasses the page cache */
+#define QCOW2_UNSAFE  0x10 /* never sync */
 
 struct qcow2_open_opts {
 	unsigned int flags;
 	size_t cache_bytes; /* for L2 tables and refcount blocks; 0: a default */
 	struct file *file;  /* use this file instead of opening the path (tests); taken over */
+	/*
+	 * Writable zoned images: a directory on a tmpfs for the shadow, in which the state since
+	 * the last flush outlives a kill (docs/image.md, "The shadow"). NULL: none is kept or
+	 * adopted.
+	 */
+	const char *shadow_dir;
+	/* QCOW2_ERRLEN bytes, or NULL: gets what is worth telling of the shadow, "" if nothing. */
+	char *notice;
 };
 
 /*

@@ -197,6 +197,13 @@ void qcow2_wp_advance(struct qcow2 *q, uint32_t zone, uint64_t wp)
 		}
 }
 
+void wp_adopt(struct qcow2 *q, uint32_t zone, uint64_t wp, bool reset)
+{
+	atomic_store(&q->wp[zone], wp);
+	q->zones[zone].reset |= reset;
+	announce(q, zone);
+}
+
 static int by_zone(const void *a, const void *b)
 {
 	const struct wp_todo *x = a, *y = b;
@@ -307,18 +314,22 @@ int wp_write_advances(struct qcow2 *q)
 	return record(q, false);
 }
 
-/* What reset and finish begin with. */
+/* What reset and finish begin with. On success q->lock is held. */
 static int zone_change_begin(struct qcow2 *q, uint32_t zone)
 {
+	int err;
+
 	if (zone >= q->info.zoned.nr_zones || !sequential(q, zone))
 		return -EINVAL;
 	if (q->flags & QCOW2_RDONLY)
 		return -EROFS;
 	pthread_mutex_lock(&q->lock);
-	if (!atomic_load(&q->poisoned))
-		return 0;
-	pthread_mutex_unlock(&q->lock);
-	return -EROFS;
+	err = atomic_load(&q->poisoned) ? -EROFS : 0;
+	if (!err && shadow_crowded(q))
+		err = flush_locked(q);
+	if (err)
+		pthread_mutex_unlock(&q->lock);
+	return err;
 }
 
 static uint64_t zone_end(const struct qcow2 *q, uint32_t zone)
@@ -339,6 +350,7 @@ int qcow2_zone_reset(struct qcow2 *q, uint32_t zone)
 		if (!plant(reset_keeps_the_zone_map))
 			zmap_drop(q, zone);
 		atomic_store(&q->wp[zone], zone_start(q, zone));
+		shadow_reset(q, zone); /* after the pointer */
 		q->zones[zone].reset = true;
 		announce(q, zone);
 	}
@@ -383,6 +395,7 @@ int qcow2_zone_finish(struct qcow2 *q, uint32_t zone, uint64_t wp)
 		err = map_unmap(q, wp, zone_end(q, zone));
 	zmap_drop(q, zone); /* also after an error: the tail's cluster may have moved */
 	if (!err) {
+		shadow_finish(q, zone, wp); /* before the pointer */
 		atomic_store(&q->wp[zone], end);
 		announce(q, zone);
 	}

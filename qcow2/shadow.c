@@ -1,0 +1,467 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The shadow: what a kill -9 must not take along.
+ *
+ * Between two flushes the mapping, the resets and the write pointers are in the memory of the
+ * process alone, while the data is in the page cache already. A killed process leaves the page
+ * cache behind; so its metadata is noted in a place that lives as long: a small file in a tmpfs,
+ * mapped shared. It goes with the power, exactly as the page cache does, and so can never lead its
+ * data. docs/image.md, "The shadow", tells the whole; replay.c takes a shadow over.
+ *
+ *	head | a write pointer a zone | log: MAP, RESET and FINISH since the last flush
+ *
+ * 1. Notes are stores to memory: no system call, and none on the way of a write into a mapped zone
+ *    but the compare-and-swap that sets its pointer in any case: q->wp *is* the shadow's array.
+ * 2. An entry's bytes are stored before the count that makes it one. Entries are appended and the
+ *    log is emptied under q->lock; it is emptied when a whole flush has succeeded.
+ * 3. A MAP is noted before data goes to its place, and the pointer moves after the data was
+ *    written. A reset sets the pointer back, then notes RESET; a finish notes FINISH, then sets
+ *    the pointer. So a kill between any two stores leaves what replay.c can tell.
+ * 4. The file is allocated before it is mapped: no store meets a full tmpfs (SIGBUS).
+ * 5. A shadow belongs to one opening of one file: UUID, device and inode, and a generation which
+ *    every opening with a shadow raises in the image before anything else. An autoclear bit tells
+ *    that nobody without a shadow has written since: they clear it, our other programs and QEMU.
+ *
+ * The image lock keeps two processes from one shadow: it is taken first and dies with its holder.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "shadow.h"
+
+#define ROOM 8u /* entries: more than any one step between two looks at shadow_crowded() notes */
+
+struct shadow {
+	int dir;
+	char name[96];
+	size_t bytes;
+	struct shadow_head *head;
+	struct shadow_entry *log;
+};
+
+__attribute__((format(printf, 2, 3))) static void tell(char notice[QCOW2_ERRLEN], const char *fmt,
+						       ...)
+{
+	size_t n = strlen(notice);
+	va_list ap;
+
+	if (n && n + 2 < QCOW2_ERRLEN)
+		n += snprintf(notice + n, QCOW2_ERRLEN - n, "; ");
+	va_start(ap, fmt);
+	vsnprintf(notice + n, QCOW2_ERRLEN - n, fmt, ap);
+	va_end(ap);
+}
+
+static uint64_t mix(uint64_t h, uint64_t v)
+{
+	h = (h ^ v) * 0x9e3779b97f4a7c15ull;
+	return h ^ h >> 29;
+}
+
+uint64_t shadow_entry_sum(const struct shadow_entry *e, uint32_t epoch, uint32_t i)
+{
+	uint64_t h = mix((uint64_t)epoch << 32 | i, (uint64_t)e->kind << 32 | e->zone);
+
+	return mix(mix(mix(h, e->off), e->host), e->len);
+}
+
+static uint64_t head_sum(const struct shadow_head *h)
+{
+	const uint8_t *p = (const uint8_t *)&h->version, *end = (const uint8_t *)&h->sum;
+	uint64_t sum = 0, word;
+
+	for (; p < end; p += sizeof(word)) {
+		memcpy(&word, p, sizeof(word));
+		sum = mix(sum, word);
+	}
+	return sum;
+}
+
+void shadow_head_fill(const struct qcow2 *q, struct shadow_head *h)
+{
+	struct stat st = { .st_ino = 1 };
+
+	if (q->file->fd >= 0)
+		fstat(q->file->fd, &st);
+	h->version = SHADOW_VERSION;
+	h->cluster_bits = q->cluster_bits;
+	memcpy(h->uuid, q->info.uuid, QCOW2_UUID);
+	h->generation = q->hdr.generation;
+	h->dev = st.st_dev;
+	h->ino = st.st_ino;
+	h->size = q->info.size;
+	h->zone_size = q->info.zoned.zone_size;
+	h->nr_zones = q->info.zoned.nr_zones;
+	h->max_log = SHADOW_ENTRIES;
+	h->sum = head_sum(h);
+}
+
+/* --- the file --- */
+
+/* One file of one image has one name in DIR. */
+static void file_name(const struct qcow2 *q, char out[96])
+{
+	struct shadow_head h = { .magic = 0 };
+	int n = 0;
+
+	shadow_head_fill(q, &h);
+	for (int i = 0; i < QCOW2_UUID; i++)
+		n += sprintf(out + n, "%02x", h.uuid[i]);
+	sprintf(out + n, "-%llx-%llx.shadow", (unsigned long long)h.dev, (unsigned long long)h.ino);
+}
+
+/* Opens DIR, or says why no shadow can be in it. */
+static int open_dir(const char *dir, char notice[QCOW2_ERRLEN])
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct statfs fs;
+
+	if (fd < 0) {
+		tell(notice, "no shadow is kept, and kill -9 can lose data: %.200s: %s", dir,
+		     strerror(errno));
+		return -1;
+	}
+	if (!fstatfs(fd, &fs) && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC))
+		return fd;
+	tell(notice,
+	     "no shadow is kept, and kill -9 can lose data: %.200s is not on a tmpfs, where a "
+	     "shadow must be to vanish with the power",
+	     dir);
+	close(fd);
+	return -1;
+}
+
+/* Why the file of FD may not be one that a process of ours has left; NULL: it may. */
+static const char *stranger(int fd, size_t bytes)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_nlink != 1)
+		return "it is no plain file";
+	if (st.st_uid != geteuid() || st.st_mode & 077)
+		return "others could have written it";
+	if ((uint64_t)st.st_size != bytes)
+		return "its length is wrong";
+	return NULL;
+}
+
+static bool read_all(int fd, char *buf, size_t len)
+{
+	while (len) {
+		ssize_t n = read(fd, buf, len);
+
+		if (n <= 0 && !(n < 0 && errno == EINTR))
+			return false;
+		if (n > 0) {
+			buf += n;
+			len -= n;
+		}
+	}
+	return true;
+}
+
+/* Why the head of a shadow does not agree with the image; NULL: it does. */
+static const char *mismatch(const struct qcow2 *q, struct shadow_head *h)
+{
+	struct shadow_head want = { .magic = 0 };
+	const size_t at = offsetof(struct shadow_head, version);
+
+	shadow_head_fill(q, &want);
+	if (atomic_load(&h->magic) != SHADOW_MAGIC)
+		return "it was not finished";
+	if (h->sum != head_sum(h))
+		return "its head is damaged";
+	if (h->generation != want.generation || !(q->hdr.autoclear & AUTOCLEAR_SHADOW))
+		return "the image was opened for writing since";
+	if (memcmp((char *)h + at, (char *)&want + at, sizeof(want) - at - sizeof(want.log)))
+		return "it describes another image";
+	return NULL;
+}
+
+/* What of the shadow lies in private memory now is taken over. */
+static int adopt(struct qcow2 *q, void *shadow, char notice[QCOW2_ERRLEN], char why[QCOW2_ERRLEN])
+{
+	const char *no = mismatch(q, shadow);
+	uint32_t zones = 0;
+	int err;
+
+	if (no) {
+		snprintf(why, QCOW2_ERRLEN, "%s", no);
+		return -EINVAL;
+	}
+	err = replay(q, shadow, &zones, why);
+	if (!err && zones)
+		tell(notice,
+		     "%u zones are taken over as a process that was killed has left them in memory",
+		     zones);
+	return err;
+}
+
+int shadow_adopt(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN])
+{
+	size_t bytes = shadow_bytes(q->info.zoned.nr_zones);
+	char name[96], why[QCOW2_ERRLEN] = "";
+	const char *no;
+	void *copy;
+	int dirfd, fd, err = -EINVAL;
+
+	dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dirfd < 0)
+		return 0; /* shadow_prepare() will say so */
+	file_name(q, name);
+	fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0) {
+		close(dirfd);
+		return 0;
+	}
+	copy = malloc(bytes);
+	no = stranger(fd, bytes);
+	if (!no && copy && !read_all(fd, copy, bytes))
+		no = "it cannot be read";
+	if (no)
+		snprintf(why, sizeof(why), "%s", no);
+	else
+		err = copy ? adopt(q, copy, notice, why) : -ENOMEM;
+	if (err == -EINVAL) {
+		tell(notice,
+		     "%.120s/%s, left by a process that was killed, is not used: %.120s; what was "
+		     "not flushed is lost",
+		     dir, name, why);
+		unlinkat(dirfd, name, 0);
+		err = 0;
+	}
+	free(copy);
+	close(fd);
+	close(dirfd);
+	return err;
+}
+
+/* A new file of the right size in place of an old one, mapped. 0 or an errno. */
+static int map_new(struct shadow *s)
+{
+	int fd, err;
+	void *p;
+
+	if (unlinkat(s->dir, s->name, 0) && errno != ENOENT)
+		return errno;
+	fd = openat(s->dir, s->name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return errno;
+	err = posix_fallocate(fd, 0, s->bytes);
+	if (!err) {
+		p = mmap(NULL, s->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		err = p == MAP_FAILED ? errno : 0;
+	}
+	close(fd);
+	if (err) {
+		unlinkat(s->dir, s->name, 0);
+		return err;
+	}
+	s->head = p;
+	return 0;
+}
+
+/* Whether the image can record a generation: in our extension, or by making it longer. */
+static bool has_room(const struct qcow2 *q)
+{
+	const struct header *h = &q->hdr;
+
+	if (h->ext_znsd_len >= sizeof(struct disk_znsd))
+		return true;
+	return h->ext_znsd_len == QCOW2_UUID && !h->backing_offset &&
+	       h->ext_end == h->ext_znsd + sizeof(struct disk_ext) + QCOW2_UUID &&
+	       h->ext_end + sizeof(uint64_t) + sizeof(struct disk_ext) <= q->cluster_size;
+}
+
+void shadow_prepare(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN])
+{
+	struct shadow *s;
+	int err, fd;
+
+	if (!has_room(q)) {
+		tell(notice, "no shadow is kept, and kill -9 can lose data: the image's header has "
+			     "no room for a generation");
+		return;
+	}
+	fd = open_dir(dir, notice);
+	if (fd < 0)
+		return;
+	s = calloc(1, sizeof(*s));
+	err = ENOMEM;
+	if (!s)
+		goto failed;
+	s->dir = fd;
+	s->bytes = shadow_bytes(q->info.zoned.nr_zones);
+	file_name(q, s->name);
+	err = map_new(s);
+	if (err)
+		goto failed;
+	s->log = shadow_log(s->head, q->info.zoned.nr_zones);
+	q->shadow = s;
+	return;
+
+failed:
+	tell(notice, "no shadow is kept, and kill -9 can lose data: %.200s: %s", dir,
+	     strerror(err));
+	close(fd);
+	free(s);
+}
+
+/* Makes our extension of 16 bytes, the last one, longer. Torn between its writes it is as it was:
+ * a small generation reads as the end of the extensions. */
+static int grow_extension(struct qcow2 *q)
+{
+	struct {
+		uint64_t generation;
+		struct disk_ext end;
+	} tail = { htobe64(1), { 0, 0 } };
+	uint32_t len = htobe32(sizeof(struct disk_znsd));
+	int err = file_write(q->file, &tail, sizeof(tail), q->hdr.ext_end, 0);
+
+	if (!err)
+		err = file_sync(q->file);
+	if (!err)
+		err = file_write(q->file, &len, sizeof(len),
+				 q->hdr.ext_znsd + offsetof(struct disk_ext, len), 0);
+	if (err)
+		return err;
+	q->hdr.ext_znsd_len = sizeof(struct disk_znsd);
+	q->hdr.ext_end += sizeof(tail.generation);
+	return 0;
+}
+
+/* Raises the generation, then sets the bit: old shadows do not fit from the first on. */
+static int declare(struct qcow2 *q)
+{
+	const uint64_t bit = htobe64(AUTOCLEAR_SHADOW);
+	uint64_t next = htobe64(q->hdr.generation + 1);
+	int err = 0;
+
+	if (q->hdr.ext_znsd_len < sizeof(struct disk_znsd))
+		err = grow_extension(q);
+	if (!err)
+		err = file_write(q->file, &next, sizeof(next),
+				 q->hdr.ext_znsd + sizeof(struct disk_ext) +
+					 offsetof(struct disk_znsd, generation),
+				 0);
+	if (!err)
+		err = file_write(q->file, &bit, sizeof(bit),
+				 offsetof(struct disk_header, autoclear_features), 0);
+	if (!err)
+		err = file_sync(q->file);
+	if (err)
+		return err;
+	q->hdr.generation++;
+	q->hdr.autoclear = AUTOCLEAR_SHADOW;
+	return 0;
+}
+
+int shadow_begin(struct qcow2 *q)
+{
+	struct shadow *s = q->shadow;
+	_Atomic uint64_t *wp;
+	int err;
+
+	if (!s)
+		return 0;
+	err = declare(q);
+	if (err)
+		return err;
+	shadow_head_fill(q, s->head);
+	wp = shadow_wps(s->head);
+	for (uint32_t i = 0; i < q->info.zoned.nr_zones; i++)
+		atomic_init(&wp[i], atomic_load(&q->wp[i]));
+	free(q->wp);
+	q->wp = wp;
+	atomic_store_explicit(&s->head->magic, SHADOW_MAGIC, memory_order_release);
+	return 0;
+}
+
+void shadow_end(struct qcow2 *q, bool clean)
+{
+	struct shadow *s = q->shadow;
+	const uint64_t none = 0;
+	bool begun;
+
+	if (!s)
+		return;
+	begun = atomic_load(&s->head->magic);
+	if (q->wp == shadow_wps(s->head))
+		q->wp = NULL;
+	munmap(s->head, s->bytes);
+	/* A copy of the file should not carry a promise. Not worth a sync, nor an error. */
+	if (begun && clean &&
+	    file_write(q->file, &none, sizeof(none),
+		       offsetof(struct disk_header, autoclear_features), 0))
+		clean = false;
+	if (clean || !begun)
+		unlinkat(s->dir, s->name, 0);
+	close(s->dir);
+	free(s);
+	q->shadow = NULL;
+}
+
+/* --- notes --- */
+
+static uint32_t count(const struct shadow *s)
+{
+	return (uint32_t)atomic_load_explicit(&s->head->log, memory_order_relaxed);
+}
+
+static void append(struct qcow2 *q, struct shadow_entry e)
+{
+	struct shadow *s = q->shadow;
+	uint64_t log;
+
+	if (!s)
+		return;
+	log = atomic_load_explicit(&s->head->log, memory_order_relaxed);
+	assert((uint32_t)log < SHADOW_ENTRIES);
+	e.sum = shadow_entry_sum(&e, log >> 32, (uint32_t)log);
+	s->log[(uint32_t)log] = e;
+	atomic_store_explicit(&s->head->log, log + 1, memory_order_release);
+}
+
+void shadow_map(struct qcow2 *q, uint64_t off, uint64_t host, uint64_t len)
+{
+	if (q->shadow)
+		append(q, (struct shadow_entry){ .kind = SHADOW_MAP,
+						 .zone = (uint32_t)(off >> q->zone_bits),
+						 .off = off,
+						 .host = host,
+						 .len = len });
+}
+
+void shadow_reset(struct qcow2 *q, uint32_t zone)
+{
+	append(q, (struct shadow_entry){ .kind = SHADOW_RESET, .zone = zone });
+}
+
+void shadow_finish(struct qcow2 *q, uint32_t zone, uint64_t wp)
+{
+	append(q, (struct shadow_entry){ .kind = SHADOW_FINISH, .zone = zone, .off = wp });
+}
+
+bool shadow_crowded(const struct qcow2 *q)
+{
+	return q->shadow && count(q->shadow) > SHADOW_ENTRIES - ROOM;
+}
+
+void shadow_flushed(struct qcow2 *q)
+{
+	uint64_t log;
+
+	if (!q->shadow || !count(q->shadow))
+		return;
+	log = atomic_load_explicit(&q->shadow->head->log, memory_order_relaxed);
+	atomic_store_explicit(&q->shadow->head->log, ((log >> 32) + 1) << 32, memory_order_release);
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The bytes of a shadow and what shadow.c (which keeps it) and replay.c (which adopts it) ask of
+ * each other. Host byte order: a shadow never leaves the machine, nor outlives its kernel.
+ */
+#ifndef QCOW2_SHADOW_H
+#define QCOW2_SHADOW_H
+
+#include "image.h"
+
+#define SHADOW_MAGIC   0x776f646168736e7aull /* "znshadow" */
+#define SHADOW_VERSION 1u
+#define SHADOW_ENTRIES 8192u
+
+enum shadow_kind {
+	SHADOW_MAP = 1, /* LEN bytes from OFF on lie at HOST from now on */
+	SHADOW_RESET,	/* of ZONE: all its entries before this one are void */
+	SHADOW_FINISH,	/* of ZONE at write pointer OFF: nothing is mapped behind it */
+};
+
+struct shadow_entry {
+	uint32_t kind, zone;
+	uint64_t off, host, len;
+	uint64_t sum; /* of the above, its place and its epoch: shadow_entry_sum() */
+};
+static_assert(sizeof(struct shadow_entry) == 40, "");
+
+struct shadow_head {
+	_Atomic uint64_t magic; /* stored last: what has none was never begun */
+	uint32_t version, cluster_bits;
+	uint8_t uuid[QCOW2_UUID];
+	uint64_t generation; /* of the image's identity */
+	uint64_t dev, ino;   /* of the image's file */
+	uint64_t size;	     /* of the virtual disk */
+	uint64_t zone_size;
+	uint32_t nr_zones, max_log;
+	uint64_t sum;	      /* of all from version on */
+	_Atomic uint64_t log; /* epoch << 32 | entries; the epoch counts the flushes */
+};
+static_assert(sizeof(struct shadow_head) == 96, "");
+
+/* Behind the head: nr_zones write pointers, then max_log entries. */
+static inline size_t shadow_bytes(uint32_t nr_zones)
+{
+	return sizeof(struct shadow_head) + nr_zones * sizeof(uint64_t) +
+	       SHADOW_ENTRIES * sizeof(struct shadow_entry);
+}
+
+static inline _Atomic uint64_t *shadow_wps(void *shadow)
+{
+	return (_Atomic uint64_t *)((struct shadow_head *)shadow + 1);
+}
+
+static inline struct shadow_entry *shadow_log(void *shadow, uint32_t nr_zones)
+{
+	return (struct shadow_entry *)(shadow_wps(shadow) + nr_zones);
+}
+
+/* What the head of Q's shadow has to say, but for magic and log. */
+void shadow_head_fill(const struct qcow2 *q, struct shadow_head *h);
+uint64_t shadow_entry_sum(const struct shadow_entry *e, uint32_t epoch, uint32_t i);
+
+/*
+ * replay.c: brings Q to the state that SHADOW (shadow_bytes() long, private memory, its head
+ * agrees with Q) describes, and makes that durable. 0: done, *ZONES differed. -EINVAL: the shadow
+ * is not to be believed, WHY says what is wrong, and nothing was changed. Else -errno: the image
+ * could not be read or written, and the shadow is as good as before.
+ */
+int replay(struct qcow2 *q, void *shadow, uint32_t *zones, char why[QCOW2_ERRLEN]);
+
+#endif
