@@ -26,6 +26,7 @@
 #include <unistd.h>
 #include "loop.h"
 #include "options.h"
+#include "shadow_dir.h"
 #include "store.h"
 #include "target.h"
 #include "tcp.h"
@@ -54,6 +55,8 @@ struct daemon {
 	sem_t drained;
 	pid_t child; /* of --run; 0: none */
 	int child_status;
+	const char *shadow_dir; /* NULL: none */
+	char shadow_buf[SHADOW_DIR_LEN];
 	char err[ERRLEN];
 };
 
@@ -143,13 +146,17 @@ static int open_image(struct daemon *d, const struct image_opt *image)
 		.read_only = image->read_only,
 		.writethrough = image->cache == CACHE_WRITETHROUGH,
 	};
+	const struct store_qcow2_opts sopts = {
+		.read_only = image->read_only,
+		.cache = (enum store_cache)image->cache,
+		.shadow_dir = d->shadow_dir,
+	};
 	struct tgt_subsys *subsys;
 	char why[ERRLEN / 2];
 	struct store *store;
 	struct tgt_ns *ns;
 
-	if (store_qcow2_open(image->path, image->read_only, (enum store_cache)image->cache, &store,
-			     d->err, ERRLEN))
+	if (store_qcow2_open(image->path, &sopts, &store, d->err, ERRLEN))
 		return -1;
 	if (zns_ns_new(store, &zopts, d->loops[0], &ns, why, sizeof(why))) {
 		snprintf(d->err, ERRLEN, "%.*s: %s", ERRLEN / 3, image->path, why);
@@ -375,6 +382,7 @@ static int start(struct daemon *d)
 	}
 	tgt_add_command_set(d->tgt, &nvm_command_set);
 	tgt_add_command_set(d->tgt, &zns_command_set);
+	d->shadow_dir = shadow_dir(d->opts.shadow, d->shadow_buf);
 	for (unsigned int i = 0; i < d->opts.nr_images; i++)
 		if (open_image(d, &d->opts.images[i]))
 			return -1;

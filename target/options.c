@@ -299,6 +299,14 @@ static int set_run(struct options *opts, const char *value, char *err, size_t er
 	return 0;
 }
 
+static int set_shadow(struct options *opts, const char *value, char *err, size_t errlen)
+{
+	if (!*value)
+		return refuse(err, errlen, "--shadow needs a directory, or \"none\"");
+	opts->shadow = value;
+	return 0;
+}
+
 static int set_log_level(struct options *opts, const char *value, char *err, size_t errlen)
 {
 	int i = parse_word(level_names, COUNT(level_names), value);
@@ -341,6 +349,9 @@ static const struct option_row rows[] = {
 	{ "ready-fd", "N", "write a newline to file descriptor N when serving", 0, set_ready_fd },
 	{ "run", "CMD", "serve while the shell command CMD runs, exit with its status", 0,
 	  set_run },
+	{ "shadow", "DIR",
+	  "what kill -9 must not lose is kept there, on a tmpfs; or none ($XDG_RUNTIME_DIR/znsd)",
+	  0, set_shadow },
 	{ "log-level", "LEVEL", "error, warning, info or debug (info)", 0, set_log_level },
 	{ "help", NULL, "say this and exit", 'h', set_help },
 	{ "version", NULL, "say the version and exit", 'V', set_version },

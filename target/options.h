@@ -42,6 +42,7 @@ struct options {
 	const char *nqn; /* NULL: from the first image */
 	const char *port_file;
 	const char *run;
+	const char *shadow; /* NULL: the default; may be "none" */
 	unsigned int threads;
 	enum cache_mode cache;
 	enum log_level log_level;

@@ -67,7 +67,12 @@ struct store {
  * sentence. CACHE is how writes are kept.
  */
 enum store_cache { STORE_WRITEBACK, STORE_WRITETHROUGH, STORE_NONE, STORE_UNSAFE };
-int store_qcow2_open(const char *path, bool read_only, enum store_cache cache, struct store **out,
+struct store_qcow2_opts {
+	bool read_only;
+	enum store_cache cache;
+	const char *shadow_dir; /* see qcow2_open_opts; NULL: no shadow */
+};
+int store_qcow2_open(const char *path, const struct store_qcow2_opts *opts, struct store **out,
 		     char *err, unsigned int errlen);
 
 #endif

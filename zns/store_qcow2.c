@@ -10,6 +10,7 @@
 #include <string.h>
 #include "qcow2.h"
 #include "store.h"
+#include "target.h"
 
 struct store_qcow2 {
 	struct store store; /* first */
@@ -123,11 +124,15 @@ static unsigned int open_flags(bool read_only, enum store_cache cache)
 	return flags;
 }
 
-int store_qcow2_open(const char *path, bool read_only, enum store_cache cache, struct store **out,
+int store_qcow2_open(const char *path, const struct store_qcow2_opts *opts, struct store **out,
 		     char *err, unsigned int errlen)
 {
-	const struct qcow2_open_opts opts = { .flags = open_flags(read_only, cache) };
-	char why[QCOW2_ERRLEN];
+	char why[QCOW2_ERRLEN], notice[QCOW2_ERRLEN];
+	const struct qcow2_open_opts how = {
+		.flags = open_flags(opts->read_only, opts->cache),
+		.shadow_dir = opts->shadow_dir,
+		.notice = notice,
+	};
 	struct store_qcow2 *s;
 	const char *no;
 	int ret;
@@ -137,7 +142,7 @@ int store_qcow2_open(const char *path, bool read_only, enum store_cache cache, s
 		snprintf(err, errlen, "%s: there is not enough memory", path);
 		return -ENOMEM;
 	}
-	ret = qcow2_open(path, &opts, &s->q, why);
+	ret = qcow2_open(path, &how, &s->q, why);
 	if (ret) {
 		snprintf(err, errlen, "%s", why);
 		goto free_store;
@@ -148,6 +153,8 @@ int store_qcow2_open(const char *path, bool read_only, enum store_cache cache, s
 		ret = -EINVAL;
 		goto close_image;
 	}
+	if (notice[0])
+		log_warn("%s: %s", path, notice);
 	s->store.ops = &store_qcow2_ops;
 	take_geometry(&s->store.geo, qcow2_info(s->q));
 	*out = &s->store;

@@ -55,7 +55,8 @@ static void session(struct host *h)
 	char err[QCOW2_ERRLEN];
 
 	memset(h, 0, sizeof(*h));
-	if (store_qcow2_open(path, false, STORE_WRITEBACK, &store, err, sizeof(err)))
+	if (store_qcow2_open(path, &(struct store_qcow2_opts){ .cache = STORE_WRITEBACK }, &store,
+			     err, sizeof(err)))
 		fail_msg("%s", err);
 	host_start(h, workers_new(2));
 	if (zns_ns_new(store, &opts, h->loop, &h->ns, err, sizeof(err)))
@@ -292,7 +293,8 @@ static void expect_refused(const char *says)
 	struct store *store;
 	char err[QCOW2_ERRLEN] = "";
 
-	if (!store_qcow2_open(path, false, STORE_WRITEBACK, &store, err, sizeof(err)))
+	if (!store_qcow2_open(path, &(struct store_qcow2_opts){ .cache = STORE_WRITEBACK }, &store,
+			      err, sizeof(err)))
 		fail_msg("opened, where \"%s\" was expected", says);
 	if (!strstr(err, says))
 		fail_msg("\"%s\" does not say \"%s\"", err, says);

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The directory of the shadows: it must be on a tmpfs, so that a shadow vanishes with the power as
+ * the page cache does, and nobody else's to write. Both places that are tried are such by custom;
+ * in /dev/shm others may have made the name before us, so the owner is looked at.
+ *
+ * One thread, before serving.
+ */
+#include <errno.h>
+#include <linux/magic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+#include "shadow_dir.h"
+#include "target.h"
+
+static bool is_volatile(const char *dir)
+{
+	struct statfs fs;
+
+	return !statfs(dir, &fs) && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
+static bool is_ours(const char *dir)
+{
+	struct stat st;
+
+	return !lstat(dir, &st) && S_ISDIR(st.st_mode) && st.st_uid == geteuid() &&
+	       !(st.st_mode & 077);
+}
+
+static bool usable(const char *dir)
+{
+	return (!mkdir(dir, 0700) || errno == EEXIST) && is_ours(dir) && is_volatile(dir) &&
+	       !access(dir, R_OK | W_OK | X_OK);
+}
+
+const char *shadow_dir(const char *choice, char buf[SHADOW_DIR_LEN])
+{
+	const char *run = getenv("XDG_RUNTIME_DIR");
+
+	if (choice)
+		return strcmp(choice, "none") ? choice : NULL;
+	if (run && *run == '/' && is_volatile(run) &&
+	    snprintf(buf, SHADOW_DIR_LEN, "%s/znsd", run) < SHADOW_DIR_LEN && usable(buf))
+		return buf;
+	snprintf(buf, SHADOW_DIR_LEN, "/dev/shm/znsd-%u", geteuid());
+	if (usable(buf))
+		return buf;
+	log_warn("no directory on a tmpfs for shadows: neither $XDG_RUNTIME_DIR/znsd nor %s can be "
+		 "used, and a kill -9 can lose data that was not flushed; see --shadow",
+		 buf);
+	return NULL;
+}
