@@ -81,10 +81,9 @@ unchanged good.qcow2
 
 it "refuses a port in use"
 make_image other.qcow2
-remember other.qcow2
 expect_status 1 timeout 20 "$ZNSD" --listen "127.0.0.1:$port" other.qcow2
 expect_err "127\.0\.0\.1.*$port|$port.*in use"
-unchanged other.qcow2
+expect_status 0 "$ZNSIMG" check other.qcow2
 probe flush || fail "the first znsd is not well"
 stop_znsd || fail "znsd ended $?"
 

@@ -32,7 +32,7 @@ want+=00000006"00001000"	# max open, max append
 want+=0000000000030000		# write pointers at cluster 3
 expect_equal "$(peek zbc.qcow2 112 8)" 6803f857000001b0 "feature names"
 expect_equal "$(peek zbc.qcow2 552 56)" $want "zoned extension"
-expect_equal "$(peek one.qcow2 608 32)" 7a6e736400000010"0123456789ab4def8123456789abcdef"0000000000000000 "znsd extension"
+expect_equal "$(peek one.qcow2 608 40)" 7a6e736400000018"0123456789ab4def8123456789abcdef"00000000000000000000000000000000 "znsd extension"
 
 it "lays the file out as QEMU does"
 expect_equal "$(peek zbc.qcow2 0 8)" 514649fb00000003 "magic, version"
