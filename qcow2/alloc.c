@@ -307,8 +307,10 @@ int alloc_raw_table(struct qcow2 *q, uint64_t *host)
 	struct run r;
 	int err = take(q, 1, 1, &r);
 
-	if (!err)
+	if (!err) {
 		*host = r.first << q->cluster_bits;
+		shadow_spare(q, *host, q->cluster_size);
+	}
 	return err;
 }
 

@@ -328,6 +328,11 @@ void shadow_end(struct qcow2 *q, bool clean);
 void shadow_map(struct qcow2 *q, uint64_t off, uint64_t host, uint64_t len);
 void shadow_reset(struct qcow2 *q, uint32_t zone);
 void shadow_finish(struct qcow2 *q, uint32_t zone, uint64_t wp);
+/*
+ * Clusters that a kill in the middle of a flush could leave counted and unused: new tables, and
+ * what was unmapped. Noted as long as there is room, for they would only leak.
+ */
+void shadow_spare(struct qcow2 *q, uint64_t host, uint64_t len);
 /* There is hardly room for more notes: a flush should come before. */
 bool shadow_crowded(const struct qcow2 *q);
 /* All that was noted is in the image. */

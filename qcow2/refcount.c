@@ -167,6 +167,7 @@ static int grow_reftable(struct qcow2 *q, uint64_t need)
 		t->nr = old_nr;
 		return err;
 	}
+	shadow_spare(q, first << q->cluster_bits, clusters << q->cluster_bits);
 	quarantine_add(q, old_first, q->hdr.reftable_clusters);
 	t->off = first << q->cluster_bits;
 	q->hdr.reftable_offset = t->off;

@@ -44,6 +44,13 @@ struct plan {	       /* for a zone */
 	uint64_t finish; /* its write pointer then */
 };
 
+/* Logged clusters that are counted, and not for where they shall be: who has them? */
+struct suspect {
+	uint64_t first, nr;
+	bool spare; /* nobody shall have them */
+	bool used;
+};
+
 struct replay {
 	struct qcow2 *q;
 	_Atomic uint64_t *wp;
@@ -52,9 +59,9 @@ struct replay {
 	struct plan *plan;
 	struct piece *piece, *by_host; /* what is mapped in the end, by at and by host */
 	size_t nr_pieces;
-	struct piece *gone; /* mapped in the log and given up again; by host */
+	struct piece *gone; /* of no zone in the end, as far as the log goes; by host */
 	size_t nr_gone;
-	struct run *suspect; /* logged clusters that are counted, and not by where they shall be */
+	struct suspect *suspect;
 	size_t nr_suspects, cap_suspects;
 	char *why;
 };
@@ -81,6 +88,14 @@ static uint64_t shadow_wp(const struct replay *r, uint32_t zone)
 
 /* --- digest: one entry at a time --- */
 
+/* Whether LEN bytes at HOST are whole clusters of the file. */
+static bool in_file(const struct qcow2 *q, uint64_t host, uint64_t len)
+{
+	return host && len && !in_cluster(q, host) && !in_cluster(q, len) &&
+	       cluster_of(q, host) < q->end_cluster &&
+	       cluster_of(q, len) <= q->end_cluster - cluster_of(q, host);
+}
+
 static bool map_possible(const struct replay *r, const struct shadow_entry *e)
 {
 	const struct qcow2 *q = r->q;
@@ -88,12 +103,9 @@ static bool map_possible(const struct replay *r, const struct shadow_entry *e)
 
 	if (end > align_up(q->info.size, q->cluster_size))
 		end = align_up(q->info.size, q->cluster_size);
-	if (in_cluster(q, e->off) || in_cluster(q, e->host) || in_cluster(q, e->len) || !e->len)
+	if (in_cluster(q, e->off) || e->off < start || e->off >= end || e->len > end - e->off)
 		return false;
-	if (e->off < start || e->off >= end || e->len > end - e->off || !e->host)
-		return false;
-	return cluster_of(q, e->host) < q->end_cluster &&
-	       cluster_of(q, e->len) <= q->end_cluster - cluster_of(q, e->host);
+	return in_file(q, e->host, e->len);
 }
 
 static int check_entry(struct replay *r, uint32_t i, uint32_t epoch)
@@ -104,6 +116,8 @@ static int check_entry(struct replay *r, uint32_t i, uint32_t epoch)
 
 	if (ok && e->kind == SHADOW_MAP)
 		ok = map_possible(r, e);
+	else if (ok && e->kind == SHADOW_SPARE)
+		ok = true; /* no promise: sort_out() looks */
 	else if (ok && e->kind == SHADOW_FINISH)
 		ok = sequential(r, e->zone) && e->off >= zone_start(q, e->zone) &&
 		     e->off <= zone_writable_end(q, e->zone);
@@ -117,6 +131,8 @@ static int plan_entry(struct replay *r, uint32_t i)
 	const struct shadow_entry *e = &r->log[i];
 	struct plan *p = &r->plan[e->zone];
 
+	if (e->kind == SHADOW_SPARE)
+		return 0;
 	p->logged = true;
 	if (e->kind == SHADOW_RESET) {
 		*p = (struct plan){ .from = i + 1, .logged = true, .reset = true };
@@ -166,7 +182,10 @@ static int by_host(const void *a, const void *b)
 	return x->host < y->host ? -1 : x->host > y->host;
 }
 
-/* What of a MAP is so in the end goes to the pieces, the rest to what is gone. */
+/*
+ * What of a MAP is so in the end goes to the pieces, the rest to what is gone. So do
+ * tables and what was unmapped, some of which is in use: that will be found.
+ */
 static void sort_out(struct replay *r, uint32_t i)
 {
 	const struct qcow2 *q = r->q;
@@ -176,7 +195,9 @@ static void sort_out(struct replay *r, uint32_t i)
 			   e->zone };
 	uint64_t keep = m.nr, cut;
 
-	if (i < p->from) {
+	if (!in_file(q, e->host, e->len))
+		return;
+	if (e->kind == SHADOW_SPARE || i < p->from) {
 		keep = 0;
 	} else if (p->finished) {
 		cut = cluster_of(q, align_up(p->finish, q->cluster_size));
@@ -219,7 +240,7 @@ static int digest(struct replay *r, uint32_t epoch)
 	for (uint32_t z = 0; !err && z < r->q->info.zoned.nr_zones; z++)
 		err = plan_pointer(r, z);
 	for (uint32_t i = 0; !err && i < r->nr_log; i++)
-		if (r->log[i].kind == SHADOW_MAP)
+		if (r->log[i].kind == SHADOW_MAP || r->log[i].kind == SHADOW_SPARE)
 			sort_out(r, i);
 	if (err)
 		return err;
@@ -335,30 +356,31 @@ static int check_written(struct replay *r, uint32_t zone)
 	return 0;
 }
 
-static int suspect(struct replay *r, uint64_t cluster)
+static int suspect(struct replay *r, uint64_t cluster, bool spare)
 {
-	struct run *last = r->nr_suspects ? &r->suspect[r->nr_suspects - 1] : NULL;
+	struct suspect *last = r->nr_suspects ? &r->suspect[r->nr_suspects - 1] : NULL;
 
-	if (last && last->first + last->nr == cluster) {
+	if (last && last->first + last->nr == cluster && last->spare == spare) {
 		last->nr++;
 		return 0;
 	}
 	if (r->nr_suspects == r->cap_suspects) {
 		size_t cap = r->cap_suspects ? 2 * r->cap_suspects : 64;
-		struct run *p = realloc(r->suspect, cap * sizeof(*p));
+		struct suspect *p = realloc(r->suspect, cap * sizeof(*p));
 
 		if (!p)
 			return -ENOMEM;
 		r->suspect = p;
 		r->cap_suspects = cap;
 	}
-	r->suspect[r->nr_suspects++] = (struct run){ cluster, 1, false };
+	r->suspect[r->nr_suspects++] = (struct suspect){ cluster, 1, spare, false };
 	return 0;
 }
 
 /*
  * Clusters of M that are counted already. One may be, when a flush had begun: then either the
- * image maps it where we would, or nowhere, which suspects_used() looks into.
+ * image maps it where we would, or nowhere, which suspects_used() looks into. Of what is gone only
+ * a count of one is ours to take back.
  */
 static int check_counts(struct replay *r, const struct piece *m, bool kept)
 {
@@ -367,9 +389,13 @@ static int check_counts(struct replay *r, const struct piece *m, bool kept)
 	for (uint64_t i = 0; i < m->nr; i++) {
 		struct mapping have;
 		uint64_t n;
-		int err = ref_get(q, m->host + i, &n);
+		int err;
 
-		if (!err && !n)
+		if (!kept && host_in_pieces(r, m->host + i))
+			continue;
+		err = ref_get(q, m->host + i, &n);
+
+		if (!err && (!n || (!kept && n != 1)))
 			continue;
 		if (!err && kept && n != 1)
 			return wrong(r, "its log gives away a cluster that is shared");
@@ -382,21 +408,22 @@ static int check_counts(struct replay *r, const struct piece *m, bool kept)
 				err = 0;
 		}
 		if (!err)
-			err = suspect(r, m->host + i);
+			err = suspect(r, m->host + i, !kept);
 		if (err)
 			return err;
 	}
 	return 0;
 }
 
-static int run_order(const void *a, const void *b)
+static int suspect_order(const void *a, const void *b)
 {
-	const struct run *x = a, *y = b;
+	const struct suspect *x = a, *y = b;
 
 	return x->first < y->first ? -1 : x->first > y->first;
 }
 
-static bool is_suspect(const struct replay *r, uint64_t first, uint64_t nr)
+/* Clusters [FIRST, FIRST + NR) are in use. False: the log has them for another. */
+static bool use(struct replay *r, uint64_t first, uint64_t nr)
 {
 	size_t lo = 0, hi = r->nr_suspects;
 
@@ -408,16 +435,21 @@ static bool is_suspect(const struct replay *r, uint64_t first, uint64_t nr)
 		else
 			hi = mid;
 	}
-	return lo && r->suspect[lo - 1].first + r->suspect[lo - 1].nr > first;
+	for (; lo && r->suspect[lo - 1].first + r->suspect[lo - 1].nr > first; lo--) {
+		if (!r->suspect[lo - 1].spare)
+			return false;
+		r->suspect[lo - 1].used = true;
+	}
+	return true;
 }
 
-/* Whether an entry that the plan leaves as it is has one of the suspects. */
+/* Looks for the suspects in all entries that the plan leaves as they are. */
 static int suspects_used(struct replay *r)
 {
 	struct qcow2 *q = r->q;
 	uint64_t clusters = cluster_of(q, align_up(q->info.size, q->cluster_size)), host;
 
-	qsort(r->suspect, r->nr_suspects, sizeof(*r->suspect), run_order);
+	qsort(r->suspect, r->nr_suspects, sizeof(*r->suspect), suspect_order);
 	for (uint64_t c = 0; r->nr_suspects && c < clusters; c++) {
 		struct mapping m;
 		int err;
@@ -432,8 +464,8 @@ static int suspects_used(struct replay *r)
 			continue;
 		if (err)
 			return err;
-		if (is_suspect(r, cluster_of(q, m.host), m.kind == CLUSTER_COMPRESSED ? 2 : 1) &&
-		    !planned(r, c, &host))
+		if (!planned(r, c, &host) &&
+		    !use(r, cluster_of(q, m.host), m.kind == CLUSTER_COMPRESSED ? 2 : 1))
 			return wrong(r, "its log gives away a cluster that is in use");
 	}
 	return 0;
@@ -494,22 +526,16 @@ static int count_piece(struct replay *r, const struct piece *m)
 	return 0;
 }
 
-/* What was mapped and given up since the last flush, and is counted: nobody else has it. */
-static int give_up(struct replay *r, const struct piece *m)
+/* What was taken or given up since the last flush, is counted, and nobody has. */
+static int give_up(struct replay *r, const struct suspect *s)
 {
-	for (uint64_t i = 0; i < m->nr; i++) {
-		uint64_t n;
-		int err;
+	struct qcow2 *q = r->q;
+	int err = 0;
 
-		if (host_in_pieces(r, m->host + i))
-			continue;
-		err = ref_get(r->q, m->host + i, &n);
-		if (!err && n == 1)
-			err = quarantine_add(r->q, m->host + i, 1);
-		if (err)
-			return err;
-	}
-	return 0;
+	for (uint64_t c = s->first; !err && c < s->first + s->nr; c++)
+		if (!alloc_overlaps_meta(q, c << q->cluster_bits, q->cluster_size))
+			err = quarantine_add(q, c, 1);
+	return err;
 }
 
 static int place(struct replay *r, uint64_t at, uint64_t host, bool *changed)
@@ -553,8 +579,9 @@ static int apply(struct replay *r, uint32_t *zones)
 	int err = 0;
 
 	q->scan_pos = q->scan_end; /* (3) */
-	for (size_t i = 0; !err && i < r->nr_gone; i++)
-		err = give_up(r, &r->gone[i]);
+	for (size_t i = 0; !err && i < r->nr_suspects; i++)
+		if (r->suspect[i].spare && !r->suspect[i].used)
+			err = give_up(r, &r->suspect[i]);
 	for (size_t i = 0; !err && i < r->nr_pieces; i++)
 		err = count_piece(r, &r->piece[i]);
 	for (uint32_t z = 0; !err && z < q->info.zoned.nr_zones; z++)

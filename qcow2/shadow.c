@@ -8,7 +8,7 @@
  * mapped shared. It goes with the power, exactly as the page cache does, and so can never lead its
  * data. docs/image.md, "The shadow", tells the whole; replay.c takes a shadow over.
  *
- *	head | a write pointer a zone | log: MAP, RESET and FINISH since the last flush
+ *	head | a write pointer a zone | log: MAP, RESET, FINISH, SPARE since the last flush
  *
  * 1. Notes are stores to memory: no system call, and none on the way of a write into a mapped zone
  *    but the compare-and-swap that sets its pointer in any case: q->wp *is* the shadow's array.
@@ -74,7 +74,7 @@ uint64_t shadow_entry_sum(const struct shadow_entry *e, uint32_t epoch, uint32_t
 	return mix(mix(mix(h, e->off), e->host), e->len);
 }
 
-static uint64_t head_sum(const struct shadow_head *h)
+uint64_t shadow_head_sum(const struct shadow_head *h)
 {
 	const uint8_t *p = (const uint8_t *)&h->version, *end = (const uint8_t *)&h->sum;
 	uint64_t sum = 0, word;
@@ -102,7 +102,7 @@ void shadow_head_fill(const struct qcow2 *q, struct shadow_head *h)
 	h->zone_size = q->info.zoned.zone_size;
 	h->nr_zones = q->info.zoned.nr_zones;
 	h->max_log = SHADOW_ENTRIES;
-	h->sum = head_sum(h);
+	h->sum = shadow_head_sum(h);
 }
 
 /* --- the file --- */
@@ -178,7 +178,7 @@ static const char *mismatch(const struct qcow2 *q, struct shadow_head *h)
 	shadow_head_fill(q, &want);
 	if (atomic_load(&h->magic) != SHADOW_MAGIC)
 		return "it was not finished";
-	if (h->sum != head_sum(h))
+	if (h->sum != shadow_head_sum(h))
 		return "its head is damaged";
 	if (h->generation != want.generation || !(q->hdr.autoclear & AUTOCLEAR_SHADOW))
 		return "the image was opened for writing since";
@@ -449,6 +449,12 @@ void shadow_reset(struct qcow2 *q, uint32_t zone)
 void shadow_finish(struct qcow2 *q, uint32_t zone, uint64_t wp)
 {
 	append(q, (struct shadow_entry){ .kind = SHADOW_FINISH, .zone = zone, .off = wp });
+}
+
+void shadow_spare(struct qcow2 *q, uint64_t host, uint64_t len)
+{
+	if (q->shadow && !shadow_crowded(q))
+		append(q, (struct shadow_entry){ .kind = SHADOW_SPARE, .host = host, .len = len });
 }
 
 bool shadow_crowded(const struct qcow2 *q)

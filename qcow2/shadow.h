@@ -16,6 +16,7 @@ enum shadow_kind {
 	SHADOW_MAP = 1, /* LEN bytes from OFF on lie at HOST from now on */
 	SHADOW_RESET,	/* of ZONE: all its entries before this one are void */
 	SHADOW_FINISH,	/* of ZONE at write pointer OFF: nothing is mapped behind it */
+	SHADOW_SPARE, /* LEN bytes at HOST became a table, or were unmapped: maybe of no use now */
 };
 
 struct shadow_entry {
@@ -58,6 +59,7 @@ static inline struct shadow_entry *shadow_log(void *shadow, uint32_t nr_zones)
 
 /* What the head of Q's shadow has to say, but for magic and log. */
 void shadow_head_fill(const struct qcow2 *q, struct shadow_head *h);
+uint64_t shadow_head_sum(const struct shadow_head *h);
 uint64_t shadow_entry_sum(const struct shadow_entry *e, uint32_t epoch, uint32_t i);
 
 /*

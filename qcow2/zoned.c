@@ -17,7 +17,8 @@
 #include "image.h"
 #include "plant.h"
 
-#define BATCH 512u /* entries of the table written in one go */
+#define BATCH	   512u /* entries of the table written in one go */
+#define SPARE_RUNS 64u	/* noted of one zone, however scattered it is */
 
 enum { ORDER_BE, ORDER_LE };
 
@@ -339,18 +340,30 @@ static uint64_t zone_end(const struct qcow2 *q, uint32_t zone)
 	return end < q->info.size ? end : q->info.size;
 }
 
+/* What went to quarantine since it had BEFORE runs; the last of these may have grown. */
+static void note_unmapped(struct qcow2 *q, size_t before)
+{
+	for (size_t i = before ? before - 1 : 0; i < q->nr_quarantine && i < before + SPARE_RUNS;
+	     i++)
+		shadow_spare(q, q->quarantine[i].first << q->cluster_bits,
+			     q->quarantine[i].nr << q->cluster_bits);
+}
+
 int qcow2_zone_reset(struct qcow2 *q, uint32_t zone)
 {
+	size_t before;
 	int err = zone_change_begin(q, zone);
 
 	if (err)
 		return err;
+	before = q->nr_quarantine;
 	err = map_unmap(q, zone_start(q, zone), zone_end(q, zone));
 	if (!err) {
 		if (!plant(reset_keeps_the_zone_map))
 			zmap_drop(q, zone);
 		atomic_store(&q->wp[zone], zone_start(q, zone));
 		shadow_reset(q, zone); /* after the pointer */
+		note_unmapped(q, before);
 		q->zones[zone].reset = true;
 		announce(q, zone);
 	}
@@ -381,6 +394,7 @@ static int zero_tail(struct qcow2 *q, uint64_t wp, uint64_t end)
 int qcow2_zone_finish(struct qcow2 *q, uint32_t zone, uint64_t wp)
 {
 	uint64_t end;
+	size_t before;
 	int err = zone_change_begin(q, zone);
 
 	if (err)
@@ -390,12 +404,14 @@ int qcow2_zone_finish(struct qcow2 *q, uint32_t zone, uint64_t wp)
 		pthread_mutex_unlock(&q->lock);
 		return -EINVAL;
 	}
+	before = q->nr_quarantine;
 	err = zero_tail(q, wp, zone_end(q, zone));
 	if (!err && !plant(finish_leaves_clusters))
 		err = map_unmap(q, wp, zone_end(q, zone));
 	zmap_drop(q, zone); /* also after an error: the tail's cluster may have moved */
 	if (!err) {
 		shadow_finish(q, zone, wp); /* before the pointer */
+		note_unmapped(q, before);
 		atomic_store(&q->wp[zone], end);
 		announce(q, zone);
 	}
