@@ -98,6 +98,9 @@ void rig_init(struct rig *r)
 	}
 	snprintf(r->img, sizeof(r->img), "%s/disk.qcow2", r->dir);
 	snprintf(r->log, sizeof(r->log), "%s/log", r->dir);
+	snprintf(r->shadow, sizeof(r->shadow), "/dev/shm/znsd-test.XXXXXX");
+	if (!mkdtemp(r->shadow))
+		snprintf(r->shadow, sizeof(r->shadow), "none");
 }
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -116,6 +119,9 @@ void rig_end(struct rig *r)
 		rig_stop(r, SIGKILL, 10000, NULL);
 	if (r->dir[0])
 		nftw(r->dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	if (r->shadow[0] == '/')
+		nftw(r->shadow, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	r->shadow[0] = 0;
 	r->dir[0] = 0;
 	for (i = 0; i < sizeof(living) / sizeof(living[0]); i++)
 		if (living[i] == r)
@@ -222,6 +228,10 @@ static void child(const struct rig *r, const char *const args[], int ready)
 	if (!has(args, "--nqn")) {
 		argv[n++] = "--nqn";
 		argv[n++] = RIG_NQN;
+	}
+	if (!has(args, "--shadow")) {
+		argv[n++] = "--shadow";
+		argv[n++] = r->shadow;
 	}
 	while (*args && n < RIG_ARGS - 1)
 		argv[n++] = small_blocks(*args++);

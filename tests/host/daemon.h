@@ -18,8 +18,9 @@
 
 struct rig {
 	char dir[64];
-	char img[96]; /* DIR/disk.qcow2 */
-	pid_t pid;    /* 0: no daemon is running */
+	char img[96];	 /* DIR/disk.qcow2 */
+	char shadow[40]; /* a directory on a tmpfs */
+	pid_t pid;	 /* 0: no daemon is running */
 	char port[16];
 	char ports[512]; /* the port file */
 	char log[96];	 /* the daemon's stderr; grows from start to start */
@@ -44,7 +45,7 @@ int rig_create(struct rig *r, const char *img, const char *options);
 
 /*
  * Starts znsd with ARGS (NULL-terminated) besides --port-file, --ready-fd, and, unless they are
- * among ARGS, --listen 127.0.0.1:0 and --nqn RIG_NQN. Waits until it is ready.
+ * among ARGS, --listen 127.0.0.1:0, --nqn RIG_NQN and --shadow of its own. Waits until it is ready.
  * An image without lba= among its options gets lba=512.
  * 0, or -ECHILD when it ended instead; *STATUS (may be NULL) is then its exit status.
  */
