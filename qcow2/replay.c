@@ -449,8 +449,10 @@ static int suspects_used(struct replay *r)
 	struct qcow2 *q = r->q;
 	uint64_t clusters = cluster_of(q, align_up(q->info.size, q->cluster_size)), host;
 
+	if (!r->nr_suspects)
+		return 0;
 	qsort(r->suspect, r->nr_suspects, sizeof(*r->suspect), suspect_order);
-	for (uint64_t c = 0; r->nr_suspects && c < clusters; c++) {
+	for (uint64_t c = 0; c < clusters; c++) {
 		struct mapping m;
 		int err;
 
