@@ -540,13 +540,13 @@ static int record_uuid(struct qcow2 *q)
 	return 0;
 }
 
-/* What a writable open without a shadow changes in the header, too. */
-static int touch_header(struct qcow2 *q, char err[QCOW2_ERRLEN])
+/* Clears the autoclear bits, for we do not know what they promise, but for those in KEEP. */
+static int clear_promises(struct qcow2 *q, uint64_t keep, char err[QCOW2_ERRLEN])
 {
 	const uint64_t none = 0;
 	int ret = 0;
 
-	if (q->hdr.autoclear & ~(q->shadow ? AUTOCLEAR_SHADOW : 0)) {
+	if (q->hdr.autoclear & ~keep) {
 		ret = file_write(q->file, &none, sizeof(none), AT(autoclear_features), 0);
 		if (!ret && !plant(autoclear_not_durable))
 			ret = file_sync(q->file);
@@ -569,6 +569,9 @@ static int begin_writing(struct qcow2 *q, const char *dir, char *notice, char er
 		ret = shadow_adopt(q, dir, notice);
 	if (ret)
 		return refuse_errno(q, err, ret, "what a killed process left cannot be written");
+	ret = clear_promises(q, dir ? AUTOCLEAR_SHADOW : 0, err);
+	if (ret)
+		return ret;
 	if (!q->info.has_uuid) {
 		ret = record_uuid(q);
 		if (ret)
@@ -576,7 +579,7 @@ static int begin_writing(struct qcow2 *q, const char *dir, char *notice, char er
 	}
 	if (dir)
 		shadow_prepare(q, dir, notice);
-	ret = touch_header(q, err);
+	ret = clear_promises(q, q->shadow ? AUTOCLEAR_SHADOW : 0, err);
 	if (ret)
 		return ret;
 	ret = shadow_begin(q);

@@ -193,7 +193,8 @@ static int drive_open(struct drive *d)
 
 	memset(&d->h, 0, sizeof(d->h));
 	opening = d;
-	ret = store_qcow2_open("ram", false, STORE_WRITEBACK, &store, err, sizeof(err));
+	ret = store_qcow2_open("ram", &(struct store_qcow2_opts){ .cache = STORE_WRITEBACK },
+			       &store, err, sizeof(err));
 	opening = NULL;
 	if (ret) {
 		if (d->fault->hits == before || !visible(d->fault) || !err[0])

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -109,6 +110,14 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 	(void)type;
 	(void)ftw;
 	return remove(path);
+}
+
+void rig_lose_shadows(struct rig *r)
+{
+	if (r->shadow[0] != '/')
+		return;
+	nftw(r->shadow, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	assert_int_equal(mkdir(r->shadow, 0700), 0);
 }
 
 void rig_end(struct rig *r)

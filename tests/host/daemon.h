@@ -31,6 +31,8 @@ int rig_slowness(void);
 
 /* Makes DIR; exits 77 when a program is missing. */
 void rig_init(struct rig *r);
+/* What a power cut does to a tmpfs. */
+void rig_lose_shadows(struct rig *r);
 /* Kills the daemon if it runs, removes DIR. */
 void rig_end(struct rig *r);
 
