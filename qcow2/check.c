@@ -64,7 +64,7 @@ void check_leak(struct check *c, const char *fmt, ...)
 	va_end(ap);
 }
 
-static void __attribute__((format(printf, 2, 3))) say(struct check *c, const char *fmt, ...)
+void check_say(struct check *c, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -76,7 +76,8 @@ static void __attribute__((format(printf, 2, 3))) say(struct check *c, const cha
 void check_unread(struct check *c, const char *what, uint64_t off, int err)
 {
 	c->res->check_errors++;
-	say(c, "ERROR %s at 0x%" PRIx64 " could not be read: %s", what, off, strerror(-err));
+	c->lost++;
+	check_say(c, "ERROR %s at 0x%" PRIx64 " could not be read: %s", what, off, strerror(-err));
 }
 
 bool check_use(struct check *c, uint64_t off, uint64_t len, uint32_t use, uint32_t times,
@@ -85,6 +86,7 @@ bool check_use(struct check *c, uint64_t off, uint64_t len, uint32_t use, uint32
 	uint64_t end, first, last;
 
 	if (__builtin_add_overflow(off, len, &end) || end > c->nr_clusters * c->cluster_size) {
+		c->lost++;
 		check_corrupt(c,
 			      "ERROR %s at 0x%" PRIx64 ", %" PRIu64
 			      " bytes, lies beyond the end of the file",
@@ -108,6 +110,7 @@ bool check_use(struct check *c, uint64_t off, uint64_t len, uint32_t use, uint32
 bool check_use_table(struct check *c, uint64_t off, uint64_t len, const char *what)
 {
 	if (off % c->cluster_size || (!off && len)) {
+		c->lost++;
 		check_corrupt(c, "ERROR %s at 0x%" PRIx64 " does not begin at a cluster", what,
 			      off);
 		return false;
@@ -124,14 +127,17 @@ bool check_use_one_table(struct check *c, uint64_t off, uint64_t len, const char
 	for (uint64_t at = off; at < end; at += cs) {
 		bool used = c->ref[at / cs] & REF_COUNT;
 
-		if (!check_use_table(c, at, end - at < cs ? end - at : cs, what) || used)
+		if (!check_use_table(c, at, end - at < cs ? end - at : cs, what))
 			return false;
+		if (used) {
+			c->lost++;
+			return false;
+		}
 	}
 	return true;
 }
 
-/* Entry I of a refcount block. */
-static uint64_t recorded_refcount(const void *block, uint64_t i, uint32_t order)
+uint64_t check_refcount(const void *block, uint64_t i, uint32_t order)
 {
 	const uint8_t *byte = block;
 	uint32_t bits = 1u << order;
@@ -192,7 +198,7 @@ static void compare_block(struct check *c, uint64_t i, uint64_t off)
 		return;
 	for (uint64_t j = 0; j < per_block; j++) {
 		if (off)
-			compare(c, first + j, recorded_refcount(c->table, j, c->q->refcount_order));
+			compare(c, first + j, check_refcount(c->table, j, c->q->refcount_order));
 		else if (first + j < c->nr_clusters)
 			compare(c, first + j, 0);
 		else
@@ -231,6 +237,7 @@ static bool check_use_top(struct check *c, uint64_t off, uint64_t len, uint64_t 
 {
 	if (len <= max)
 		return check_use_table(c, off, len, what);
+	c->lost++;
 	check_corrupt(c,
 		      "ERROR the header claims %" PRIu64 " bytes of %s, at most %" PRIu64
 		      " are possible",
@@ -238,7 +245,7 @@ static bool check_use_top(struct check *c, uint64_t off, uint64_t len, uint64_t 
 	return false;
 }
 
-static int check_refcounts(struct check *c)
+int check_refcounts(struct check *c)
 {
 	struct header *h = &c->q->hdr;
 	uint64_t per_block = c->cluster_size * 8 >> c->q->refcount_order;
@@ -268,8 +275,7 @@ static int check_refcounts(struct check *c)
 	return 0;
 }
 
-/* Counts everything, then compares: the order of the two halves matters, that inside does not. */
-static int check_all(struct check *c)
+int check_count(struct check *c)
 {
 	struct header *h = &c->q->hdr;
 	uint32_t l1_size = h->l1_size;
@@ -287,10 +293,6 @@ static int check_all(struct check *c)
 		err = check_extensions(c);
 	if (!err)
 		err = check_write_pointers(c);
-	if (!err)
-		err = check_refcounts(c);
-	if (!err)
-		err = check_copied(c, h->l1_offset, l1_size);
 	return err;
 }
 
@@ -300,39 +302,58 @@ static void say_nothing(void *arg, const char *line)
 	(void)line;
 }
 
-int qcow2_check(struct qcow2 *q, struct qcow2_check_result *res,
-		void (*say_fn)(void *arg, const char *line), void *arg)
+int check_begin(struct check *c, struct qcow2 *q, struct qcow2_check_result *res)
 {
-	struct qcow2_check_result result = { 0 };
-	struct check c = {
-		.q = q,
-		.res = &result,
-		.say = say_fn ? say_fn : say_nothing,
-		.arg = arg,
-		.cluster_size = q->cluster_size,
-	};
 	uint64_t length;
 	int err;
 
+	memset(c, 0, sizeof(*c));
+	c->q = q;
+	c->res = res;
+	c->say = say_nothing;
+	c->cluster_size = q->cluster_size;
 	err = file_size(q->file, &length);
 	if (err)
 		return err;
 	/* The last cluster may be begun only, or known by its entry alone, as QEMU allows. */
-	c.nr_clusters = length / c.cluster_size + 1;
-	if (c.nr_clusters > MAX_CLUSTERS)
+	c->nr_clusters = length / c->cluster_size + 1;
+	if (c->nr_clusters > MAX_CLUSTERS)
 		return -EFBIG;
-	result.total_clusters =
-		q->info.size / c.cluster_size + (q->info.size % c.cluster_size != 0);
-	c.ref = calloc(c.nr_clusters, sizeof(*c.ref));
-	c.named = calloc(c.nr_clusters, sizeof(*c.named));
-	c.table = malloc(c.cluster_size);
-	if (c.ref && c.named && c.table)
-		err = check_all(&c);
-	else
-		err = -ENOMEM;
-	free(c.table);
-	free(c.named);
-	free(c.ref);
+	memset(res, 0, sizeof(*res));
+	res->total_clusters =
+		q->info.size / c->cluster_size + (q->info.size % c->cluster_size != 0);
+	c->ref = calloc(c->nr_clusters, sizeof(*c->ref));
+	c->named = calloc(c->nr_clusters, sizeof(*c->named));
+	c->table = malloc(c->cluster_size);
+	return c->ref && c->named && c->table ? 0 : -ENOMEM;
+}
+
+void check_end(struct check *c)
+{
+	free(c->table);
+	free(c->named);
+	free(c->ref);
+}
+
+int qcow2_check(struct qcow2 *q, struct qcow2_check_result *res,
+		void (*say)(void *arg, const char *line), void *arg)
+{
+	struct qcow2_check_result result = { 0 };
+	struct check c;
+	int err;
+
+	err = check_begin(&c, q, &result);
+	if (say)
+		c.say = say;
+	c.arg = arg;
+	/* Counting comes before comparing; the order inside the two halves does not matter. */
+	if (!err)
+		err = check_count(&c);
+	if (!err)
+		err = check_refcounts(&c);
+	if (!err)
+		err = check_copied(&c);
+	check_end(&c);
 	if (!err)
 		*res = result;
 	return err;

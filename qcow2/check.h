@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Between check.c, which counts and compares, and check_parts.c, which knows the lesser parts. */
+/* Between check.c, which counts and compares, check_parts.c, which knows the lesser parts, and
+ * repair. */
 #ifndef QCOW2_CHECK_H
 #define QCOW2_CHECK_H
 
@@ -23,15 +24,31 @@ struct check {
 	unsigned int lines;   /* said so far */
 	uint64_t nr_clusters; /* of the file */
 	uint64_t cluster_size;
-	uint32_t *ref;	 /* nr_clusters references found, with USE_* and REF_* */
-	uint32_t *named; /* how often each cluster was named as an L2 table, with NAMED_* */
-	uint64_t *table; /* a cluster, for L2 tables and refcount blocks */
+	uint32_t *ref;	  /* nr_clusters references found, with USE_* and REF_* */
+	uint32_t *named;  /* how often each cluster was named as an L2 table, with NAMED_* */
+	uint64_t *table;  /* a cluster, for L2 tables and refcount blocks */
+	uint64_t lost;	  /* references that could not be followed: what they name looks leaked */
+	bool tables_only; /* count what nothing may share: no L2 tables, no data */
 };
+
+/*
+ * A check in parts. check_begin() gets its memory (check_end() frees it, whatever was returned);
+ * check_count() counts all that is used but the refcount structures; check_refcounts() counts
+ * those and compares; check_copied() comes last. 0, -ENOMEM, or -errno of the file's size.
+ */
+int check_begin(struct check *c, struct qcow2 *q, struct qcow2_check_result *res);
+int check_count(struct check *c);
+int check_refcounts(struct check *c);
+void check_end(struct check *c);
+/* Entry I of a refcount block. */
+uint64_t check_refcount(const void *block, uint64_t i, uint32_t order);
 
 /* Findings: count one, and say it unless many were said already. */
 void check_corrupt(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void check_leak(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void check_unread(struct check *c, const char *what, uint64_t off, int err);
+/* Says a line that is no finding. */
+void check_say(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /*
  * Counts TIMES uses of the clusters that [OFF, OFF + LEN) touches. False, after a finding, when the
@@ -47,6 +64,7 @@ bool check_use_table(struct check *c, uint64_t off, uint64_t len, const char *wh
  * false then, too: it overlaps something, which will be said.
  */
 bool check_use_one_table(struct check *c, uint64_t off, uint64_t len, const char *what);
+
 /* check_map.c; -ENOMEM or 0, findings are counted */
 
 /* Counts the L2 tables that an L1 table names, its own clusters being counted. */
@@ -54,11 +72,14 @@ int check_l1(struct check *c, uint64_t off, uint32_t entries, bool active);
 /* Walks all of them, and counts what they map. */
 void check_l2_tables(struct check *c);
 /* Judges the COPIED flags of the active L1 table and below, after the refcounts were compared. */
-int check_copied(struct check *c, uint64_t l1_off, uint32_t entries);
+int check_copied(struct check *c);
 
 /* check_parts.c; -ENOMEM or 0, findings are counted */
 int check_snapshots(struct check *c);
 int check_extensions(struct check *c);
 int check_write_pointers(struct check *c);
+/* Whether ENTRY, in host order, can be the write pointer of ZONE; a finding if not. */
+bool check_write_pointer(struct check *c, const struct qcow2_zoned *z, uint32_t zone,
+			 uint64_t entry);
 
 #endif

@@ -72,11 +72,13 @@ static void check_data(struct check *c, uint64_t entry, struct walk *w)
 	}
 	if (has_data_file(c))
 		return;
-	if (host % c->cluster_size)
+	if (host % c->cluster_size) {
+		c->lost++;
 		check_corrupt(c, "ERROR data cluster at 0x%" PRIx64 " does not begin at a cluster",
 			      host);
-	else
+	} else {
 		check_use(c, host, c->cluster_size, USE_SHAREABLE, w->times, "data cluster");
+	}
 }
 
 static void check_l2(struct check *c, uint64_t off, struct walk *w)
@@ -123,6 +125,7 @@ static void check_l1_entry(struct check *c, uint64_t entry, uint32_t i, bool act
 	if (!off)
 		return;
 	if (off % c->cluster_size) {
+		c->lost++;
 		check_corrupt(c, "ERROR L2 table at 0x%" PRIx64 " does not begin at a cluster",
 			      off);
 		return;
@@ -155,7 +158,7 @@ int check_l1(struct check *c, uint64_t l1_off, uint32_t entries, bool active)
 	uint64_t *l1;
 	int err = 0;
 
-	if (!entries)
+	if (!entries || c->tables_only)
 		return 0;
 	l1 = malloc(BATCH * 8);
 	if (!l1)
@@ -213,10 +216,16 @@ static void check_l1_copied(struct check *c, uint64_t entry, uint32_t i)
 	c->named[cluster] &= ~NAMED_ACTIVE; /* once */
 }
 
-int check_copied(struct check *c, uint64_t l1_off, uint32_t entries)
+int check_copied(struct check *c)
 {
-	uint64_t *l1 = malloc(BATCH * 8);
+	uint64_t l1_off = c->q->hdr.l1_offset, *l1;
+	uint32_t entries = c->q->hdr.l1_size;
 	int err = 0; /* was said in the first walk */
+
+	if (l1_off % c->cluster_size || (uint64_t)entries * 8 > MAX_L1_BYTES ||
+	    l1_off > c->nr_clusters * c->cluster_size)
+		return 0;
+	l1 = malloc(BATCH * 8);
 
 	if (!l1)
 		return -ENOMEM;

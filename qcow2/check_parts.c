@@ -50,6 +50,7 @@ static int check_snapshot_l1(struct check *c, const struct disk_snapshot *s)
 	uint32_t entries = be32toh(s->l1_size);
 
 	if ((uint64_t)entries * 8 > MAX_L1_BYTES) {
+		c->lost++;
 		check_corrupt(c, "ERROR a snapshot's L1 table has %" PRIu32 " entries", entries);
 		return 0;
 	}
@@ -68,6 +69,7 @@ int check_snapshots(struct check *c)
 	if (!nr)
 		return 0;
 	if (nr > MAX_SNAPSHOTS) {
+		c->lost++;
 		check_corrupt(c, "ERROR the header claims %" PRIu32 " snapshots", nr);
 		return 0;
 	}
@@ -75,6 +77,7 @@ int check_snapshots(struct check *c)
 		uint64_t rest;
 
 		if (at > c->nr_clusters * c->cluster_size) {
+			c->lost++;
 			check_corrupt(c,
 				      "ERROR snapshot %" PRIu32 " of %" PRIu32
 				      " lies beyond the end of the file",
@@ -102,6 +105,7 @@ static int check_bitmap_table(struct check *c, uint64_t off, uint32_t entries)
 	int err;
 
 	if (entries > MAX_BITMAP_TABLE) {
+		c->lost++;
 		check_corrupt(c, "ERROR a bitmap table has %" PRIu32 " entries", entries);
 		return 0;
 	}
@@ -138,6 +142,7 @@ static int check_bitmaps(struct check *c, const struct disk_bitmaps_ext *ext)
 	int err = 0;
 
 	if (nr > MAX_BITMAPS || size > MAX_DIRECTORY) {
+		c->lost++;
 		check_corrupt(c,
 			      "ERROR the bitmaps extension claims %" PRIu32 " bitmaps in %" PRIu64
 			      " bytes",
@@ -151,6 +156,7 @@ static int check_bitmaps(struct check *c, const struct disk_bitmaps_ext *ext)
 		struct disk_bitmap b;
 
 		if (end - at < sizeof(b)) {
+			c->lost++;
 			check_corrupt(c, "ERROR the bitmap directory ends before bitmap %" PRIu32,
 				      i);
 			return 0;
@@ -214,11 +220,12 @@ int check_extensions(struct check *c)
 	return err;
 }
 
-static void check_write_pointer(struct check *c, const struct qcow2_zoned *z, uint32_t zone,
-				uint64_t entry)
+bool check_write_pointer(struct check *c, const struct qcow2_zoned *z, uint32_t zone,
+			 uint64_t entry)
 {
 	uint64_t start = zone * z->zone_size;
 	bool marked = entry & ~WP_MASK;
+	uint64_t before = c->res->corruptions;
 
 	if (marked != (zone < z->conventional_zones)) {
 		check_corrupt(c,
@@ -244,6 +251,7 @@ static void check_write_pointer(struct check *c, const struct qcow2_zoned *z, ui
 			      ", which is not sector aligned",
 			      zone, entry);
 	}
+	return c->res->corruptions == before;
 }
 
 int check_write_pointers(struct check *c)
