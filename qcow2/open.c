@@ -38,6 +38,12 @@ static bool inspecting(const struct qcow2 *q)
 	return q->flags & QCOW2_INSPECT;
 }
 
+/* The file itself is opened to be written, by qcow2_repair() if not by us. */
+static bool file_writable(const struct qcow2 *q)
+{
+	return writable(q) || q->flags & QCOW2_REPAIR;
+}
+
 __attribute__((format(printf, 3, 4))) static int
 refuse(const struct qcow2 *q, char err[QCOW2_ERRLEN], const char *fmt, ...)
 {
@@ -185,21 +191,29 @@ static int check_l1(struct qcow2 *q, const struct disk_header *h, char err[QCOW2
 			   8ull * q->hdr.l1_size, err);
 }
 
+#define REBUILD "; 'znsimg check -r all' makes new refcounts"
+
 static int check_reftable(struct qcow2 *q, const struct disk_header *h, char err[QCOW2_ERRLEN])
 {
-	uint64_t bytes;
+	uint64_t off = be64toh(h->refcount_table_offset), bytes;
+	uint32_t clusters = be32toh(h->refcount_table_clusters);
+	int ret = 0;
 
-	q->hdr.reftable_clusters = be32toh(h->refcount_table_clusters);
-	q->hdr.reftable_offset = be64toh(h->refcount_table_offset);
-	bytes = (uint64_t)q->hdr.reftable_clusters << q->cluster_bits;
+	bytes = (uint64_t)clusters << q->cluster_bits;
 	if (!bytes || bytes > MAX_REFTABLE_BYTES)
-		return refuse(q, err,
-			      "header field refcount_table_clusters (offset %u) is %u, 1 to %llu "
-			      "was expected" DAMAGED,
-			      AT(refcount_table_clusters), q->hdr.reftable_clusters,
-			      (unsigned long long)MAX_REFTABLE_BYTES >> q->cluster_bits);
-	return check_table(q, "refcount_table_offset", AT(refcount_table_offset),
-			   q->hdr.reftable_offset, bytes, err);
+		ret = refuse(q, err,
+			     "header field refcount_table_clusters (offset %u) is %u, 1 to %llu "
+			     "was expected" REBUILD,
+			     AT(refcount_table_clusters), clusters,
+			     (unsigned long long)MAX_REFTABLE_BYTES >> q->cluster_bits);
+	if (!ret)
+		ret = check_table(q, "refcount_table_offset", AT(refcount_table_offset), off, bytes,
+				  err);
+	if (ret && q->flags & QCOW2_REPAIR)
+		return 0; /* it makes new ones, there are none */
+	q->hdr.reftable_clusters = clusters;
+	q->hdr.reftable_offset = off;
+	return ret;
 }
 
 static int check_snapshots(struct qcow2 *q, const struct disk_header *h, char err[QCOW2_ERRLEN])
@@ -588,7 +602,7 @@ static int begin_writing(struct qcow2 *q, const char *dir, char *notice, char er
 
 static int open_file(struct qcow2 *q, struct file *given, char err[QCOW2_ERRLEN])
 {
-	unsigned int flags = (writable(q) ? 0 : FILE_RDONLY) |
+	unsigned int flags = (file_writable(q) ? 0 : FILE_RDONLY) |
 			     (q->flags & QCOW2_DIRECT ? FILE_DIRECT : 0) |
 			     (q->flags & QCOW2_UNSAFE ? FILE_UNSAFE : 0);
 	int ret;
@@ -603,7 +617,7 @@ static int open_file(struct qcow2 *q, struct file *given, char err[QCOW2_ERRLEN]
 		}
 	}
 	if (q->file->fd >= 0 && !(q->flags & QCOW2_NO_LOCK)) {
-		ret = image_lock(q->file->fd, q->path, writable(q), err);
+		ret = image_lock(q->file->fd, q->path, file_writable(q), err);
 		if (ret)
 			return ret;
 	}

@@ -79,6 +79,7 @@ struct qcow2_info {
 #define QCOW2_INSPECT 0x04 /* for info and check: open what could not be served; with RDONLY */
 #define QCOW2_DIRECT  0x08 /* data bypasses the page cache */
 #define QCOW2_UNSAFE  0x10 /* never sync */
+#define QCOW2_REPAIR  0x20 /* for qcow2_repair(): as INSPECT, but with the writer's lock; with both */
 
 struct qcow2_open_opts {
 	unsigned int flags;
