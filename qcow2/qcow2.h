@@ -178,6 +178,7 @@ struct qcow2_check_result {
 	uint64_t check_errors;
 	uint64_t image_end_offset;
 	uint64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
+	uint64_t corruptions_fixed, leaks_fixed; /* by qcow2_repair() */
 };
 
 /*
@@ -187,6 +188,19 @@ struct qcow2_check_result {
  */
 int qcow2_check(struct qcow2 *q, struct qcow2_check_result *res,
 		void (*say)(void *arg, const char *line), void *arg);
+
+#define QCOW2_FIX_LEAKS 1 /* give back clusters that nothing uses */
+#define QCOW2_FIX_ALL	2 /* and mend what is corrupt */
+
+/*
+ * Repairs an image that was opened with QCOW2_REPAIR. Reports each finding and each thing done as
+ * a line through SAY. RES tells what is left, and how much was fixed. The file is changed only
+ * when the result is no worse than what was; a crash in the middle leaves it no worse, either.
+ * 0, or -errno when it could not be done; then another try is safe. Afterwards Q is good for
+ * qcow2_check() and qcow2_close().
+ */
+int qcow2_repair(struct qcow2 *q, unsigned int fix, struct qcow2_check_result *res,
+		 void (*say)(void *arg, const char *line), void *arg);
 
 /* One piece of the mapping, for map and check: what LEN bytes from the asked offset on are. */
 struct qcow2_extent {

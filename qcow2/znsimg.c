@@ -8,7 +8,7 @@
  *
  * 1. stdout is data, stderr is talk; each line of talk begins with "znsimg: ".
  * 2. Exit status 0 or 1, also for wrong usage, as qemu-img does; only check has more.
- * 3. Only create writes to a file.
+ * 3. Only create and check -r write to a file.
  */
 #include <errno.h>
 #include <json-c/json.h>
@@ -75,17 +75,13 @@ int img_output_parse(const char *text, enum img_output *out)
 	return IMG_OK;
 }
 
-struct qcow2 *img_open(const char *path, bool inspect, bool no_lock, int *err)
+struct qcow2 *img_open(const char *path, unsigned int flags, int *err)
 {
-	struct qcow2_open_opts opts = { .flags = QCOW2_RDONLY };
+	struct qcow2_open_opts opts = { .flags = flags };
 	char text[QCOW2_ERRLEN] = "";
 	struct qcow2 *q;
 	int rc;
 
-	if (inspect)
-		opts.flags |= QCOW2_INSPECT;
-	if (no_lock)
-		opts.flags |= QCOW2_NO_LOCK;
 	rc = qcow2_open(path, &opts, &q, text);
 	if (!rc)
 		return q;

@@ -38,10 +38,10 @@ int img_format_check(const char *format);
 enum img_output { IMG_HUMAN, IMG_JSON };
 int img_output_parse(const char *text, enum img_output *out);
 /*
- * Opens for reading alone. INSPECT: also what could not be served; NO_LOCK: also what another
- * program has open. NULL after an error message, *ERR is then the -errno if ERR is given.
+ * Opens with FLAGS of qcow2.h. NULL after an error message, *ERR is then the -errno if ERR is
+ * given.
  */
-struct qcow2 *img_open(const char *path, bool inspect, bool no_lock, int *err);
+struct qcow2 *img_open(const char *path, unsigned int flags, int *err);
 /* Pretty-printed as qemu-img does: four spaces. Takes OBJ over; IMG_OK or IMG_FAILED. */
 int img_print_json(struct json_object *obj);
 /* Flushes stdout: a full disk or a closed pipe must not look like success. */

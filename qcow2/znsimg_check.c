@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * znsimg check [--output=human|json] [-f qcow2] [-q] [-U] FILE
+ * znsimg check [--output=human|json] [-f qcow2] [-r leaks|all] [-q] [-U] FILE
  *
  * Findings go to stderr as they come, the sum to stdout. The exit status is the verdict:
  * 0 sound, 1 the check could not be done, 2 corrupt, 3 leaks alone, 63 not an image that can be
- * checked.
+ * checked. After a repair it is that of a second check.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -16,10 +16,11 @@
 #include "znsimg.h"
 
 static const char check_usage[] =
-	"usage: znsimg check [--output=human|json] [-f qcow2] [-q] [-U] FILE\n"
+	"usage: znsimg check [--output=human|json] [-f qcow2] [-r leaks|all] [-q] [-U] FILE\n"
 	"\n"
 	"  --output=human|json\n"
 	"  -f FORMAT  image format: qcow2\n"
+	"  -r WHAT    repair: 'leaks' gives back unused clusters, 'all' mends corruption, too\n"
 	"  -q         exit status only\n"
 	"  -U         also when another program has the image open\n"
 	"\n"
@@ -28,6 +29,7 @@ static const char check_usage[] =
 struct check_args {
 	enum img_output output;
 	bool quiet, no_lock, help;
+	unsigned int fix; /* 0: nothing */
 	const char *file;
 };
 
@@ -55,8 +57,13 @@ static int check_parse(int argc, char **argv, struct check_args *a)
 			if (img_format_check(optarg))
 				return IMG_UNSUPPORTED;
 		} else if (c == 'r') {
-			img_error("-r: repair comes in a later version, nothing was changed");
-			return IMG_FAILED;
+			a->fix = !strcmp(optarg, "leaks") ? QCOW2_FIX_LEAKS
+				 : !strcmp(optarg, "all") ? QCOW2_FIX_ALL
+							  : 0;
+			if (!a->fix) {
+				img_error("-r must be 'leaks' or 'all', not '%s'", optarg);
+				return IMG_FAILED;
+			}
 		} else if (c == 'q') {
 			a->quiet = true;
 		} else if (c == 'U') {
@@ -68,6 +75,10 @@ static int check_parse(int argc, char **argv, struct check_args *a)
 	if (argc - optind != 1) {
 		img_error("check needs one file name");
 		return img_usage_error("check");
+	}
+	if (a->fix && a->no_lock) {
+		img_error("-r and -U: what another program has open cannot be repaired");
+		return IMG_FAILED;
 	}
 	a->file = argv[optind];
 	return IMG_OK;
@@ -97,6 +108,8 @@ static int print_json(const struct check_args *a, const struct qcow2_check_resul
 	json_object_object_add(obj, "check-errors", json_object_new_uint64(r->check_errors));
 	add_count(obj, "corruptions", r->corruptions);
 	add_count(obj, "leaks", r->leaks);
+	add_count(obj, "corruptions-fixed", r->corruptions_fixed);
+	add_count(obj, "leaks-fixed", r->leaks_fixed);
 	add_count(obj, "allocated-clusters", r->allocated_clusters);
 	add_count(obj, "fragmented-clusters", r->fragmented_clusters);
 	add_count(obj, "compressed-clusters", r->compressed_clusters);
@@ -146,10 +159,39 @@ static int verdict(const struct qcow2_check_result *r)
 	return r->leaks ? IMG_LEAKS : IMG_OK;
 }
 
+static int print_fixed(const struct qcow2_check_result *r)
+{
+	printf("The following inconsistencies were found and repaired:\n\n"
+	       "    %" PRIu64 " leaked clusters\n"
+	       "    %" PRIu64 " corruptions\n\n"
+	       "Double checking the fixed image now...\n",
+	       r->leaks_fixed, r->corruptions_fixed);
+	return img_finish_output();
+}
+
+/* Repairs, and if anything was repaired looks again at what the file has now. */
+static int repair(const struct check_args *a, struct qcow2 *q, struct qcow2_check_result *r)
+{
+	uint64_t corruptions, leaks;
+	int err = qcow2_repair(q, a->fix, r, say_finding, (void *)a);
+
+	corruptions = r->corruptions_fixed;
+	leaks = r->leaks_fixed;
+	if (err || !(corruptions || leaks))
+		return err;
+	if (a->output == IMG_HUMAN && !a->quiet && print_fixed(r))
+		return -EIO;
+	err = qcow2_check(q, r, say_finding, (void *)a);
+	r->corruptions_fixed = corruptions;
+	r->leaks_fixed = leaks;
+	return err;
+}
+
 int img_check(int argc, char **argv)
 {
 	struct check_args args = { 0 };
-	struct qcow2_check_result result;
+	struct qcow2_check_result result = { 0 };
+	unsigned int flags = QCOW2_RDONLY | QCOW2_INSPECT;
 	struct qcow2 *q;
 	int err = 0, status;
 
@@ -160,13 +202,19 @@ int img_check(int argc, char **argv)
 		fputs(check_usage, stdout);
 		return img_finish_output();
 	}
-	q = img_open(args.file, true, args.no_lock, &err);
+	flags |= args.no_lock ? QCOW2_NO_LOCK : 0;
+	flags |= args.fix ? QCOW2_REPAIR : 0;
+	q = img_open(args.file, flags, &err);
 	if (!q)
 		return err == -ENOTSUP ? IMG_UNSUPPORTED : IMG_FAILED;
-	err = qcow2_check(q, &result, say_finding, &args);
+	if (args.fix)
+		err = repair(&args, q, &result);
+	else
+		err = qcow2_check(q, &result, say_finding, &args);
 	qcow2_close(q);
 	if (err) {
-		img_error("%s: the check could not be done: %s", args.file, strerror(-err));
+		img_error("%s: the %s could not be done: %s", args.file,
+			  args.fix ? "repair" : "check", strerror(-err));
 		return IMG_FAILED;
 	}
 	if (args.output == IMG_JSON)

@@ -200,7 +200,8 @@ int img_info(int argc, char **argv)
 		fputs(info_usage, stdout);
 		return img_finish_output();
 	}
-	q = img_open(args.file, true, args.no_lock, NULL);
+	q = img_open(args.file, QCOW2_RDONLY | QCOW2_INSPECT | (args.no_lock ? QCOW2_NO_LOCK : 0),
+		     NULL);
 	if (!q)
 		return IMG_FAILED;
 	status = qcow2_file_sizes(q, &allocated, &length);

@@ -322,7 +322,7 @@ int img_zones(int argc, char **argv)
 		fputs(zones_usage, stdout);
 		return img_finish_output();
 	}
-	q = img_open(args.file, false, args.no_lock, NULL);
+	q = img_open(args.file, QCOW2_RDONLY | (args.no_lock ? QCOW2_NO_LOCK : 0), NULL);
 	if (!q)
 		return IMG_FAILED;
 	if (qcow2_info(q)->zoned.layout == QCOW2_LAYOUT_NONE) {

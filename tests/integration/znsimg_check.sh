@@ -179,8 +179,10 @@ expect_equal "$(cat out err)" "" "-q"
 expect_status 0 "$ZNSIMG" check -f qcow2 -U zoned.qcow2
 expect_out '^No errors were found on the image.$'
 expect_status 63 "$ZNSIMG" check -f raw zoned.qcow2
-expect_status 1 "$ZNSIMG" check -r all bad.qcow2
-expect_err "repair comes in a later version"
+expect_status 1 "$ZNSIMG" check -r some bad.qcow2
+expect_err "-r must be 'leaks' or 'all'"
+expect_status 1 "$ZNSIMG" check -U -r all bad.qcow2
+expect_err "-r and -U"
 expect_status 1 "$ZNSIMG" check nowhere
 expect_err "No such file"
 expect_status 1 "$ZNSIMG" check

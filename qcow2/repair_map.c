@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The repair of what maps: L1 and L2 entries, COPIED flags, write pointers. All in the overlay.
+ *
+ * Who owns a cluster is settled from above: tables that nothing may share, then L2 tables, in the
+ * order of the L1 tables that name them, then data, in the order of the disk. Who comes later to a
+ * cluster that is taken
+ *	- gets a copy of it, so that the disk reads as before, if it is data or an L2 table,
+ *	- is dropped, if it names a table of another kind as an L2 table, or copies would more than
+ *	  double the file.
+ * What names a place outside the file, or no cluster, is dropped. To be dropped is to read as
+ * zeroes, and is said with the part of the disk that is lost.
+ *
+ * A write pointer that cannot be becomes, if it lies
+ *	- behind its zone: the writable end; the zone is Full, all of it can be read,
+ *	- inside, between two sectors: the sector's beginning,
+ *	- before its zone: the end of what the zone holds, which is the last of its data that is not
+ *	  zero, in units of 4096; the zone is Empty if it holds nothing.
+ * The clusters of a zone are allocated ahead of its pointer and are zero there, so none of these
+ * shows as written what was not.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "repair.h"
+
+#define POINTER_UNIT 4096u
+
+/* An entry of an L2 table that is looked at. */
+struct spot {
+	uint64_t at;	/* host offset of the entry */
+	uint64_t guest; /* what it maps */
+	bool active;
+};
+
+static bool has_data_file(const struct repair *r)
+{
+	return r->q->hdr.incompatible & INCOMPAT_DATA_FILE;
+}
+
+static bool room_for_copies(const struct repair *r, uint64_t nr)
+{
+	return r->copies + nr <= r->nr_old;
+}
+
+static int put_entry(struct repair *r, uint64_t at, uint64_t value, enum patch_kind kind)
+{
+	value = htobe64(value);
+	return overlay_write(&r->o, &value, sizeof(value), at, kind);
+}
+
+static int drop(struct repair *r, const struct spot *s, uint64_t entry)
+{
+	const struct qcow2_info *i = &r->q->info;
+	bool zero = !(entry & L2E_COMPRESSED) && entry & L2E_ZERO && i->version >= 3;
+	int err;
+
+	if (!zero && s->active) {
+		check_say(&r->first,
+			  "Repairing L2 entry 0x%" PRIx64 ": dropped, %" PRIu64
+			  " bytes of the disk at 0x%" PRIx64 " are lost",
+			  entry, r->q->cluster_size, s->guest);
+		r->lost_bytes += r->q->cluster_size;
+	} else {
+		check_say(&r->first, "Repairing L2 entry 0x%" PRIx64 ": dropped", entry);
+	}
+	if (i->extended_l2) {
+		/* The bitmap behind it: nothing allocated; all zero if a backing file lurks. */
+		err = put_entry(r, s->at + 8, r->q->hdr.backing_offset ? 0xffffffffull << 32 : 0,
+				PATCH_L2);
+		return err ? err : put_entry(r, s->at, 0, PATCH_L2);
+	}
+	zero |= i->version >= 3 && r->q->hdr.backing_offset;
+	return put_entry(r, s->at, zero ? L2E_ZERO : 0, PATCH_L2);
+}
+
+static int fix_compressed(struct repair *r, const struct spot *s, uint64_t entry)
+{
+	unsigned int shift = 62 - (r->q->cluster_bits - 8);
+	uint64_t host = entry & ((1ull << shift) - 1), start = host - host % 512;
+	uint64_t len = (((entry & (L2E_COMPRESSED - 1)) >> shift) + 1) * 512;
+	uint64_t nr = align_up(len, r->q->cluster_size) / r->q->cluster_size;
+	uint8_t others = OWN_TABLE | OWN_L2 | (r->q->info.nb_snapshots ? 0 : OWN_DATA);
+	uint64_t fixed = entry & ~ENTRY_COPIED, to;
+	bool taken = false;
+
+	if (has_data_file(r) || cluster_of(r->q, start + len - 1) >= r->nr_old)
+		return drop(r, s, entry);
+	for (uint64_t c = cluster_of(r->q, start); c <= cluster_of(r->q, start + len - 1); c++)
+		taken |= r->own[c] & others;
+	if (taken && !room_for_copies(r, nr))
+		return drop(r, s, entry);
+	if (taken) {
+		to = repair_alloc(r, nr);
+		r->copies += nr;
+		for (uint64_t i = 0; i < nr; i++) {
+			int err = overlay_copy(&r->o, to + i, start + i * r->q->cluster_size);
+
+			if (err)
+				return err;
+		}
+		check_say(&r->first, "Repairing compressed cluster at 0x%" PRIx64 ": copied", host);
+		fixed = (fixed & ~((1ull << shift) - 1)) |
+			((to << r->q->cluster_bits) + host % 512);
+	} else {
+		for (uint64_t c = cluster_of(r->q, start); c <= cluster_of(r->q, start + len - 1);
+		     c++)
+			r->own[c] |= OWN_PACKED;
+	}
+	return fixed == entry ? 0 : put_entry(r, s->at, fixed, PATCH_L2);
+}
+
+static int fix_data(struct repair *r, const struct spot *s, uint64_t entry)
+{
+	bool zero_flag = r->q->info.version >= 3 && !r->q->info.extended_l2;
+	uint64_t fixed = entry & ~(L2E_RESERVED | (zero_flag ? 0 : L2E_ZERO));
+	uint64_t host = fixed & L2E_OFFSET_MASK, cluster = cluster_of(r->q, host), to;
+	uint8_t others = OWN_TABLE | OWN_L2 | (r->q->info.nb_snapshots ? 0 : OWN_DATA | OWN_PACKED);
+	int err;
+
+	if (host && !has_data_file(r)) {
+		if (in_cluster(r->q, host) || cluster >= r->nr_old)
+			return drop(r, s, entry);
+		if (!(r->own[cluster] & others)) {
+			r->own[cluster] |= OWN_DATA;
+		} else if (fixed & L2E_ZERO || !room_for_copies(r, 1)) {
+			return drop(r, s, fixed);
+		} else {
+			to = repair_alloc(r, 1);
+			r->copies++;
+			err = overlay_copy(&r->o, to, host);
+			if (err)
+				return err;
+			check_say(&r->first, "Repairing data cluster at 0x%" PRIx64 ": copied",
+				  host);
+			fixed = to << r->q->cluster_bits;
+		}
+	}
+	return fixed == entry ? 0 : put_entry(r, s->at, fixed, PATCH_L2);
+}
+
+/* All entries of the table at OFF. INDEX is its place in an L1 table. */
+static int fix_l2(struct repair *r, uint64_t off, uint64_t index, bool active)
+{
+	unsigned int words = r->q->info.extended_l2 ? 2 : 1;
+	uint64_t entries = r->q->cluster_size / 8 / words;
+	int err = file_read(r->q->file, r->table, r->q->cluster_size, off, 0);
+
+	if (err)
+		return err == -ENOMEM ? err : 0; /* the check has said so */
+	for (uint64_t i = 0; i < entries && !err; i++) {
+		uint64_t entry = be64toh(r->table[i * words]);
+		struct spot s = {
+			.at = off + i * words * 8,
+			.guest = (index * entries + i) << r->q->cluster_bits,
+			.active = active,
+		};
+
+		if (!entry)
+			continue;
+		if (entry & L2E_COMPRESSED)
+			err = fix_compressed(r, &s, entry);
+		else
+			err = fix_data(r, &s, entry);
+	}
+	return err;
+}
+
+static int drop_l1(struct repair *r, uint64_t at, uint32_t i, bool active)
+{
+	uint64_t covers = r->q->cluster_size << r->q->l2_bits, from = i * covers;
+
+	if (active && from < r->q->info.size) {
+		if (covers > r->q->info.size - from)
+			covers = r->q->info.size - from;
+		check_say(&r->first,
+			  "Repairing L1 entry %" PRIu32 ": dropped, all data in %" PRIu64
+			  " bytes of the disk at 0x%" PRIx64 " is lost",
+			  i, covers, from);
+		r->lost_bytes += covers;
+	} else {
+		check_say(&r->first, "Repairing L1 entry %" PRIu32 ": dropped", i);
+	}
+	return put_entry(r, at, 0, PATCH_L1);
+}
+
+/* A second L1 entry names the L2 table at OFF: it gets one of its own. */
+static int copy_l2(struct repair *r, uint64_t at, uint32_t i, uint64_t off)
+{
+	uint64_t to = repair_alloc(r, 1) << r->q->cluster_bits;
+	int err = file_read(r->q->file, r->table, r->q->cluster_size, off, 0);
+
+	r->copies++;
+	check_say(&r->first, "Repairing L1 entry %" PRIu32 ": L2 table at 0x%" PRIx64 " copied", i,
+		  off);
+	if (!err)
+		err = overlay_write(&r->o, r->table, r->q->cluster_size, to, PATCH_L2);
+	return err ? err : put_entry(r, at, to, PATCH_L1);
+}
+
+static int fix_l1_entry(struct repair *r, uint64_t at, uint64_t entry, uint32_t i, bool active)
+{
+	uint64_t fixed = entry & (L1E_OFFSET_MASK | ENTRY_COPIED);
+	uint64_t off = fixed & L1E_OFFSET_MASK, cluster = cluster_of(r->q, off);
+
+	if (off) {
+		if (in_cluster(r->q, off) || cluster >= r->nr_old || r->own[cluster] & OWN_TABLE)
+			return drop_l1(r, at, i, active);
+		if (active && r->own[cluster] & OWN_L2_ACTIVE)
+			return room_for_copies(r, 1) ? copy_l2(r, at, i, off)
+						     : drop_l1(r, at, i, active);
+		r->own[cluster] |= OWN_L2 | (active ? OWN_L2_ACTIVE : 0);
+	}
+	return fixed == entry ? 0 : put_entry(r, at, fixed, PATCH_L1);
+}
+
+static int fix_l1(struct repair *r, uint64_t l1_off, uint32_t entries, bool active)
+{
+	uint64_t *l1 = malloc((size_t)entries * 8 + 1);
+	int err = l1 ? file_read(r->q->file, l1, (size_t)entries * 8, l1_off, 0) : -ENOMEM;
+
+	for (uint32_t i = 0; i < entries && !err; i++)
+		if (l1[i])
+			err = fix_l1_entry(r, l1_off + 8ull * i, be64toh(l1[i]), i, active);
+	free(l1);
+	return err;
+}
+
+static int fix_l2_tables(struct repair *r, uint64_t l1_off, uint32_t entries, bool active)
+{
+	uint64_t *l1 = malloc((size_t)entries * 8 + 1);
+	int err = l1 ? file_read(r->q->file, l1, (size_t)entries * 8, l1_off, 0) : -ENOMEM;
+
+	for (uint32_t i = 0; i < entries && !err; i++) {
+		uint64_t off = be64toh(l1[i]) & L1E_OFFSET_MASK, cluster = cluster_of(r->q, off);
+
+		if (!off || (cluster < r->nr_old && r->own[cluster] & OWN_L2_WALKED))
+			continue;
+		if (cluster < r->nr_old)
+			r->own[cluster] |= OWN_L2_WALKED;
+		err = fix_l2(r, off, i, active);
+	}
+	free(l1);
+	return err;
+}
+
+/* The active L1 table, then the snapshots'. None of them overlaps anything of its kind. */
+static int each_l1(struct repair *r,
+		   int (*fn)(struct repair *r, uint64_t off, uint32_t entries, bool active))
+{
+	uint64_t at = r->q->hdr.snapshots_offset;
+	int err = fn(r, r->q->hdr.l1_offset, r->q->hdr.l1_size, true);
+
+	for (uint32_t i = 0; i < r->q->info.nb_snapshots && !err; i++) {
+		struct disk_snapshot s;
+
+		err = file_read(r->q->file, &s, sizeof(s), at, 0);
+		if (!err)
+			err = fn(r, be64toh(s.l1_table_offset), be32toh(s.l1_size), false);
+		at += align_up(sizeof(s) + (uint64_t)be32toh(s.extra_data_size) +
+				       be16toh(s.id_str_size) + be16toh(s.name_size),
+			       8);
+	}
+	return err;
+}
+
+int repair_map(struct repair *r)
+{
+	int err = each_l1(r, fix_l1);
+
+	return err ? err : each_l1(r, fix_l2_tables);
+}
+
+/* COPIED */
+
+static uint64_t right_flag(const struct check *c, uint64_t entry, uint64_t host)
+{
+	uint64_t cluster = host / c->cluster_size;
+
+	if (!host || host % c->cluster_size || cluster >= c->nr_clusters)
+		return entry;
+	return c->ref[cluster] & REF_RECORDED1 ? entry | ENTRY_COPIED : entry & ~ENTRY_COPIED;
+}
+
+static int copied_in_l2(struct repair *r, const struct check *c, uint64_t off)
+{
+	unsigned int words = r->q->info.extended_l2 ? 2 : 1;
+	int err = file_read(r->q->file, r->table, r->q->cluster_size, off, 0);
+
+	if (err)
+		return err == -ENOMEM ? err : 0;
+	for (uint64_t i = 0; i < r->q->cluster_size / 8 && !err; i += words) {
+		uint64_t entry = be64toh(r->table[i]), fixed;
+
+		if (entry & L2E_COMPRESSED)
+			continue;
+		fixed = right_flag(c, entry, entry & L2E_OFFSET_MASK);
+		if (fixed != entry)
+			err = put_entry(r, off + i * 8, fixed, PATCH_L2);
+	}
+	return err;
+}
+
+int repair_copied(struct repair *r, const struct check *c)
+{
+	uint32_t entries = r->q->hdr.l1_size;
+	uint64_t l1_off = r->q->hdr.l1_offset;
+	uint64_t *l1 = malloc((size_t)entries * 8 + 1);
+	int err = l1 ? file_read(r->q->file, l1, (size_t)entries * 8, l1_off, 0) : -ENOMEM;
+
+	for (uint32_t i = 0; i < entries && !err; i++) {
+		uint64_t entry = be64toh(l1[i]), off = entry & L1E_OFFSET_MASK;
+		uint64_t fixed = right_flag(c, entry, off);
+
+		if (fixed != entry)
+			err = put_entry(r, l1_off + 8ull * i, fixed, PATCH_L1);
+		if (!err && !has_data_file(r) && off && !in_cluster(r->q, off) &&
+		    off / c->cluster_size < c->nr_clusters)
+			err = copied_in_l2(r, c, off);
+	}
+	free(l1);
+	return err;
+}
+
+/* Write pointers */
+
+/* The end of what is not zero in the cluster that ENTRY maps; 0: it holds nothing. */
+static uint64_t content_of(struct repair *r, uint64_t entry, uint8_t *buf)
+{
+	uint64_t host = entry & L2E_OFFSET_MASK, n = r->q->cluster_size;
+
+	if (entry & L2E_COMPRESSED)
+		return n;
+	if (!host || (entry & L2E_ZERO && r->q->info.version >= 3))
+		return 0;
+	if (r->q->no_data || file_read(r->q->file, buf, n, host, 0))
+		return n;
+	while (n && !buf[n - 1])
+		n--;
+	return n;
+}
+
+/* Where the data of ZONE ends, in units of 4096, or its start. */
+static int content_end(struct repair *r, uint32_t zone, uint64_t *wp)
+{
+	uint64_t start = zone_start(r->q, zone), end = zone_writable_end(r->q, zone);
+	uint64_t c = cluster_of(r->q, align_up(end, r->q->cluster_size));
+	uint64_t mask = (1ull << r->q->l2_bits) - 1, n = 0, l2 = 0, at = 0, entry;
+	unsigned int words = r->q->info.extended_l2 ? 2 : 1;
+	uint8_t *buf = malloc(r->q->cluster_size);
+	int err = buf ? 0 : -ENOMEM;
+
+	*wp = start;
+	while (!err && !n && c > cluster_of(r->q, start)) {
+		uint64_t i = --c >> r->q->l2_bits;
+
+		if (i >= r->q->hdr.l1_size)
+			break;
+		err = file_read(r->q->file, &entry, 8, r->q->hdr.l1_offset + 8 * i, 0);
+		l2 = be64toh(entry) & L1E_OFFSET_MASK;
+		if (err || !l2) { /* nothing in all that it covers */
+			c &= ~mask;
+			continue;
+		}
+		if (l2 != at)
+			err = file_read(r->q->file, r->table, r->q->cluster_size, l2, 0);
+		at = l2;
+		if (!err)
+			n = content_of(r, be64toh(r->table[(c & mask) * words]), buf);
+	}
+	if (n)
+		*wp = align_up((c << r->q->cluster_bits) + n, POINTER_UNIT);
+	if (*wp < start)
+		*wp = start;
+	if (*wp > end)
+		*wp = end;
+	free(buf);
+	return err;
+}
+
+static int right_pointer(struct repair *r, uint32_t zone, uint64_t entry, uint64_t *fixed)
+{
+	const struct qcow2_zoned *z = &r->q->info.zoned;
+	uint64_t start = zone_start(r->q, zone), wp = entry & WP_MASK;
+
+	if (zone < z->conventional_zones)
+		*fixed = start | 1ull << z->marker_bit;
+	else if (wp > start + z->zone_size)
+		*fixed = zone_writable_end(r->q, zone);
+	else if (wp >= start)
+		*fixed = wp - wp % 512;
+	else
+		return content_end(r, zone, fixed);
+	return 0;
+}
+
+int repair_pointers(struct repair *r)
+{
+	const struct qcow2_zoned *z = &r->q->info.zoned;
+	struct qcow2_check_result res = { 0 };
+	struct check judge = r->first;
+	uint64_t *table, swapped = 0, wrong = 0, fixed;
+	int err;
+
+	judge.res = &res;
+	judge.lines = UINT32_MAX; /* it was said before */
+	if (z->layout == QCOW2_LAYOUT_NONE || z->little_endian)
+		return 0;
+	table = malloc((size_t)z->nr_zones * 8);
+	if (!table)
+		return -ENOMEM;
+	err = file_read(r->q->file, table, (size_t)z->nr_zones * 8, z->zonedmeta_offset, 0);
+	for (uint32_t i = 0; i < z->nr_zones && !err; i++) {
+		wrong += !check_write_pointer(&judge, z, i, be64toh(table[i]));
+		swapped += !check_write_pointer(&judge, z, i, le64toh(table[i]));
+	}
+	if (!err && swapped < wrong) {
+		check_say(&r->first, "the write-pointer table is little-endian, but for some "
+				     "entries; it is left as it is");
+		wrong = 0;
+	}
+	for (uint32_t i = 0; i < z->nr_zones && !err && wrong; i++) {
+		uint64_t entry = be64toh(table[i]);
+
+		if (check_write_pointer(&judge, z, i, entry))
+			continue;
+		err = right_pointer(r, i, entry, &fixed);
+		if (err)
+			break;
+		check_say(&r->first,
+			  "Repairing zone %" PRIu32 ": write pointer 0x%" PRIx64
+			  " becomes 0x%" PRIx64 "%s",
+			  i, entry, fixed,
+			  fixed == zone_start(r->q, i)		? " (empty)"
+			  : fixed == zone_writable_end(r->q, i) ? " (full)"
+								: "");
+		err = put_entry(r, z->zonedmeta_offset + 8ull * i, fixed, PATCH_POINTERS);
+	}
+	free(table);
+	return err;
+}

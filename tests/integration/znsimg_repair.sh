@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+# znsimg check -r: status, text and JSON of stock qemu-img where both can mend; then our own.
+. "$(dirname "$0")/../functions.sh"
+need qemu-img qemu-io jq
+need_env ZNSIMG
+tmpdir
+
+# fill IMAGE: some scattered data.
+fill()
+{
+	qemu-io -f qcow2 -c 'write -P 1 0 300k' -c 'write -P 2 4M 1M' -c 'write -P 3 1M 64k' \
+		-c 'write -z 2M 128k' -c 'write -P 4 600k 1k' "$1" >/dev/null
+}
+
+# image OPTIONS: makes base.qcow2 and notes where its parts are.
+image()
+{
+	qemu-img create -q -f qcow2 -o "$1" base.qcow2 32M
+	fill base.qcow2
+	truncate -s +1M base.qcow2 # clusters that nobody uses
+	l1=$((0x$(peek base.qcow2 40 8)))
+	l2=$((0x$(peek base.qcow2 $l1 8) & 0xfffffffffffe00))
+	data=$((0x$(peek base.qcow2 $l2 8) & 0xfffffffffffe00))
+	reftable=$((0x$(peek base.qcow2 48 8)))
+	refblock=$((0x$(peek base.qcow2 $reftable 8)))
+	end=$(($(stat -c %s base.qcow2) - 1048576)) # of what is used
+}
+
+# expect_repair WHAT MODE: on copies of bad.qcow2, stock qemu-img and we end alike.
+expect_repair()
+{
+	local theirs
+
+	cp bad.qcow2 ours.qcow2
+	cp bad.qcow2 theirs.qcow2
+	"$ZNSIMG" check -r "$2" ours.qcow2 >ours 2>ours.err
+	ours=$?
+	qemu-img check -f qcow2 -r "$2" theirs.qcow2 >theirs 2>theirs.err
+	theirs=$?
+	if [ "$2,$theirs" = leaks,1 ]; then # where it would have to make new refcounts, it gives up
+		expect_equal $ours 2 "$1, -r leaks: status"
+		return
+	fi
+	expect_equal $ours $theirs "$1, -r $2: status; $(head -3 ours.err theirs.err)"
+	# Where the image ends may differ: each puts new clusters where it likes.
+	expect_equal "$(grep -v '^Image end' ours)" "$(grep -v '^Image end' theirs)" "$1, -r $2: text"
+	cp bad.qcow2 ours.qcow2
+	cp bad.qcow2 theirs.qcow2
+	expect_equal "$("$ZNSIMG" check -r "$2" --output=json ours.qcow2 2>/dev/null |
+			jq -S 'del(.filename, ."image-end-offset")')" \
+		"$(qemu-img check -r "$2" --output=json theirs.qcow2 2>/dev/null |
+			jq -S 'del(.filename, ."image-end-offset")')" "$1, -r $2: json"
+}
+
+it "ends as stock qemu-img does"
+image cluster_size=64k
+# what | offset | bytes
+while IFS='|' read -r what offset bytes; do
+	cp base.qcow2 bad.qcow2
+	poke bad.qcow2 $((offset)) "$bytes"
+	for mode in leaks all; do
+		expect_repair "$what" $mode
+		expect_status $ours qemu-img check -f qcow2 ours.qcow2
+		expect_status $ours "$ZNSIMG" check ours.qcow2
+	done
+	expect_status 0 qemu-img compare -f qcow2 -F qcow2 ours.qcow2 base.qcow2
+done <<EOF
+nothing|0|514649fb
+a leaked cluster|refblock + 2 * (end / 65536 + 5)|0001
+leaked clusters in rows|refblock + 2 * (end / 65536 + 5)|000100010001000100000001
+a data cluster counted twice|refblock + 2 * (data / 65536)|0002
+a refcount too high|refblock + 2 * 0|0002
+a data cluster without a refcount|refblock + 2 * (data / 65536)|0000
+an L2 table without a refcount|refblock + 2 * (l2 / 65536)|0000
+the L1 table without a refcount|refblock + 2 * (l1 / 65536)|0000
+the refcount block without a refcount|refblock + 2 * (refblock / 65536)|0000
+an L2 entry without COPIED|l2|$(be64 $data)
+an L1 entry without COPIED|l1|$(be64 $l2)
+leaks and a count too low|refblock + 2 * (end / 65536 - 1)|000000010001
+EOF
+
+finish
