@@ -6,10 +6,9 @@
  * order of the L1 tables that name them, then data, in the order of the disk. Who comes later to a
  * cluster that is taken
  *	- gets a copy of it, so that the disk reads as before, if it is data or an L2 table,
- *	- is dropped, if it names a table of another kind as an L2 table, or copies would more than
- *	  double the file.
- * What names a place outside the file, or no cluster, is dropped. To be dropped is to read as
- * zeroes, and is said with the part of the disk that is lost.
+ *	- is dropped, if it names a table of another kind as an L2 table, or data, or if copies
+ *would more than double the file. What names a place outside the file, or no cluster, is dropped.
+ *To be dropped is to read as zeroes, and is said with the part of the disk that is lost.
  *
  * A write pointer that cannot be becomes, if it lies
  *	- behind its zone: the writable end; the zone is Full, all of it can be read,
@@ -200,6 +199,30 @@ static int copy_l2(struct repair *r, uint64_t at, uint32_t i, uint64_t off)
 	return err ? err : put_entry(r, at, to, PATCH_L1);
 }
 
+/* Whether the cluster at OFF can be an L2 table of this image: each of its entries is possible. */
+static bool like_l2(struct repair *r, uint64_t off)
+{
+	unsigned int words = r->q->info.extended_l2 ? 2 : 1;
+
+	if (file_read(r->q->file, r->table, r->q->cluster_size, off, 0))
+		return false;
+	for (uint64_t i = 0; i < r->q->cluster_size / 8; i += words) {
+		uint64_t entry = be64toh(r->table[i]), host = entry & L2E_OFFSET_MASK;
+
+		if (entry & L2E_COMPRESSED ? entry & ENTRY_COPIED
+					   : entry & L2E_RESERVED || in_cluster(r->q, host) ||
+						     cluster_of(r->q, host) >= r->nr_old)
+			return false;
+	}
+	return true;
+}
+
+/* Whether something maps CLUSTER, beside those who name it as an L2 table. */
+static bool named_otherwise(const struct repair *r, uint64_t cluster)
+{
+	return (r->first.ref[cluster] & REF_COUNT) > (r->first.named[cluster] & NAMED_COUNT);
+}
+
 static int fix_l1_entry(struct repair *r, uint64_t at, uint64_t entry, uint32_t i, bool active)
 {
 	uint64_t fixed = entry & (L1E_OFFSET_MASK | ENTRY_COPIED);
@@ -208,6 +231,8 @@ static int fix_l1_entry(struct repair *r, uint64_t at, uint64_t entry, uint32_t 
 	if (off) {
 		if (in_cluster(r->q, off) || cluster >= r->nr_old || r->own[cluster] & OWN_TABLE)
 			return drop_l1(r, at, i, active);
+		if (named_otherwise(r, cluster) && !like_l2(r, off))
+			return drop_l1(r, at, i, active); /* it is data, by the look of it */
 		if (active && r->own[cluster] & OWN_L2_ACTIVE)
 			return room_for_copies(r, 1) ? copy_l2(r, at, i, off)
 						     : drop_l1(r, at, i, active);
