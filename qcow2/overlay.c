@@ -7,6 +7,7 @@
  * out before it is known to help. overlay_commit() then writes in this order, with a sync after
  * each step that wrote anything:
  *
+ *	0. the corrupt bit is set, if anything is corrupt: nobody opens it to write meanwhile
  *	1. entries of L1 and L2 tables that lose what they named
  *	2. new clusters: copies, L2 tables, refcount structures
  *	3. counts that rise, in place; the header turns to a new refcount table; autoclear bits
@@ -453,7 +454,9 @@ static int commit_pointers(struct commit *c)
 }
 
 /* The header's first sector: whole or not at all. */
-static int commit_header(struct commit *c, bool bits)
+enum header_step { HEADER_MARK, HEADER_TABLE, HEADER_BITS };
+
+static int commit_header(struct commit *c, enum header_step step)
 {
 	const struct overlay *o = c->o;
 	struct disk_header h;
@@ -464,7 +467,9 @@ static int commit_header(struct commit *c, bool bits)
 		return err;
 	memcpy(sector, was, SECTOR);
 	memcpy(&h, sector, sizeof(h));
-	if (bits) {
+	if (step == HEADER_MARK) {
+		h.incompatible_features |= htobe64(o->set_incompatible);
+	} else if (step == HEADER_BITS) {
 		h.incompatible_features &= ~htobe64(o->clear_incompatible);
 	} else {
 		if (o->reftable_moved) {
@@ -513,7 +518,12 @@ static int find_blocks(struct commit *c)
 
 static int commit_steps(struct commit *c)
 {
-	int err = commit_map(c, MAP_DROP);
+	int err = commit_header(c, HEADER_MARK);
+
+	if (!err)
+		err = commit_sync(c);
+	if (!err)
+		err = commit_map(c, MAP_DROP);
 
 	if (!err)
 		err = commit_sync(c);
@@ -526,7 +536,7 @@ static int commit_steps(struct commit *c)
 	if (!err && !c->o->reftable_moved)
 		err = commit_refblocks(c, false);
 	if (!err)
-		err = commit_header(c, false);
+		err = commit_header(c, HEADER_TABLE);
 	if (!err)
 		err = commit_sync(c);
 	if (!err)
@@ -546,7 +556,7 @@ static int commit_steps(struct commit *c)
 	if (!err)
 		err = commit_sync(c);
 	if (!err)
-		err = commit_header(c, true);
+		err = commit_header(c, HEADER_BITS);
 	return err ? err : commit_sync(c);
 }
 

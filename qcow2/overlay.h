@@ -30,6 +30,7 @@ struct overlay {
 	const uint32_t *floor; /* references in the file as it was, check.ref of the first check */
 	/* what changes in the header, beside the refcount table that Q's header in memory names */
 	bool reftable_moved;
+	uint64_t set_incompatible; /* first of all; CORRUPT while the work is half done */
 	uint64_t clear_incompatible, clear_autoclear;
 };
 

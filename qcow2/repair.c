@@ -462,6 +462,10 @@ static int conclude(struct repair *r, const struct qcow2_check_result *was,
 			r->q->hdr.autoclear & ~(AUTOCLEAR_BITMAPS | AUTOCLEAR_RAW_DATA);
 	if (!left.corruptions && !left.check_errors)
 		r->o.clear_incompatible = r->q->hdr.incompatible & bits;
+	if (was->corruptions && r->o.nr && r->q->info.version >= 3) {
+		r->o.set_incompatible = INCOMPAT_CORRUPT & ~r->q->hdr.incompatible;
+		r->o.clear_incompatible |= r->o.set_incompatible;
+	}
 	r->committed = r->o.nr || r->o.clear_autoclear || r->o.clear_incompatible;
 	if (r->committed)
 		err = overlay_commit(&r->o);

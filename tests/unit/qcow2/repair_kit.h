@@ -51,6 +51,7 @@ struct image {
 	uint64_t data[2];    /* what they map */
 	uint64_t guest[2];   /* where on the disk */
 	uint64_t ext;	     /* the zoned extension's bytes */
+	bool mark_suffices;  /* to keep writers out is all that a repair half done can promise */
 	uint64_t hurt[4];    /* ranges of the disk that may be lost: two times from, to */
 };
 
@@ -466,6 +467,63 @@ static inline bool conventional(struct image *i, unsigned int place)
 	return true;
 }
 
+/* Shared or counted twice, with counts and flags that agree. */
+static inline bool honest(struct image *i, unsigned int place)
+{
+	if (i->kind->bits == 1 || place > 3)
+		return false;
+	switch (place) {
+	case 0: /* data, leaked once */
+		put_count(i, i->data[0], 2);
+		put64(i->d, i->slot[0], i->data[0]);
+		return true;
+	case 1: /* an L2 table, leaked once */
+		put_count(i, i->l2[0], 2);
+		put64(i->d, i->l1 + 8 * i->l2_index[0], i->l2[0]);
+		return true;
+	case 2: /* data of two places */
+		put_count(i, i->data[0], 2);
+		put64(i->d, i->slot[0], i->data[0]);
+		put64(i->d, i->slot[1], i->data[0]);
+		hurt(i, 0, i->guest[1], i->cs);
+		return true;
+	default: /* an L2 table of two places */
+		if (i->l2[0] == i->l2[1])
+			return false;
+		put_count(i, i->l2[0], 2);
+		put64(i->d, i->l1 + 8 * i->l2_index[0], i->l2[0]);
+		put64(i->d, i->l1 + 8 * i->l2_index[1], i->l2[0]);
+		hurt_l1(i, i->l2_index[1]);
+		return true;
+	}
+}
+
+/* What lies outside the file now, and inside when the repair has made it longer. */
+static inline bool soon_inside(struct image *i, unsigned int place)
+{
+	uint64_t off = i->end + (1 + place % 4) * i->cs;
+
+	switch (place / 4) {
+	case 0:
+		put64(i->d, i->slot[0], COPIED | off);
+		hurt(i, 0, i->guest[0], i->cs);
+		put64(i->d, 48, BEYOND);
+		return true;
+	case 1:
+		put64(i->d, i->l1 + 8 * i->l2_index[0], COPIED | off);
+		hurt_l1(i, i->l2_index[0]);
+		put64(i->d, 48, BEYOND);
+		return true;
+	case 2:
+		put64(i->d, i->reftable, off);
+		i->mark_suffices =
+			true; /* a block that was outside reads as zeroes when the file grows */
+		return true;
+	default:
+		return false;
+	}
+}
+
 static const struct damage {
 	const char *name;
 	bool (*make)(struct image *i, unsigned int place);
@@ -484,6 +542,8 @@ static const struct damage {
 	{ "refcount block holds", block_content },
 	{ "write pointer", pointer },
 	{ "conventional zone", conventional },
+	{ "honestly shared", honest },
+	{ "soon inside", soon_inside },
 };
 #define NR_DAMAGES (sizeof(damages) / sizeof(damages[0]))
 #define MAX_PLACE  32
@@ -491,7 +551,8 @@ static const struct damage {
 /* What a check or a repair found. */
 struct verdict {
 	struct qcow2_check_result res;
-	uint64_t harm; /* findings that are more than a flag that could be set */
+	uint64_t harm;	   /* findings that are more than a flag that could be set */
+	uint64_t dangling; /* clusters in use that are counted free */
 	unsigned int lines;
 	char last[256];
 };
@@ -503,6 +564,8 @@ static inline void note(void *arg, const char *line)
 	v->lines++;
 	if (!strncmp(line, "ERROR", 5) && !strstr(line, "the flag is clear"))
 		v->harm++;
+	if (strstr(line, "refcount=0 reference="))
+		v->dangling++;
 	snprintf(v->last, sizeof(v->last), "%s", line);
 }
 
