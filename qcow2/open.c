@@ -206,9 +206,12 @@ static int check_reftable(struct qcow2 *q, const struct disk_header *h, char err
 			     "was expected" REBUILD,
 			     AT(refcount_table_clusters), clusters,
 			     (unsigned long long)MAX_REFTABLE_BYTES >> q->cluster_bits);
-	if (!ret)
+	if (!ret) {
 		ret = check_table(q, "refcount_table_offset", AT(refcount_table_offset), off, bytes,
 				  err);
+		if (ret) /* there is better advice than its own */
+			snprintf(strrchr(err, ';'), sizeof(REBUILD), REBUILD);
+	}
 	if (ret && q->flags & QCOW2_REPAIR)
 		return 0; /* it makes new ones, there are none */
 	q->hdr.reftable_clusters = clusters;
