@@ -79,4 +79,56 @@ an L1 entry without COPIED|l1|$(be64 $l2)
 leaks and a count too low|refblock + 2 * (end / 65536 - 1)|000000010001
 EOF
 
+it "mends a zoned image, and stock qemu-img then misses the write pointers alone"
+for options in cluster_size=64k cluster_size=512,refcount_bits=1 cluster_size=4k,zone.layout=latest; do
+	"$ZNSIMG" create -q -o "$options,zone.size=1M,zone.conventional_zones=2" z.qcow2 32M
+	clear_zoned_bit z.qcow2
+	qemu-io -f qcow2 -c 'write -P 5 8M 300k' -c 'write -P 6 20M 1M' z.qcow2 >/dev/null
+	poke z.qcow2 79 20
+	expect_status 0 "$ZNSIMG" check -q z.qcow2
+	l1=$((0x$(peek z.qcow2 40 8)))
+	table=$((0x$(peek z.qcow2 48 8)))
+	poke z.qcow2 48 "$(be64 $((1 << 40)))" # no refcounts
+	poke z.qcow2 $((l1 + 8 * 3)) "$(be64 $((1 << 63 | table)))"
+	expect_status 1 "$ZNSIMG" check z.qcow2
+	expect_err "znsimg check -r all"
+	expect_status 0 "$ZNSIMG" check -r all z.qcow2
+	expect_out '^The following inconsistencies were found and repaired:$'
+	before=$(md5sum <z.qcow2)
+	expect_status 0 "$ZNSIMG" check -r all z.qcow2
+	expect_out '^No errors were found on the image.$'
+	expect_equal "$(md5sum <z.qcow2)" "$before" "a second repair wrote"
+	clear_zoned_bit z.qcow2
+	expect_status 3 qemu-img check -f qcow2 z.qcow2
+	expect_out '^1 leaked clusters' || cat out err >&2
+	expect_status 0 qemu-io -f qcow2 -c 'read -P 6 20M 1M' z.qcow2
+done
+
+it "says what is lost"
+"$ZNSIMG" create -q -o zone.size=1M z.qcow2 32M
+poke z.qcow2 $((0x40000)) "$(be64 $((1 << 63 | 1 << 40)))"
+expect_status 0 "$ZNSIMG" check -r all z.qcow2
+expect_err '^Repairing L1 entry 0: dropped, all data in 33554432 bytes of the disk at 0x0 is lost$'
+expect_err '^DATA LOSS: 33554432 bytes'
+expect_status 0 "$ZNSIMG" check z.qcow2
+
+it "refuses an image that another program has open"
+if command -v qemu-storage-daemon >/dev/null; then
+	cp bad.qcow2 busy.qcow2
+	before=$(md5sum <busy.qcow2)
+	qemu-storage-daemon --blockdev driver=file,filename=busy.qcow2,node-name=f,read-only=on \
+		--blockdev driver=qcow2,file=f,node-name=q,read-only=on --pidfile pid >/dev/null 2>&1 &
+	daemon=$!
+	for _ in $(seq 100); do
+		[ -s pid ] && break
+		sleep 0.05
+	done
+	expect_status 1 "$ZNSIMG" check -r all busy.qcow2
+	expect_err "lock"
+	kill $daemon
+	wait $daemon
+	expect_equal "$(md5sum <busy.qcow2)" "$before" "the image changed"
+	expect_status 0 "$ZNSIMG" check -r all busy.qcow2
+fi
+
 finish
