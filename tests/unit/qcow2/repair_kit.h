@@ -603,7 +603,8 @@ static inline bool intact(const struct image *i, struct ramdisk *d, uint64_t *wh
 	return same;
 }
 
-/* Calls FN with each STRIDEth damaged image; it returns what is wrong, or NULL. */
+/* Calls FN with each STRIDEth damaged image, DAMAGE in the environment chooses a kind; it returns
+ * what is wrong, or NULL. */
 static inline void for_each_damage(const char *(*fn)(struct image *i), unsigned int stride,
 				   unsigned int at_least)
 {
@@ -617,7 +618,9 @@ static inline void for_each_damage(const char *(*fn)(struct image *i), unsigned 
 			const struct damage *d = &damages[n / MAX_PLACE];
 			const char *wrong = NULL;
 
-			if (d->make(&i, n % MAX_PLACE) && made++ % stride == 0) {
+			if (d->make(&i, n % MAX_PLACE) &&
+			    (!getenv("DAMAGE") || !strcmp(getenv("DAMAGE"), d->name)) &&
+			    made++ % stride == 0) {
 				wrong = fn(&i);
 				cases++;
 			}
