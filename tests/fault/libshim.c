@@ -8,7 +8,8 @@
  *	SHIM_FILE	calls on other files neither fail nor count
  *	SHIM_HIT	a file that is made when the first call fails
  *
- * preadv2() counts as pread, accept4() as accept, all of the malloc family as malloc. Any thread.
+ * preadv2() counts as pread, accept4() as accept, all of the malloc family as malloc (not under a
+ * sanitizer). Any thread.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -107,6 +108,8 @@ EXPORT int accept4(int fd, struct sockaddr *sa, socklen_t *len, int flags)
 	return fails("accept", -1) ? -1 : (int)syscall(SYS_accept4, fd, sa, len, flags);
 }
 
+#ifndef SHIM_NO_MALLOC /* a sanitizer has an allocator of its own */
+
 EXPORT void *malloc(size_t size)
 {
 	return fails("malloc", -1) ? NULL : __libc_malloc(size);
@@ -131,3 +134,5 @@ EXPORT int posix_memalign(void **out, size_t align, size_t size)
 	*out = p;
 	return 0;
 }
+
+#endif
