@@ -74,11 +74,12 @@ static void *run_loop(void *arg)
 static bool add_namespace(void)
 {
 	const struct zns_opts opts = { .lba_size = 512 };
+	const struct store_qcow2_opts how = { .cache = STORE_WRITEBACK };
 	struct tgt_subsys *subsys;
 	struct store *store;
 	struct tgt_ns *ns;
 
-	if (store_qcow2_open(path, false, STORE_WRITEBACK, &store, up.err, sizeof(up.err)))
+	if (store_qcow2_open(path, &how, &store, up.err, sizeof(up.err)))
 		return false;
 	if (zns_ns_new(store, &opts, up.loop, &ns, up.err, sizeof(up.err))) {
 		store->ops->close(store);
