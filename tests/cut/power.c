@@ -8,7 +8,8 @@
  *
  * ZNSD_CUT in the environment says how, a list of name=value: mode=none, all or random (random),
  * seed= (0), after= and syncs=, at which change or sync, or at which
- * sync alone (0: only by the signal), sync_us= (0), the time a sync takes.
+ * sync alone (0: only by the signal), late= (0), how many changes and syncs after the
+ * signal, but within a second; sync_us= (0), the time a sync takes.
  *
  * Threads: one of our own, made before main(), waits for the signal; all others have it blocked. A
  * cut keeps the locks of all files until the end of the process.
@@ -34,6 +35,7 @@ static struct {
 	enum cut_mode mode;
 	uint64_t seed;
 	atomic_long after, syncs;
+	long late;
 	pthread_mutex_t lock; /* protects the list of files; a cut never gives it back */
 	struct file *file[MAX_FILES];
 	unsigned int nr_files;
@@ -84,6 +86,10 @@ static void *wait_for_signal(void *arg)
 	sigaddset(&usr1, SIGUSR1);
 	while (sigwait(&usr1, &sig))
 		;
+	if (power.late) {
+		atomic_store(&power.after, power.late);
+		sleep(1);
+	}
 	cut_all("SIGUSR1");
 	return NULL;
 }
@@ -116,6 +122,8 @@ static void set_option(const char *name, const char *value)
 		atomic_store(&power.after, (long)number);
 	else if (!strcmp(name, "syncs"))
 		atomic_store(&power.syncs, (long)number);
+	else if (!strcmp(name, "late"))
+		power.late = (long)number;
 	else if (!strcmp(name, "sync_us"))
 		cut_set_sync_time(number);
 	else
