@@ -7,9 +7,9 @@
  * that is not synced reaches it.
  *
  * ZNSD_CUT in the environment says how, a list of name=value: mode=none, all or random (random),
- * seed= (0), after= and syncs=, at which change or sync, or at which
- * sync alone (0: only by the signal), late= (0), how many changes and syncs after the
- * signal, but within a second; sync_us= (0), the time a sync takes.
+ * seed= (0), after= and syncs=, at which change or sync, or sync alone (0: only by the signal),
+ * late= (0), how many syncs after the signal, but within a second; sync_us= (0), the time a sync
+ * takes.
  *
  * Threads: one of our own, made before main(), waits for the signal; all others have it blocked. A
  * cut keeps the locks of all files until the end of the process.
@@ -87,7 +87,7 @@ static void *wait_for_signal(void *arg)
 	while (sigwait(&usr1, &sig))
 		;
 	if (power.late) {
-		atomic_store(&power.after, power.late);
+		atomic_store(&power.syncs, power.late);
 		sleep(1);
 	}
 	cut_all("SIGUSR1");
