@@ -199,22 +199,30 @@ static int copy_l2(struct repair *r, uint64_t at, uint32_t i, uint64_t off)
 	return err ? err : put_entry(r, at, to, PATCH_L1);
 }
 
-/* Whether the cluster at OFF can be an L2 table of this image: each of its entries is possible. */
+/*
+ * Whether the cluster at OFF, which something else uses too, is an L2 table by the look of it: it
+ * maps something, and nothing that is impossible. Refcounts and data do not look like that.
+ */
 static bool like_l2(struct repair *r, uint64_t off)
 {
-	unsigned int words = r->q->info.extended_l2 ? 2 : 1;
+	unsigned int words = r->q->info.extended_l2 ? 2 : 1, shift = 62 - (r->q->cluster_bits - 8);
+	bool maps = false;
 
 	if (file_read(r->q->file, r->table, r->q->cluster_size, off, 0))
 		return false;
 	for (uint64_t i = 0; i < r->q->cluster_size / 8; i += words) {
 		uint64_t entry = be64toh(r->table[i]), host = entry & L2E_OFFSET_MASK;
 
+		if (entry & L2E_COMPRESSED)
+			host = entry & ((1ull << shift) - 1);
 		if (entry & L2E_COMPRESSED ? entry & ENTRY_COPIED
-					   : entry & L2E_RESERVED || in_cluster(r->q, host) ||
-						     cluster_of(r->q, host) >= r->nr_old)
+					   : entry & L2E_RESERVED || in_cluster(r->q, host))
 			return false;
+		if (cluster_of(r->q, host) >= r->nr_old)
+			return false;
+		maps |= host;
 	}
-	return true;
+	return maps;
 }
 
 /* Whether something maps CLUSTER, beside those who name it as an L2 table. */

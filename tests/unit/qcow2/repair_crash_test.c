@@ -49,7 +49,7 @@ static void judge_state(struct replay *r, size_t to, size_t skip1, size_t skip2,
 		what = "cannot be opened";
 	else if (r->image->mark_suffices && d->bytes[79] & INCOMPAT_CORRUPT)
 		what = NULL;
-	else if (v.harm > r->was.harm || v.dangling > r->was.dangling)
+	else if (v.harm > r->was.harm + r->image->flags_too_many || v.dangling > r->was.dangling)
 		what = "more harm than before";
 	else if (!intact(r->image, d, &where))
 		what = "reads otherwise";

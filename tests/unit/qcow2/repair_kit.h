@@ -51,8 +51,10 @@ struct image {
 	uint64_t data[2];    /* what they map */
 	uint64_t guest[2];   /* where on the disk */
 	uint64_t ext;	     /* the zoned extension's bytes */
-	bool mark_suffices;  /* to keep writers out is all that a repair half done can promise */
-	uint64_t hurt[4];    /* ranges of the disk that may be lost: two times from, to */
+	unsigned int
+		flags_too_many; /* of a shared table once its count is right: two, for one count */
+	bool mark_suffices;	/* to keep writers out is all that a repair half done can promise */
+	uint64_t hurt[4];	/* ranges of the disk that may be lost: two times from, to */
 };
 
 static inline uint64_t get64(const struct ramdisk *d, uint64_t off)
@@ -337,6 +339,7 @@ static inline bool l1_names(struct image *i, unsigned int place)
 		return false;
 	put64(i->d, i->l1 + 8 * i->l2_index[which], COPIED | place_of(i, place));
 	hurt_l1(i, i->l2_index[which]);
+	i->flags_too_many = place == 2 || place == 7;
 	return true;
 }
 
