@@ -87,7 +87,7 @@ bool drive_create(struct drive *d, unsigned int salt)
 
 bool drive_open(struct drive *d)
 {
-	struct qcow2_open_opts opts = { .file = &d->disk->file };
+	struct qcow2_open_opts opts = { .file = &d->disk->file, .shadow_dir = d->shadow_dir };
 	char err[QCOW2_ERRLEN];
 
 	d->nr_in_flight = 0;

@@ -29,7 +29,7 @@
 #define MAX_SIZES	  8u
 #define ALL_SUBSETS	  10u
 #define REFTABLE_PLACE	  offsetof(struct disk_header, refcount_table_offset)
-#define AUTOCLEAR	  offsetof(struct disk_header, autoclear_features)
+#define FOREIGN_AUTOCLEAR (offsetof(struct disk_header, autoclear_features) + 1) /* not ours */
 #define MAX_PAIRS	  600u
 #define RANDOM_OF_SUBSETS 64u /* states with random fates where all subsets were seen */
 
@@ -234,7 +234,8 @@ static bool judge(struct explorer *x, uint32_t size, struct mwindow w, uint64_t 
 
 	again->loud = x->lab->only_state;
 	again->m = x->d->m;
-	if (x->d->adopted <= x->end && memcmp(x->work->data + AUTOCLEAR, "\0\0\0\0\0\0\0\0", 8))
+	if (x->d->adopted <= x->end &&
+	    memcmp(x->work->data + FOREIGN_AUTOCLEAR, "\0\0\0\0\0\0\0", 7))
 		return drive_broken(again, "D6: autoclear bits are back that an open had cleared");
 	ok = drive_open(again);
 	if (!is_created(x) && (!ok || memcmp(qcow2_info(again->q)->uuid, x->d->uuid, QCOW2_UUID))) {

@@ -4,7 +4,10 @@
  * through a crash all the same. The bytes of a closed image are changed by hand, durably, and in
  * the log like everything else.
  */
+#include <dirent.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 #include <string.h>
 #include <zlib.h>
 
@@ -30,10 +33,11 @@ static uint64_t get64(const struct drive *d, uint64_t off)
 	return be64toh(be);
 }
 
-/* A feature that a reader may drop; and, for a change, none of our extension. */
+/* A feature that a reader may drop; and, for a change, less or none of our extension. */
 static bool forget_identity(struct drive *d)
 {
 	const uint64_t autoclear = htobe64(1ull << 9);
+	const uint32_t uuid_len = htobe32(QCOW2_UUID);
 	const uint8_t none[sizeof(struct disk_ext)] = { 0 };
 	uint64_t off = HEADER_LENGTH;
 	struct disk_ext ext;
@@ -44,8 +48,11 @@ static bool forget_identity(struct drive *d)
 			break;
 		off += sizeof(ext) + (be32toh(ext.len) + 7) / 8 * 8;
 	}
-	return put(d, offsetof(struct disk_header, autoclear_features), &autoclear, 8) &&
-	       (d->geo->conventional || put(d, off, none, sizeof(none)));
+	if (!put(d, offsetof(struct disk_header, autoclear_features), &autoclear, 8))
+		return false;
+	if (d->geo->conventional) /* as older versions wrote it: the UUID alone */
+		return put(d, off + offsetof(struct disk_ext, len), &uuid_len, sizeof(uuid_len));
+	return put(d, off, none, sizeof(none));
 }
 
 /* Makes the first cluster of the disk a compressed one, in the place it has. It is in use. */
@@ -73,6 +80,31 @@ static bool compress_cluster(struct drive *d)
 	return put(d, host, packed, z.total_out) && put(d, l2, &entry, sizeof(entry));
 }
 
+/*
+ * Opens it with a shadow, for what that changes in the header. No state has the shadow itself: it
+ * lies on a tmpfs, and all our kills are followed by power cuts; tests/unit has the others.
+ */
+static bool open_with_shadow(struct drive *d)
+{
+	char dir[] = "/dev/shm/znsd-crash.XXXXXX", path[512];
+	bool well = mkdtemp(dir) != NULL;
+	struct dirent *e;
+	DIR *list;
+
+	d->shadow_dir = well ? dir : NULL;
+	well = drive_open(d);
+	d->shadow_dir = NULL;
+	list = opendir(dir);
+	while (list && (e = readdir(list))) {
+		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
+		unlink(path);
+	}
+	if (list)
+		closedir(list);
+	rmdir(dir);
+	return well;
+}
+
 bool drive_make_foreign(struct drive *d)
 {
 	if (!drive_close(d) || !forget_identity(d))
@@ -84,5 +116,6 @@ bool drive_make_foreign(struct drive *d)
 		return false;
 	memcpy(d->uuid, qcow2_info(d->q)->uuid, sizeof(d->uuid));
 	d->adopted = d->log->nr;
-	return true;
+	/* And once more, with all that a shadow changes. */
+	return !d->geo->conventional || (drive_close(d) && open_with_shadow(d));
 }

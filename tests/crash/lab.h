@@ -70,6 +70,7 @@ struct drive {
 	} crash[MAX_CRASHES];	/* of the workload: what each may have left */
 	uint32_t nr_crashes;
 	uint8_t uuid[QCOW2_UUID]; /* its identity, when last created or opened */
+	const char *shadow_dir;	  /* for the next open */
 	size_t adopted; /* where the open of a foreign image was done; SIZE_MAX: it is not one */
 	size_t create_done; /* before this position the image may be none */
 	size_t record_from; /* operations before are no crash's business */
