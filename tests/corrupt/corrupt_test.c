@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../tally.h"
 #include "damage.h"
 #include "judge.h"
 
@@ -129,6 +130,11 @@ static int run(const struct options *o)
 	       (unsigned long long)t.succeeded, (unsigned long long)t.sound,
 	       (unsigned long long)t.findings, t.worst_seconds, t.worst_bytes >> 10,
 	       b.tv_sec - a.tv_sec + (b.tv_nsec - a.tv_nsec) * 1e-9);
+	tally("corrupt kind=%s images=%llu opens=%llu sound=%llu findings=%llu worst_ms=%.0f "
+	      "worst_kib=%zu",
+	      damage_names[o->kind], (unsigned long long)t.images, (unsigned long long)t.opens,
+	      (unsigned long long)t.sound, (unsigned long long)t.findings, t.worst_seconds * 1e3,
+	      t.worst_bytes >> 10);
 	if (t.images < o->least)
 		printf("FAIL: at least %llu images were expected\n", (unsigned long long)o->least);
 	return t.findings || t.images < o->least;

@@ -12,6 +12,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include "../tally.h"
 #include "../unit/qcow2/common.h"
 #include "golden.h"
 #include "judge.h"
@@ -91,6 +92,12 @@ static void set(struct ramdisk *d, uint64_t off, unsigned int width, uint64_t va
 	put_be(d->bytes + resolve(d, off), width, value);
 }
 
+static struct {
+	unsigned int images, opens;
+	double seconds;
+	size_t bytes;
+} tried;
+
 static void behaves(struct ramdisk *d, const char *name, unsigned int what)
 {
 	struct verdict v;
@@ -100,6 +107,12 @@ static void behaves(struct ramdisk *d, const char *name, unsigned int what)
 	alarm(0);
 	if (v.broken)
 		fail_msg("%s: %s", name, v.why);
+	tried.images++;
+	tried.opens += v.opens;
+	if (v.seconds > tried.seconds)
+		tried.seconds = v.seconds;
+	if (v.bytes > tried.bytes)
+		tried.bytes = v.bytes;
 	if (getenv("VERBOSE"))
 		print_message("%s: %u of %u opens, %.3f s, %zu KiB\n", name, v.succeeded, v.opens,
 			      v.seconds, v.bytes >> 10);
@@ -768,5 +781,9 @@ int main(void)
 		T(bomb_refcounts_beyond_the_end),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+
+	tally("corrupt kind=cve images=%u opens=%u findings=%d worst_ms=%.0f worst_kib=%zu",
+	      tried.images, tried.opens, failed, tried.seconds * 1e3, tried.bytes >> 10);
+	return failed;
 }

@@ -27,6 +27,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "../tally.h"
 #include "lab.h"
 #ifdef QCOW2_PLANT
 #include "plant.h"
@@ -50,9 +51,18 @@ static double now(void)
 	return t.tv_sec + t.tv_nsec / 1e9;
 }
 
+/* Remembers which clauses of the contract WHY names: "D1:". */
+static void note_clauses(struct lab *lab, const char *why)
+{
+	for (; *why; why++)
+		if (why[0] == 'D' && why[1] >= '1' && why[1] <= '8' && why[2] == ':')
+			lab->clauses |= 1u << (why[1] - '0');
+}
+
 void lab_violation(struct lab *lab, const struct simdisk *state, const char *how, const char *why)
 {
 	lab->violations++;
+	note_clauses(lab, why);
 	printf("VIOLATION in workload %s, seed %llu, state %llu\n  %s\n  %s\n", lab->w->name,
 	       (unsigned long long)lab->seed, (unsigned long long)lab->ordinal, why, how);
 	printf("  again: crash_lab%s%s%s --workload %s --seed %llu --state %llu --keep FILE\n",
@@ -183,7 +193,7 @@ static int write_hashes(const struct hashset *s, const char *path)
 	return ok ? 0 : 1;
 }
 
-static int tally(int argc, char **argv)
+static int unite(int argc, char **argv)
 {
 	struct hashset all = { 0 };
 	uint64_t at_least = strtoull(argv[0], NULL, 10), h;
@@ -201,6 +211,7 @@ static int tally(int argc, char **argv)
 	}
 	printf("%zu distinct crash states, at least %llu expected\n", all.nr,
 	       (unsigned long long)at_least);
+	tally("crash_distinct distinct_states=%zu", all.nr);
 	free(all.slot);
 	return all.nr >= at_least ? 0 : 1;
 }
@@ -298,6 +309,18 @@ static int parse(int argc, char **argv, struct lab *lab, struct options *o)
 	return optind == argc ? 0 : -1;
 }
 
+/* "D1+D2", or "-" when no clause was named. */
+static const char *clauses(const struct lab *lab)
+{
+	static char text[32];
+	char *at = text;
+
+	for (unsigned int d = 1; d <= 8; d++)
+		if (lab->clauses & 1u << d)
+			at += sprintf(at, "%sD%u", at == text ? "" : "+", d);
+	return at == text ? "-" : text;
+}
+
 int main(int argc, char **argv)
 {
 	struct lab lab = { .depth = 200, .every = 1, .continue_every = 4, .qemu_every = 500 };
@@ -306,7 +329,7 @@ int main(int argc, char **argv)
 	bool ok;
 
 	if (argc > 3 && !strcmp(argv[1], "--tally"))
-		return tally(argc - 2, argv + 2);
+		return unite(argc - 2, argv + 2);
 	if (argc == 2 && !strcmp(argv[1], "--list"))
 		return list();
 	if (parse(argc, argv, &lab, &o)) {
@@ -323,8 +346,15 @@ int main(int argc, char **argv)
 	       (unsigned long long)lab.violations);
 	if (lab.plant) {
 		printf("%s was %s\n", lab.plant, lab.violations ? "caught" : "NOT caught");
+		tally("planted bug=%s caught=%d clauses=%s states=%llu", lab.plant,
+		      lab.violations > 0, clauses(&lab), (unsigned long long)lab.states);
 		return lab.violations ? 0 : 1;
 	}
+	tally("crash states_built=%llu cut_again=%llu given_to_qemu_img=%llu "
+	      "over_active_limit=%llu violations=%llu",
+	      (unsigned long long)lab.states, (unsigned long long)lab.continued,
+	      (unsigned long long)lab.qemu, (unsigned long long)lab.over_limit,
+	      (unsigned long long)lab.violations);
 	ok = sites_report(&lab, o.sites) || !o.sites;
 	if (lab.images.nr < o.at_least) {
 		printf("at least %llu distinct states were expected\n",

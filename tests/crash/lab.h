@@ -135,7 +135,8 @@ struct lab {
 	uint64_t seed, ordinal;
 	struct hashset images, judged;
 	uint64_t states, continued, qemu, over_limit, violations;
-	struct site *site; /* of all workloads */
+	unsigned int clauses; /* bit n: Dn was violated */
+	struct site *site;    /* of all workloads */
 	uint32_t nr_sites, cap_sites;
 };
 

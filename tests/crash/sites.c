@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../tally.h"
 #include "lab.h"
 
 #define NEAR 3 /* lines: a call may begin above the line its return address belongs to */
@@ -206,6 +207,9 @@ bool sites_report(const struct lab *lab, bool verbose)
 	}
 	printf("metadata-write call sites: %u, cut before and after: %u\n", metadata,
 	       metadata - r.uncut);
+	if (verbose)
+		tally("crash_sites call_sites=%u cut_before_and_after=%u not_reached=%u", metadata,
+		      metadata - r.uncut, r.unseen);
 	free(r.place);
 	return !r.uncut && !r.unseen;
 }

@@ -25,6 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "../tally.h"
 #include "daemon.h"
 #include "model.h"
 
@@ -569,11 +570,16 @@ static int teardown(void **state)
 
 int main(void)
 {
+	int failed;
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_power_cut_loses_nothing_that_was_flushed, setup,
 						teardown),
 	};
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	tally("cut seed=%llu cuts=%u commands=%u flushes=%u over_active_limit=%u violations=%d",
+	      (unsigned long long)number("CUT_SEED", 1), t.cuts, t.commands, t.flushes,
+	      t.over_limit, failed);
+	return failed;
 }

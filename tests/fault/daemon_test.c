@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "../tally.h"
 #include "daemon.h"
 
 #define OPTIONS "size=16M,zone.size=1M,zone.capacity=1M,zone.mode=host-managed,cluster_size=4k"
@@ -388,5 +389,7 @@ int main(int argc, char **argv)
 	tests[n++] = (struct CMUnitTest)cmocka_unit_test(no_descriptors_left);
 	failed = _cmocka_run_group_tests("daemon", tests, n, setup, teardown);
 	print_message("znsd: %zu ways to fail, %lu daemons, %lu hit\n", n - 1, runs, hits);
+	tally("fault_daemon ways_to_fail=%zu daemons=%lu failed_calls=%lu violations=%d", n - 1,
+	      runs, hits, failed);
 	return failed;
 }

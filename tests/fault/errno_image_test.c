@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include <zlib.h>
 #include <cmocka.h>
+#include "../tally.h"
 #include "fault.h"
 #include "format.h"
 #include "image.h"
@@ -23,7 +24,7 @@
 
 static char where[120];
 static unsigned int stride = 1;
-static unsigned long runs, hits;
+static unsigned long runs, hits, total_calls;
 
 static void say(void *arg, const char *line)
 {
@@ -277,6 +278,7 @@ static void matrix(void **state)
 			calls = seen;
 	}
 	print_message("%s: %ld calls, %lu runs\n", s->name, calls, runs - before);
+	total_calls += (unsigned long)calls;
 	ram_free(base);
 }
 
@@ -306,5 +308,8 @@ int main(void)
 	print_message("errno matrix of the image: %zu subjects, %d errors, once and always: %lu "
 		      "runs, %lu failed calls\n",
 		      sizeof(subjects) / sizeof(subjects[0]), FAULT_KINDS, runs, hits);
+	tally("fault_image subjects=%zu calls=%lu ways_to_fail=%d runs=%lu failed_calls=%lu "
+	      "violations=%d",
+	      sizeof(subjects) / sizeof(subjects[0]), total_calls, FAULT_KINDS, runs, hits, failed);
 	return failed;
 }

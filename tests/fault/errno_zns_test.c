@@ -14,6 +14,7 @@
  */
 #include <signal.h>
 #include <unistd.h>
+#include "../tally.h"
 #include "drive.h"
 
 enum act {
@@ -46,7 +47,7 @@ struct workload {
 };
 
 static char where[160]; /* the run, for messages and for the alarm */
-static unsigned long runs, total_hits;
+static unsigned long runs, total_calls, total_hits;
 static unsigned int stride = 1;
 
 /* --- the file under the store --- */
@@ -655,6 +656,7 @@ static void matrix(const struct workload *w)
 	}
 	print_message("%s: %ld calls, %lu runs, %lu failed calls\n", w->name, calls, runs - before,
 		      total_hits - hits);
+	total_calls += calls;
 	ram_free(base.disk);
 }
 
@@ -834,5 +836,8 @@ int main(int argc, char **argv)
 	print_message("errno matrix of the drive: %zu workloads, %d errors, once and always: %lu "
 		      "runs, %lu failed calls\n",
 		      n, FAULT_KINDS, runs, total_hits);
+	tally("fault_errno workloads=%zu calls=%lu ways_to_fail=%d runs=%lu failed_calls=%lu "
+	      "violations=%d",
+	      n, total_calls, FAULT_KINDS, runs, total_hits, failed);
 	return failed;
 }

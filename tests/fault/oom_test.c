@@ -24,6 +24,7 @@
 #include <cmocka.h>
 #include "host.h"
 #include "loop.h"
+#include "../tally.h"
 #include "oom.h"
 #include "qcow2.h"
 #include "store.h"
@@ -43,7 +44,7 @@ static char where[100];
 static uint8_t *image; /* as each run finds it */
 static size_t image_len;
 static unsigned int stride = 1;
-static unsigned long runs, hits;
+static unsigned long runs, hits, allocations;
 
 static struct server {
 	struct workers *pool;
@@ -395,6 +396,8 @@ static void every_allocation_fails(void **state)
 			before = n;
 			n += stride;
 		} while (before <= seen);
+		if (!always)
+			allocations = (unsigned long)seen;
 		print_message("%s: %ld allocations\n", always ? "from then on" : "once", seen);
 	}
 	print_message("out of memory: %lu runs, %lu failed allocations\n", runs, hits);
@@ -461,6 +464,8 @@ int main(void)
 	snprintf(path, sizeof(path), "%s/disk.qcow2", dir);
 	make_image();
 	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	tally("fault_oom allocations=%lu runs=%lu failed_allocations=%lu violations=%d",
+	      allocations, runs, hits, failed);
 	free(image);
 	unlink(path);
 	rmdir(dir);
