@@ -28,6 +28,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "../tally.h"
 #include "daemon.h"
 
 #define QUEUES	     3u
@@ -430,6 +431,9 @@ static void start_and_judge(void)
 	free(report);
 }
 
+/* What the tally tells; nothing of it if the test ended early. */
+static uint64_t kills_done, starting_done, commands_done;
+
 static void a_kill_loses_nothing_acknowledged(void **state)
 {
 	const char *kills = getenv("KILLS"), *given = getenv("KILL_SEED");
@@ -463,6 +467,9 @@ static void a_kill_loses_nothing_acknowledged(void **state)
 		"seed %llu: %u kills under load, %llu while starting, %llu commands, %llu s\n",
 		(unsigned long long)seed, n, (unsigned long long)early, (unsigned long long)done,
 		(unsigned long long)(now_ms() - began) / 1000);
+	kills_done = n;
+	starting_done = early;
+	commands_done = done;
 	assert_true(done > n * 10);
 	rig_end(&rig);
 }
@@ -471,5 +478,11 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(a_kill_loses_nothing_acknowledged) };
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+
+	tally("kill seed=%llu kills_under_load=%llu kills_while_starting=%llu commands=%llu "
+	      "violations=%d",
+	      (unsigned long long)seed, (unsigned long long)kills_done,
+	      (unsigned long long)starting_done, (unsigned long long)commands_done, failed);
+	return failed;
 }

@@ -6,6 +6,7 @@
 #ifndef TESTS_REPAIR_KIT_H
 #define TESTS_REPAIR_KIT_H
 
+#include "../../tally.h"
 #include "common.h"
 #include "check.h"
 #include "overlay.h"
@@ -606,6 +607,8 @@ static inline bool intact(const struct image *i, struct ramdisk *d, uint64_t *wh
 	return same;
 }
 
+static unsigned int damaged_images, badly_repaired; /* that for_each_damage() has tried */
+
 /* Calls FN with each STRIDEth damaged image, DAMAGE in the environment chooses a kind; it returns
  * what is wrong, or NULL. */
 static inline void for_each_damage(const char *(*fn)(struct image *i), unsigned int stride,
@@ -637,6 +640,8 @@ static inline void for_each_damage(const char *(*fn)(struct image *i), unsigned 
 		image_end(&base);
 	}
 	print_message("%u damaged images\n", cases);
+	damaged_images += cases;
+	badly_repaired += bad;
 	assert_int_equal(bad, 0);
 	assert_true(cases >= at_least);
 }

@@ -102,6 +102,9 @@ static void random_damage_is_mended_or_named(void **state)
 	for (size_t k = 0; k < NR_KINDS; k++)
 		image_end(&base[k]);
 	print_message("%u refused, %u mended, %u with something left\n", refused, mended, left);
+	tally("repair_random damaged_images=%u refused=%u mended=%u something_left=%u "
+	      "violations=%u",
+	      n, refused, mended, left, bad);
 	assert_int_equal(bad, 0);
 	assert_true(mended > n / 3);
 }

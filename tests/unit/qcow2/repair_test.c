@@ -271,5 +271,8 @@ int main(void)
 		cmocka_unit_test(an_error_in_the_middle_is_returned),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+
+	tally("repair damaged_images=%u violations=%u", damaged_images, badly_repaired);
+	return failed;
 }
