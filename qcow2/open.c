@@ -242,7 +242,8 @@ static int check_backing(struct qcow2 *q, const struct disk_header *h, const uin
 	q->hdr.backing_offset = be64toh(h->backing_file_offset);
 	if (!q->hdr.backing_offset)
 		return 0;
-	if (len > MAX_BACKING_NAME || q->hdr.backing_offset < q->hdr.header_length ||
+	if (len > MAX_BACKING_NAME || len > q->cluster_size ||
+	    q->hdr.backing_offset < q->hdr.header_length ||
 	    q->hdr.backing_offset > q->cluster_size - len)
 		return refuse(q, err,
 			      "header fields backing_file_offset (offset %u) and "
