@@ -2,7 +2,7 @@
 /*
  * znsd: command line, images, sockets, signals. The only file that knows every room.
  *
- *	options -> images opened -> namespaces -> sockets bound -> loops run -> serving
+ *	options -> sockets bound -> images opened -> namespaces -> loops run -> serving
  *	signal -> sockets closed, commands in flight ended, connections closed (tcp_shutdown)
  *	       -> loops stopped -> workers ended -> namespaces flushed and closed (tgt_free) -> exit
  *
@@ -382,11 +382,13 @@ static int start(struct daemon *d)
 	}
 	tgt_add_command_set(d->tgt, &nvm_command_set);
 	tgt_add_command_set(d->tgt, &zns_command_set);
+	if (start_listening(d)) /* before an image is opened, which may change it */
+		return -1;
 	d->shadow_dir = shadow_dir(d->opts.shadow, d->shadow_buf);
 	for (unsigned int i = 0; i < d->opts.nr_images; i++)
 		if (open_image(d, &d->opts.images[i]))
 			return -1;
-	if (start_listening(d) || start_threads(d))
+	if (start_threads(d))
 		return -1;
 	log_serving(d);
 	if (tell_ready(d))
