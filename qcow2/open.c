@@ -117,6 +117,7 @@ static int check_features(struct qcow2 *q, const struct disk_header *h, char err
 	q->hdr.autoclear = be64toh(h->autoclear_features);
 	i->dirty = q->hdr.incompatible & INCOMPAT_DIRTY;
 	i->corrupt = q->hdr.incompatible & INCOMPAT_CORRUPT;
+	i->unclosed = q->hdr.autoclear & AUTOCLEAR_SHADOW;
 	i->extended_l2 = q->hdr.incompatible & INCOMPAT_EXTL2;
 	i->lazy_refcounts = q->hdr.compatible & COMPAT_LAZY_REFCOUNTS;
 	if (i->extended_l2)

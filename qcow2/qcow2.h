@@ -64,6 +64,7 @@ struct qcow2_info {
 	bool read_only;
 	bool dirty;
 	bool corrupt;
+	bool unclosed; /* opened with a shadow and not closed: it may wait to be adopted */
 	bool lazy_refcounts;
 	bool extended_l2;
 	bool has_uuid; /* recorded in the image; else derived from what the file is */
@@ -79,7 +80,8 @@ struct qcow2_info {
 #define QCOW2_INSPECT 0x04 /* for info and check: open what could not be served; with RDONLY */
 #define QCOW2_DIRECT  0x08 /* data bypasses the page cache */
 #define QCOW2_UNSAFE  0x10 /* never sync */
-#define QCOW2_REPAIR  0x20 /* for qcow2_repair(): as INSPECT, but with the writer's lock; with both */
+#define QCOW2_REPAIR                                                                               \
+	0x20 /* for qcow2_repair(): as INSPECT, but with the writer's lock; with both */
 
 struct qcow2_open_opts {
 	unsigned int flags;

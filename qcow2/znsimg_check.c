@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * znsimg check [--output=human|json] [-f qcow2] [-r leaks|all] [-q] [-U] FILE
+ * znsimg check [--output=human|json] [-f qcow2] [-r leaks|all] [--discard-shadow] [-q] [-U] FILE
  *
  * Findings go to stderr as they come, the sum to stdout. The exit status is the verdict:
  * 0 sound, 1 the check could not be done, 2 corrupt, 3 leaks alone, 63 not an image that can be
  * checked. After a repair it is that of a second check.
+ *
+ * An image that znsd did not close may have a shadow: what a killed znsd had acknowledged and not
+ * flushed. A repair would change what the shadow was made for, and so void it; it is refused unless
+ * told that there is none to lose (after a power cut there is not).
  */
 #include <errno.h>
 #include <getopt.h>
@@ -16,11 +20,13 @@
 #include "znsimg.h"
 
 static const char check_usage[] =
-	"usage: znsimg check [--output=human|json] [-f qcow2] [-r leaks|all] [-q] [-U] FILE\n"
+	"usage: znsimg check [--output=human|json] [-f qcow2] [-r leaks|all] "
+	"[--discard-shadow] [-q] [-U] FILE\n"
 	"\n"
 	"  --output=human|json\n"
 	"  -f FORMAT  image format: qcow2\n"
 	"  -r WHAT    repair: 'leaks' gives back unused clusters, 'all' mends corruption, too\n"
+	"  --discard-shadow  repair though a killed znsd may have left a state to take up\n"
 	"  -q         exit status only\n"
 	"  -U         also when another program has the image open\n"
 	"\n"
@@ -28,7 +34,7 @@ static const char check_usage[] =
 
 struct check_args {
 	enum img_output output;
-	bool quiet, no_lock, help;
+	bool quiet, no_lock, discard_shadow, help;
 	unsigned int fix; /* 0: nothing */
 	const char *file;
 };
@@ -40,6 +46,7 @@ static int check_parse(int argc, char **argv, struct check_args *a)
 		{ "output", required_argument, NULL, 'O' },
 		{ "format", required_argument, NULL, 'f' },
 		{ "repair", required_argument, NULL, 'r' },
+		{ "discard-shadow", no_argument, NULL, 'D' },
 		{ "quiet", no_argument, NULL, 'q' },
 		{ "force-share", no_argument, NULL, 'U' },
 		{ NULL, 0, NULL, 0 },
@@ -64,6 +71,8 @@ static int check_parse(int argc, char **argv, struct check_args *a)
 				img_error("-r must be 'leaks' or 'all', not '%s'", optarg);
 				return IMG_FAILED;
 			}
+		} else if (c == 'D') {
+			a->discard_shadow = true;
 		} else if (c == 'q') {
 			a->quiet = true;
 		} else if (c == 'U') {
@@ -207,6 +216,14 @@ int img_check(int argc, char **argv)
 	q = img_open(args.file, flags, &err);
 	if (!q)
 		return err == -ENOTSUP ? IMG_UNSUPPORTED : IMG_FAILED;
+	if (args.fix && qcow2_info(q)->unclosed && !args.discard_shadow) {
+		img_error("%s: znsd did not close it, and what a killed znsd had not flushed may "
+			  "wait in its shadow: start znsd on it once, or give --discard-shadow if "
+			  "there was a power cut",
+			  args.file);
+		qcow2_close(q);
+		return IMG_FAILED;
+	}
 	if (args.fix)
 		err = repair(&args, q, &result);
 	else

@@ -17,7 +17,7 @@ if [ -n "${ZNSIMG:-}" ]; then
 	mandoc -Tascii "$SOURCE_DIR/docs/man/znsimg.1" | sed 's/.\x08//g' >page
 	for verb in create info check zones; do
 		expect_status 0 "$ZNSIMG" $verb --help
-		for option in $(grep -Eo -- '^  (--?[a-zA-Z]+)' out); do
+		for option in $(grep -Eo -- '^  (--?[a-zA-Z][a-zA-Z-]*)' out); do
 			grep -Eq -- "(^|[[ ,])$option([], =]|$)" page || fail "$verb $option is not in the page"
 		done
 	done

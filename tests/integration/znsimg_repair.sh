@@ -131,4 +131,12 @@ if command -v qemu-storage-daemon >/dev/null; then
 	expect_status 0 "$ZNSIMG" check -r all busy.qcow2
 fi
 
+it "does not void the shadow of a killed znsd"
+"$ZNSIMG" create -q -o zone.size=1M killed.qcow2 8M
+poke killed.qcow2 88 8000000000000000
+expect_status 1 "$ZNSIMG" check -r leaks killed.qcow2
+expect_err "shadow.*start znsd.*--discard-shadow"
+expect_equal "$(peek killed.qcow2 88 8)" 8000000000000000 "the mark is gone"
+expect_status 0 "$ZNSIMG" check -r leaks --discard-shadow killed.qcow2
+
 finish
