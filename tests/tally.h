@@ -20,17 +20,20 @@ static inline double tally_seconds(int who)
 }
 
 /* WHAT: "NAME key=value ...", values without blanks. The processor time is this process's and its
- * children's that have ended.
+ * children's that have ended, since its last tally.
  */
 __attribute__((format(printf, 1, 2))) static inline void tally(const char *what, ...)
 {
+	static double told;
+	double cpu = tally_seconds(RUSAGE_SELF) + tally_seconds(RUSAGE_CHILDREN);
 	va_list ap;
 
 	printf("tally: ");
 	va_start(ap, what);
 	vprintf(what, ap);
 	va_end(ap);
-	printf(" cpu=%.1f\n", tally_seconds(RUSAGE_SELF) + tally_seconds(RUSAGE_CHILDREN));
+	printf(" cpu=%.1f\n", cpu - told);
+	told = cpu;
 	fflush(stdout);
 }
 
