@@ -165,6 +165,20 @@ static void op_done(struct op *op)
 	t.commands++;
 }
 
+/* Some commands end neither well nor badly: says which, and how far their data got. */
+static void hang(void)
+{
+	for (unsigned int i = 0; i < DEPTH; i++)
+		if (t.op[i].busy)
+			print_error(
+				"in flight: command %d, zone %u, %u blocks at %u, %u bytes moved, "
+				"%u R2Ts\n",
+				t.op[i].kind, t.op[i].zone, t.op[i].nr, t.op[i].at,
+				t.op[i].io.moved, t.op[i].io.r2ts);
+	fail_msg("no command ends; %s, the drive %s", getenv("ZNSD_CUT"),
+		 kill(t.rig.pid, 0) || waitpid(t.rig.pid, NULL, WNOHANG) ? "has ended" : "runs");
+}
+
 /* Waits for a command to end; false: the drive has gone. */
 static bool reap(void)
 {
@@ -178,7 +192,7 @@ static bool reap(void)
 			.events = POLLIN,
 		};
 	if (poll(pfd, QUEUES, HOST_TIMEOUT_MS) <= 0)
-		fail_msg("no command ends");
+		hang();
 	for (unsigned int i = 0; i < QUEUES; i++) {
 		if (!pfd[i].revents)
 			continue;
