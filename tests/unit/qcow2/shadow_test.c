@@ -404,7 +404,7 @@ static void a_kill_at_any_store_or_call_loses_nothing(void **state)
 	lab_begin(&l, small_zoned());
 	lab_history(&l);
 	lab_end(&l);
-	assert_true(l.kills > (CAN_STEP ? 200 : 100));
+	assert_true(l.kills > (CAN_STEP ? 200 : 40)); /* without steps: at the calls alone */
 }
 
 static void small_clusters_and_growing_tables_too(void **state)
