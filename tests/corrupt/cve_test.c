@@ -498,8 +498,8 @@ static void cve_2024_4467_named_files_are_never_opened(void **state)
 		"%s/victim",
 		"file:%s/victim",
 		"json:{\"driver\":\"file\",\"filename\":\"%s/victim\"}",
-		"json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"%s/"
-		"victim\"}}",
+		("json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"%s/"
+		 "victim\"}}"),
 		"fat:rw:%s",
 		"victim",
 	};
