@@ -10,9 +10,9 @@
  *
  * Invariants:
  *  1. inflight counts requests between init and put; a queue leaves its controller when it is
- * closed and inflight is 0, so queue->ctrl is good for the whole life of a request.
+ *     closed and inflight is 0, so queue->ctrl is good for the whole life of a request.
  *  2. len is what the command moves, and equals the length of its SGL. dir is TGT_NONE and len 0
- * for a refused command.
+ *     for a refused command.
  *  3. Nothing executes on a closing queue, or for a dead controller.
  *
  * Threads: a queue's loop; only tgt_req_complete_remote() is called from others.

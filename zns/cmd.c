@@ -4,8 +4,8 @@
  *
  *	zns_parse()		decode and refuse: all that can be told from the SQE and constants
  *	zns_exec_write()	loop: zone_write_begin() judges and gives the LBAs; the store is
- * written on the spot with NOWAIT, or by a worker where that would block zns_write_end()
- * loop: zone_write_end() gives back the writes that may now complete
+ *				written on the spot with NOWAIT, or by a worker where that would block
+ *	zns_write_end()		loop: zone_write_end() gives back the writes that may now complete
  *	zns_dispatch()		loop: acts on what the zones give back, for any command of any loop
  *	zns_finish()		loop: completes, or hands to the next flush what must be durable
  *
@@ -18,7 +18,7 @@
  *  3. A command waits for a worker at most twice: for its data, and for its flush (FUA on a write
  *     that could not be done on the loop).
  *  4. A retried command begins again at tgt_req_execute() and decodes its SQE anew; set_data is
- * scratch.
+ *     scratch.
  *
  * Writes go to the page cache and seldom block. When one has taken over a millisecond, the next
  * ones go to the workers for a while (slow_until), so that the loop, and the reads on it, go on.
