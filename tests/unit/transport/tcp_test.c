@@ -467,6 +467,7 @@ static void a_connection_outlives_its_peer_while_a_command_runs(void **state)
 	net_down();
 }
 
+/* Called as the target calls it: under a lock that keeps the queue from being closed meanwhile. */
 static void *disconnect_from_elsewhere(void *arg)
 {
 	struct tgt_queue *queue = arg;
@@ -484,9 +485,11 @@ static void the_target_ends_a_connection_from_any_thread(void **state)
 	(void)state;
 	net_up(NULL);
 	fd = dial_connected(0);
+	pthread_mutex_lock(&fake_lock);
 	pthread_create(&t, NULL, disconnect_from_elsewhere,
 		       __atomic_load_n(&fake.queue, __ATOMIC_ACQUIRE));
 	pthread_join(t, NULL);
+	pthread_mutex_unlock(&fake_lock);
 	assert_true(closed_within(fd, 2000));
 	assert_int_equal(__atomic_load_n(&fake.closed, __ATOMIC_RELAXED), 1);
 	close(fd);
@@ -503,8 +506,7 @@ static void disconnect_and_vanishing_may_race(void **state)
 	for (int i = 0; i < 50; i++) {
 		int fd = dial_connected(0);
 
-		pthread_mutex_lock(
-			&fake_lock); /* until disconnect() was called, it is not closed */
+		pthread_mutex_lock(&fake_lock);
 		pthread_create(&t, NULL, disconnect_from_elsewhere,
 			       __atomic_load_n(&fake.queue, __ATOMIC_ACQUIRE));
 		close(fd);
