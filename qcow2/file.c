@@ -106,6 +106,11 @@ int file_size(struct file *f, uint64_t *size)
 	return f->ops->size(f, size);
 }
 
+const void *file_map(struct file *f, uint64_t len)
+{
+	return f->ops->map ? f->ops->map(f, len) : NULL;
+}
+
 int file_truncate(struct file *f, uint64_t size)
 {
 	int err;

@@ -29,6 +29,8 @@ struct file_ops {
 	int (*fallocate)(struct file *f, int mode, uint64_t off, uint64_t len);
 	int (*ftruncate)(struct file *f, uint64_t size);
 	int (*size)(struct file *f, uint64_t *size);
+	/* See file_map(); NULL: such a file has no view. */
+	const void *(*map)(struct file *f, uint64_t len);
 	void (*close)(struct file *f);
 };
 
@@ -60,6 +62,12 @@ int file_write(struct file *f, const void *buf, size_t len, uint64_t off, unsign
 int file_sync(struct file *f) __attribute__((warn_unused_result));
 int file_size(struct file *f, uint64_t *size) __attribute__((warn_unused_result));
 int file_truncate(struct file *f, uint64_t size) __attribute__((warn_unused_result));
+/*
+ * A read-only view of the first LEN bytes as the page cache has them, good until file_close(); or
+ * NULL. LEN may exceed the file, which may grow; what lies beyond its end must not be touched. One
+ * view a file.
+ */
+const void *file_map(struct file *f, uint64_t len);
 /* Makes the range read as zeroes and gives its space back where the file system can. */
 int file_discard(struct file *f, uint64_t off, uint64_t len) __attribute__((warn_unused_result));
 

@@ -8,12 +8,17 @@
  * FILE_NOWAIT on a read is RWF_NOWAIT. On a write through the page cache it is not passed on: file
  * systems answer it with EAGAIN for every block they have yet to allocate, while the page cache
  * takes such a write without waiting for the disk. A direct write always waits, hence -EAGAIN.
+ *
+ * A file that goes around the page cache has no view, which is the page cache.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -24,6 +29,8 @@
 struct file_posix {
 	struct file file;
 	int direct_fd; /* -1: none */
+	void *view;
+	size_t view_len; /* 0: none */
 	bool unsafe;
 };
 
@@ -98,10 +105,49 @@ static int posix_size(struct file *f, uint64_t *size)
 	return 0;
 }
 
+/*
+ * Whether a mapping and read() agree in the page cache here. They do on the disk file systems and on
+ * tmpfs; network and pass-through ones have modes in which a mapping goes stale.
+ */
+static bool maps_agree(int fd)
+{
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs))
+		return false;
+	switch ((unsigned long)fs.f_type) {
+	case EXT4_SUPER_MAGIC:
+	case XFS_SUPER_MAGIC:
+	case BTRFS_SUPER_MAGIC:
+	case F2FS_SUPER_MAGIC:
+	case TMPFS_MAGIC:
+	case OVERLAYFS_SUPER_MAGIC:
+		return true;
+	}
+	return false;
+}
+
+static const void *posix_map(struct file *f, uint64_t len)
+{
+	struct file_posix *p = posix_of(f);
+	void *view;
+
+	if (p->direct_fd >= 0 || p->view_len || !maps_agree(f->fd))
+		return NULL;
+	view = mmap(NULL, len, PROT_READ, MAP_SHARED | MAP_NORESERVE, f->fd, 0);
+	if (view == MAP_FAILED)
+		return NULL;
+	p->view = view;
+	p->view_len = len;
+	return view;
+}
+
 static void posix_close(struct file *f)
 {
 	struct file_posix *p = posix_of(f);
 
+	if (p->view_len)
+		munmap(p->view, p->view_len);
 	if (p->direct_fd >= 0)
 		close(p->direct_fd);
 	close(f->fd);
@@ -115,6 +161,7 @@ static const struct file_ops posix_ops = {
 	.fallocate = posix_fallocate_mode,
 	.ftruncate = posix_ftruncate,
 	.size = posix_size,
+	.map = posix_map,
 	.close = posix_close,
 };
 
@@ -150,6 +197,7 @@ int file_posix(const char *path, unsigned int flags, struct file **out)
 		return -ENOMEM;
 	p->file.ops = &posix_ops;
 	p->direct_fd = -1;
+	p->view_len = 0;
 	p->unsafe = flags & FILE_UNSAFE;
 	/* O_NONBLOCK: a FIFO must not hold us up before it is refused. */
 	p->file.fd = open(

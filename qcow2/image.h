@@ -125,8 +125,8 @@ struct qcow2 {
 	struct toptable l1, reftable;
 
 	uint64_t end_cluster; /* nothing at or above it is in use; may lead the file's length */
-	uint64_t file_len;    /* what the file was last made long */
-	uint64_t scan_pos;    /* clusters below it were searched for free ones */
+	_Atomic uint64_t file_len; /* what the file was last made long; written under the lock */
+	uint64_t scan_pos;	   /* clusters below it were searched for free ones */
 	uint64_t scan_end;
 	struct run *pool; /* free runs known */
 	uint32_t nr_pool;
@@ -146,6 +146,9 @@ struct qcow2 {
 	size_t nr_todo, cap_todo;
 	size_t map_bytes;      /* memory in zone maps, the retired ones too */
 	struct shadow *shadow; /* NULL: none is kept */
+	const char *
+		view; /* of the file, for qcow2_peek(); NULL: there is none. Constant while open. */
+	uint64_t view_len;
 };
 
 static inline uint64_t cluster_of(const struct qcow2 *q, uint64_t host)

@@ -164,6 +164,22 @@ int qcow2_read(struct qcow2 *q, void *buf, uint64_t off, uint64_t len, unsigned 
 	return 0;
 }
 
+const void *qcow2_peek(const struct qcow2 *q, uint64_t off, uint64_t len)
+{
+	const struct zone_rec *z;
+	uint64_t host, run, end;
+
+	if (!q->view || !in_disk(q, off, len))
+		return NULL;
+	z = zone_at(q, off);
+	if (!zmap_find(z, off, &host, &run) || run < len)
+		return NULL;
+	end = atomic_load_explicit(&q->file_len, memory_order_relaxed);
+	if (end > q->view_len)
+		end = q->view_len;
+	return host + len <= end ? q->view + host : NULL;
+}
+
 static int write_once(struct qcow2 *q, const void *buf, uint64_t len, uint64_t host,
 		      unsigned int how)
 {

@@ -607,6 +607,7 @@ static int begin_writing(struct qcow2 *q, const char *dir, char *notice, char er
 
 static int open_file(struct qcow2 *q, struct file *given, char err[QCOW2_ERRLEN])
 {
+	uint64_t len;
 	unsigned int flags = (file_writable(q) ? 0 : FILE_RDONLY) |
 			     (q->flags & QCOW2_DIRECT ? FILE_DIRECT : 0) |
 			     (q->flags & QCOW2_UNSAFE ? FILE_UNSAFE : 0);
@@ -626,9 +627,10 @@ static int open_file(struct qcow2 *q, struct file *given, char err[QCOW2_ERRLEN]
 		if (ret)
 			return ret;
 	}
-	ret = file_size(q->file, &q->file_len);
+	ret = file_size(q->file, &len);
 	if (ret)
 		return refuse_errno(q, err, ret, "its length cannot be found");
+	q->file_len = len;
 	return 0;
 }
 
@@ -641,6 +643,20 @@ static int settle(struct qcow2 *q, char err[QCOW2_ERRLEN])
 	int ret = plant(open_trusts_the_page_cache) ? 0 : file_sync(q->file);
 
 	return ret ? refuse_errno(q, err, ret, "it cannot be synced") : 0;
+}
+
+#define VIEW_MAX   (1ull << 44)
+#define VIEW_SPARE (1ull << 30) /* tables, and clusters in quarantine */
+
+/* Address space for what the file may become; beyond it, or without any, reads are copied. */
+static void make_view(struct qcow2 *q)
+{
+	uint64_t len = q->info.size < VIEW_MAX / 2 ? 2 * q->info.size + VIEW_SPARE : VIEW_MAX;
+
+	if (!q->zones || q->flags & QCOW2_INSPECT)
+		return;
+	q->view = file_map(q->file, len);
+	q->view_len = q->view ? len : 0;
 }
 
 static void image_free(struct qcow2 *q)
@@ -696,6 +712,7 @@ int qcow2_open(const char *path, const struct qcow2_open_opts *opts, struct qcow
 	}
 	if (!q->info.has_uuid)
 		derive_uuid(q);
+	make_view(q);
 	*out = q;
 	return 0;
 }

@@ -115,6 +115,13 @@ const struct qcow2_info *qcow2_info(const struct qcow2 *q);
 int qcow2_read(struct qcow2 *q, void *buf, uint64_t off, uint64_t len, unsigned int flags);
 
 /*
+ * The LEN bytes at OFF where they lie in the page cache, for a system call to read; or NULL: read
+ * them. They stay good until their zone is reset or finished, or the image closed. Nobody but the
+ * kernel may touch them, for which a byte that cannot be read is an EFAULT and no signal. Any thread.
+ */
+const void *qcow2_peek(const struct qcow2 *q, uint64_t off, uint64_t len);
+
+/*
  * Writes data. In a zoned image the range lies in one zone, and clusters are allocated for the
  * rest of the zone at the first write into it, so that what follows needs no metadata.
  * -ENOSPC: the disk is full. -EROFS: opened read-only, or a failed sync has poisoned the image.
