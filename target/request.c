@@ -153,6 +153,7 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 	req->ns = NULL;
 	req->execute = NULL;
 	req->len = 0;
+	req->lent = TGT_OWN;
 	req->dir = TGT_NONE;
 	req->status = 0;
 	req->seq = atomic_fetch_add_explicit(&queue->tgt->seq, 1, memory_order_relaxed) + 1;
@@ -172,11 +173,23 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 	return status;
 }
 
+static bool may_execute(const struct tgt_queue *queue)
+{
+	return !queue->closing && !queue->deleted &&
+	       !(queue->ctrl && atomic_load(&queue->ctrl->dead));
+}
+
+bool tgt_req_lend(struct tgt_req *req)
+{
+	if (!req->ns || !may_execute(req->queue) || !req->ns->set->lend(req))
+		return false;
+	req->lent = TGT_LENT;
+	return true;
+}
+
 void tgt_req_execute(struct tgt_req *req)
 {
-	struct tgt_queue *queue = req->queue;
-
-	if (queue->closing || queue->deleted || (queue->ctrl && atomic_load(&queue->ctrl->dead)))
+	if (!may_execute(req->queue))
 		tgt_req_complete(req, NVME_SC_ABORT_QUEUE);
 	else
 		req->execute(req);
@@ -233,6 +246,8 @@ void tgt_req_put(struct tgt_req *req)
 {
 	struct tgt_queue *queue = req->queue;
 
+	if (req->lent)
+		req->ns->set->release(req);
 	if (req->ns)
 		tgt_ns_put(req->ns);
 	req->ns = NULL;

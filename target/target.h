@@ -8,6 +8,7 @@
  *
  *	transport: a capsule arrived, a free slot was taken, req->cmd copied
  *	tgt_req_init()		parse: sets execute, dir and len, or refuses with a status
+ *	tgt_req_lend()		may have a read's data at hand: then the next two steps are left out
  *	transport: provides req->buf; brings the data in if dir is TGT_H2C
  *	tgt_req_execute()	on the queue's loop
  *	tgt_req_complete()	fills req->cqe, calls ops->respond: the transport sends data and CQE,
@@ -33,17 +34,18 @@ struct tgt_ns;
 struct tgt_req;
 struct connect_wait;
 
-#define TGT_NQN_LEN	  223 /* NVMe Base 2.0, 4.5: longest NQN */
-#define TGT_MAX_QUEUES	  129 /* admin and 128 I/O */
-#define TGT_QUEUE_DEPTH	  128 /* entries of an I/O queue; CAP.MQES + 1 */
-#define TGT_ADMIN_DEPTH	  32
-#define TGT_AERS	  4
-#define TGT_MDTS	  8 /* 2^8 pages of 4 KiB: 1 MiB */
-#define TGT_MAX_TRANSFER  (4096u << TGT_MDTS)
-#define TGT_INCAPSULE	  8192 /* bytes of in-capsule data, every queue */
-#define TGT_NSID_MAX	  1024 /* NN */
+#define TGT_NQN_LEN	 223 /* NVMe Base 2.0, 4.5: longest NQN */
+#define TGT_MAX_QUEUES	 129 /* admin and 128 I/O */
+#define TGT_QUEUE_DEPTH	 128 /* entries of an I/O queue; CAP.MQES + 1 */
+#define TGT_ADMIN_DEPTH	 32
+#define TGT_AERS	 4
+#define TGT_MDTS	 8 /* 2^8 pages of 4 KiB: 1 MiB */
+#define TGT_MAX_TRANSFER (4096u << TGT_MDTS)
+#define TGT_INCAPSULE	 8192 /* bytes of in-capsule data, every queue */
+#define TGT_NSID_MAX	 1024 /* NN */
 
 enum tgt_dir { TGT_NONE, TGT_H2C, TGT_C2H };
+enum tgt_loan { TGT_OWN, TGT_LENT, TGT_UNREADABLE /* lent, and the transport could not read it */ };
 
 /* One NVMe command, embedded in the transport's command slot. */
 struct tgt_req {
@@ -51,8 +53,9 @@ struct tgt_req {
 	struct nvme_cqe cqe;
 	struct tgt_queue *queue;
 	struct tgt_ns *ns; /* NULL for admin and fabrics; held until the request is put */
-	void *buf;	   /* len bytes, 4096-aligned when len >= 4096; the transport's */
-	uint32_t len;	   /* bytes of data the command moves, known after tgt_req_init() */
+	void *buf; /* len bytes, 4096-aligned when len >= 4096; the transport's, if not lent */
+	enum tgt_loan lent; /* buf is the command set's */
+	uint32_t len;	    /* bytes of data the command moves, known after tgt_req_init() */
 	enum tgt_dir dir;
 	uint64_t seq;			   /* arrival number within the target */
 	void (*execute)(struct tgt_req *); /* set by tgt_req_init() */
@@ -67,15 +70,16 @@ struct tgt_queue {
 	const struct tgt_transport_ops *ops;
 	struct tgt *tgt;
 	struct loop *loop;
-	struct tgt_port *port;	/* where it was accepted; with the address used, if that listens on all */
-	struct tgt_ctrl *ctrl;	/* NULL before Connect */
+	struct tgt_port
+		*port; /* where it was accepted; with the address used, if that listens on all */
+	struct tgt_ctrl *ctrl; /* NULL before Connect */
 	uint16_t qid;
 	uint16_t sqsize; /* entries, after Connect */
 	uint16_t sqhd;
 	bool sqhd_disabled; /* Connect CATTR bit 2: SQ flow control is off */
 	bool closing;
 	uint32_t inflight; /* requests between tgt_req_init() and tgt_req_put() */
-	bool deleted;	/* by the Disconnect command: as closing, but the connection is still there */
+	bool deleted; /* by the Disconnect command: as closing, but the connection is still there */
 	struct connect_wait *waiting; /* a Connect held back (fabrics.c) */
 };
 
@@ -95,9 +99,9 @@ struct tgt_transport_ops {
 /* Where the target can be reached; for the discovery log. */
 struct tgt_port {
 	uint16_t id;
-	uint8_t adrfam;	    /* NVMF_ADDR_FAMILY_IP4 or _IP6 */
-	char traddr[256];   /* as text */
-	char trsvcid[32];   /* the port actually bound */
+	uint8_t adrfam;	  /* NVMF_ADDR_FAMILY_IP4 or _IP6 */
+	char traddr[256]; /* as text */
+	char trsvcid[32]; /* the port actually bound */
 	struct tgt_port *next;
 };
 
@@ -106,10 +110,17 @@ struct tgt_command_set {
 	uint8_t csi; /* NVME_CSI_NVM, NVME_CSI_ZNS */
 	/* Sets req->execute, dir, len from an I/O command, or refuses. req->ns is set. */
 	uint16_t (*parse)(struct tgt_req *req);
-	void (*identify_ns)(struct tgt_ns *ns, struct nvme_id_ns *id);	/* CNS 00h; ID is zeroed */
-	void (*identify_ns_csi)(struct tgt_ns *ns, void *id);		/* CNS 05h; 4096 zeroed bytes */
-	void (*identify_ctrl_csi)(void *id);				/* CNS 06h; 4096 zeroed bytes */
-	void (*effects)(struct nvme_cmd_effects_log *log);		/* log 05h: iocs part */
+	void (*identify_ns)(struct tgt_ns *ns, struct nvme_id_ns *id); /* CNS 00h; ID is zeroed */
+	void (*identify_ns_csi)(struct tgt_ns *ns, void *id); /* CNS 05h; 4096 zeroed bytes */
+	void (*identify_ctrl_csi)(void *id);		      /* CNS 06h; 4096 zeroed bytes */
+	void (*effects)(struct nvme_cmd_effects_log *log);    /* log 05h: iocs part */
+	/*
+	 * A read whose data lies ready in memory: points req->buf at its len bytes, for a system call to
+	 * read, and has nothing more to do. False: nothing happened, execute() brings the data into a
+	 * buffer. The data is good until release(), which the request's end calls. The queue's loop.
+	 */
+	bool (*lend)(struct tgt_req *req);
+	void (*release)(struct tgt_req *req);
 	/* No request refers to NS any more: flush, close, free. 0 or -errno. A worker or main. */
 	int (*close)(struct tgt_ns *ns);
 };
@@ -156,6 +167,11 @@ void tgt_queue_close(struct tgt_queue *queue);
  * request (after swallowing its in-capsule data). Counts it in flight in both cases.
  */
 uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_capsule);
+/*
+ * May spare a TGT_C2H request its buffer and its execution: true, and req->buf has the data. The
+ * transport completes it with 0, only sends from the buffer, and notes in req->lent if it could not.
+ */
+bool tgt_req_lend(struct tgt_req *req);
 void tgt_req_execute(struct tgt_req *req);
 void tgt_req_put(struct tgt_req *req);
 

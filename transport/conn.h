@@ -96,6 +96,7 @@ struct tx {
 	uint32_t sent; /* bytes of the first item that are gone */
 	struct tx_control icresp;
 	struct tx_control term;
+	bool lent;	 /* lent data was queued; for who sends it to clear */
 	bool terminated; /* a C2HTermReq is the last thing queued, ever */
 };
 
@@ -107,6 +108,7 @@ struct conn {
 	bool dead;	/* nothing executes any more; responses are dropped */
 	struct pool *pool;
 	struct pool_user user;
+	const bool *no_loans; /* nothing is to be borrowed now */
 	/* There may be something to send, or staged bytes to go on with: call me back soon. */
 	void (*wake)(struct conn *);
 	void (*on_connect)(struct conn *);
@@ -122,7 +124,7 @@ struct conn {
 
 /* conn.c. All on the queue's loop. */
 void conn_init(struct conn *c, struct tgt *tgt, const struct tgt_transport_ops *ops,
-	       struct loop *loop, struct tgt_port *port, struct pool *pool);
+	       struct loop *loop, struct tgt_port *port, struct pool *pool, const bool *no_loans);
 /*
  * The end of C as a queue: what was not executed never will be, responses are dropped, the target
  * is told. A PDU that was sent in part and a TermReq remain to be sent. Idempotent.
@@ -170,6 +172,8 @@ void tx_term(struct conn *c, enum pdu_fes fes, uint32_t fei, const void *hdr, ui
 int tx_iov(struct conn *c, struct iovec *iov, int max);
 /* N bytes of it are gone. */
 void tx_sent(struct conn *c, size_t n);
+/* Lent data could not be sent: notes that in all requests that have some. */
+void tx_unreadable(struct conn *c);
 /* Drops the queued responses and R2Ts; ALL: also what was sent in part, and control PDUs. */
 void tx_drop(struct conn *c, bool all);
 bool tx_pending(const struct conn *c);

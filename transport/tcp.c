@@ -21,6 +21,11 @@
  * 3. EV_READ is armed while rx wants bytes, EV_WRITE after the socket was full; see arm().
  * 4. What a peer may cost before Connect is bounded: connections in all, connections by address,
  *    time, and four slots.
+ * 5. What the target lends (tgt_req_lend) is read by sendmsg() alone, from a mapping of the image.
+ *    If that had to wait for the disk, as the thread's major faults tell, nothing is borrowed for a
+ *    while: reads then go through buffers, and the workers wait. A byte that cannot be had is an
+ *    EFAULT, which ends the connection; when the host asks again, it is an error of its command.
+ * 6. A host that takes nothing of what is sent to it for stall_ms is gone.
  *
  * Threads: tcp_shutdown() and tcp_disconnect() from any; accept on the first loop; the rest on the
  * connection's loop. tcp->lock (a leaf) protects the table of sources.
@@ -36,6 +41,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -49,6 +55,7 @@
 #define SEND_PIECES   128
 #define LISTEN_RETRY  200 /* ms, when there are no file descriptors left */
 #define BYE_MS	      500 /* for the host to close after a disconnect */
+#define LOAN_PAUSE_MS 200 /* after lent data had to be fetched from the disk */
 
 const struct tcp_config tcp_defaults = {
 	.memory = 256u << 20,
@@ -58,6 +65,7 @@ const struct tcp_config tcp_defaults = {
 	.linger_ms = 30000,
 	.drain_ms = 1000,
 	.idle_ms = 2000,
+	.stall_ms = 30000,
 };
 
 enum peer_state { PEER_OPEN, PEER_DRAIN, PEER_LINGER, PEER_CLOSED };
@@ -74,14 +82,16 @@ struct peer {
 	struct tcp_loop *home;
 	enum peer_state state;
 	int fd;
-	bool reading, writing; /* armed */
-	bool full;	       /* the socket took no more */
-	bool shut;	       /* the write side is shut down */
+	bool reading, writing;	  /* armed */
+	bool full;		  /* the socket took no more */
+	bool stalling;		  /* timer is for the host to take something */
+	uint64_t sent, sent_then; /* bytes: in all, and when timer was armed for that */
+	bool shut;		  /* the write side is shut down */
 	bool dirty;
 	bool reaping;
 	atomic_bool ending; /* end_msg was posted */
 	struct event *rd, *wr;
-	struct loop_timer timer; /* handshake, drain or linger */
+	struct loop_timer timer; /* handshake, stall, drain or linger */
 	struct loop_msg start_msg, end_msg, reap_msg;
 	struct source *source; /* while it counts as pending */
 	struct tgt_port local; /* the listener's; of a wildcard, with the address really used */
@@ -97,6 +107,9 @@ struct tcp_loop {
 	struct loop_timer trim;
 	bool trimming; /* armed */
 	bool draining;
+	bool no_loans;
+	long faults; /* of this thread that went to the disk, when last looked at */
+	struct loop_timer loans_again;
 	uint64_t trim_gets; /* pool.gets when it was armed */
 	LIST_HEAD(, peer) peers;
 	TAILQ_HEAD(, peer) dirty;
@@ -291,12 +304,27 @@ static void peer_fail(struct peer *p, int err)
 		peer_close(p);
 }
 
+/* True while the host takes what is sent to it, however slowly. */
+static bool peer_moves(struct peer *p)
+{
+	if (p->full && p->sent == p->sent_then)
+		return false;
+	p->sent_then = p->sent;
+	p->stalling = p->full;
+	return !p->stalling || !loop_timer_arm(&p->timer, p->home->tcp->config.stall_ms);
+}
+
 static void peer_timeout(struct loop_timer *t)
 {
 	struct peer *p = msg_owner(t, struct peer, timer);
 
-	if (p->state == PEER_OPEN)
+	if (p->state == PEER_OPEN && p->stalling) {
+		if (peer_moves(p))
+			return;
+		log_info("%s: takes nothing of what is sent to it: closing", p->conn.name);
+	} else if (p->state == PEER_OPEN) {
 		log_info("%s: no Connect in time: closing", p->conn.name);
+	}
 	peer_close(p);
 }
 
@@ -366,6 +394,32 @@ static void peer_readable(evutil_socket_t fd, short what, void *arg)
 	arm(p);
 }
 
+/* The socket is full. What waits holds buffers, and what was lent holds up resets: not for ever. */
+static void peer_full(struct peer *p)
+{
+	p->full = true;
+	if (p->state != PEER_OPEN || !p->conn.connected || p->stalling)
+		return;
+	p->sent_then = p->sent;
+	p->stalling = !loop_timer_arm(&p->timer, p->home->tcp->config.stall_ms);
+}
+
+static void look_for_faults(struct tcp_loop *home)
+{
+	struct rusage usage;
+
+	if (getrusage(RUSAGE_THREAD, &usage))
+		return;
+	if (usage.ru_majflt != home->faults)
+		home->no_loans = !loop_timer_arm(&home->loans_again, LOAN_PAUSE_MS);
+	home->faults = usage.ru_majflt;
+}
+
+static void borrow_again(struct loop_timer *t)
+{
+	msg_owner(t, struct tcp_loop, loans_again)->no_loans = false;
+}
+
 static void peer_send(struct peer *p)
 {
 	struct iovec iov[SEND_PIECES];
@@ -383,15 +437,18 @@ static void peer_send(struct peer *p)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN) {
-			p->full = true;
+			peer_full(p);
 			return;
 		}
 		if (n < 0) {
+			if (errno == EFAULT)
+				tx_unreadable(&p->conn);
 			log_info("%s: %s", p->conn.name, strerror(errno));
 			peer_close(p);
 			return;
 		}
 		total += (size_t)n;
+		p->sent += (size_t)n;
 		tx_sent(&p->conn, (size_t)n);
 	}
 	if (p->state == PEER_LINGER && !p->shut) {
@@ -411,6 +468,9 @@ static void peer_flush(struct peer *p)
 	}
 	if (p->state != PEER_CLOSED)
 		peer_send(p);
+	if (p->conn.tx.lent)
+		look_for_faults(p->home);
+	p->conn.tx.lent = false;
 	if (p->state == PEER_DRAIN && conn_quiet(&p->conn))
 		peer_linger(p, BYE_MS);
 	arm(p);
@@ -535,7 +595,8 @@ static void peer_start(struct loop_msg *msg)
 		check_drained(home);
 		return;
 	}
-	conn_init(&p->conn, home->tcp->tgt, &tcp_ops, home->loop, &p->local, &home->pool);
+	conn_init(&p->conn, home->tcp->tgt, &tcp_ops, home->loop, &p->local, &home->pool,
+		  &home->no_loans);
 	memcpy(p->conn.name, name, sizeof(name));
 	p->conn.wake = peer_wake;
 	p->conn.on_connect = peer_connected;
@@ -779,6 +840,8 @@ static int home_init(struct tcp_server *tcp, struct tcp_loop *home, struct loop 
 	home->flush = event_new(loop_base(loop), -1, 0, flush_dirty, home);
 	if (!home->flush)
 		return -ENOMEM;
+	if (loop_timer_init(&home->loans_again, loop, borrow_again))
+		return -ENOMEM;
 	return loop_timer_init(&home->trim, loop, trim_idle);
 }
 
@@ -863,6 +926,7 @@ void tcp_free(struct tcp_server *tcp)
 		assert(LIST_EMPTY(&home->peers));
 		if (home->flush)
 			event_free(home->flush);
+		loop_timer_free(&home->loans_again);
 		loop_timer_free(&home->trim);
 		pool_fini(&home->pool);
 	}

@@ -20,6 +20,7 @@ struct tcp_config {
 	uint32_t linger_ms;    /* after our TermReq, for the host to close */
 	uint32_t drain_ms;     /* at shutdown, for commands in flight to end */
 	uint32_t idle_ms;      /* free buffers unused so long go back to the system */
+	uint32_t stall_ms;     /* for a host to take some of what waits to be sent to it */
 };
 extern const struct tcp_config tcp_defaults;
 

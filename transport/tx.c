@@ -157,6 +157,7 @@ void tx_response(struct slot *slot)
 	slot->head_len = slot->pad_len = slot->tail_len = 0;
 	slot->tail_at = PDU_DIGEST_LEN;
 	slot->data_len = 0;
+	c->tx.lent |= req->lent;
 	if (data)
 		make_c2h_data(slot, success);
 	if (!success) {
@@ -257,6 +258,15 @@ void tx_sent(struct conn *c, size_t n)
 	}
 	assert(item || !n);
 	c->tx.sent = n;
+}
+
+void tx_unreadable(struct conn *c)
+{
+	struct tx_item *item;
+
+	STAILQ_FOREACH (item, &c->tx.queue, link)
+		if (item->kind == TX_RESP && item_slot(item)->req.lent)
+			item_slot(item)->req.lent = TGT_UNREADABLE;
 }
 
 void tx_drop(struct conn *c, bool all)

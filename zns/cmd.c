@@ -213,15 +213,20 @@ static void zns_exec_write(struct tgt_req *req)
 
 /* --- Read --- */
 
-static void zns_read_end(struct tgt_req *req, int err)
+/* REQ is in its zones no more; that may let others begin. */
+static void end_read(struct tgt_req *req)
 {
-	struct zns *zns = req_zns(req);
 	struct zone_items items;
 
 	zone_items_init(&items);
-	zone_read_end(&zns->zones, &req_cmd(req)->io, &items);
-	tgt_req_complete(req, store_status(zns, err, false));
+	zone_read_end(&req_zns(req)->zones, &req_cmd(req)->io, &items);
 	zns_dispatch(&items);
+}
+
+static void zns_read_end(struct tgt_req *req, int err)
+{
+	end_read(req);
+	tgt_req_complete(req, store_status(req_zns(req), err, false));
 }
 
 /*
@@ -289,6 +294,39 @@ static void zns_exec_read(struct tgt_req *req)
 		work_submit(req->queue->loop, &req->work, zns_read_work, zns_read_done);
 	else
 		zns_read_end(req, err);
+}
+
+bool zns_lend(struct tgt_req *req)
+{
+	struct zns *zns = req_zns(req);
+	struct zone_io *io = &req_cmd(req)->io;
+	const void *data;
+
+	if (req->cmd.opcode != nvme_cmd_read ||
+	    atomic_load_explicit(&zns->lends_no_more, memory_order_relaxed))
+		return false;
+	io->lba = req_slba(req);
+	io->nlb = req_nlb(req);
+	if (!zone_read_try(&zns->zones, io))
+		return false;
+	data = zns->store->ops->peek(zns->store, lba_off(zns, io->lba), req->len);
+	if (!data) {
+		end_read(req);
+		return false;
+	}
+	req->buf = (void *)(uintptr_t)data;
+	return true;
+}
+
+void zns_release(struct tgt_req *req)
+{
+	struct zns *zns = req_zns(req);
+
+	if (req->lent == TGT_UNREADABLE &&
+	    !atomic_exchange_explicit(&zns->lends_no_more, true, memory_order_relaxed))
+		log_err("namespace %u: data of the image could not be read while it was sent",
+			zns->ns.nsid);
+	end_read(req);
 }
 
 /* --- parse --- */

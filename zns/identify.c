@@ -73,5 +73,7 @@ const struct tgt_command_set zns_command_set = {
 	.identify_ns_csi = zns_identify_ns_csi,
 	.identify_ctrl_csi = zns_identify_ctrl_csi,
 	.effects = zns_effects,
+	.lend = zns_lend,
+	.release = zns_release,
 	.close = zns_close,
 };

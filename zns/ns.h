@@ -46,6 +46,8 @@ struct zns {
 		meta_lock; /* one flush, reset or finish at a time; workers; held across I/O */
 	struct zns_flusher flusher;
 	struct zns_idle idle;
+	atomic_bool
+		lends_no_more; /* what the store lent could not be read: reads copy, and tell the host */
 	/* ns: after a write has blocked, until when the next ones go to the workers. */
 	_Atomic uint64_t slow_until;
 };
@@ -95,6 +97,8 @@ static inline uint64_t req_slba(const struct tgt_req *req)
 
 /* cmd.c */
 uint16_t zns_parse(struct tgt_req *req);
+bool zns_lend(struct tgt_req *req);
+void zns_release(struct tgt_req *req);
 uint16_t zns_check_range(const struct zns *zns, uint64_t slba, uint64_t nlb);
 /* Acts on what the zones gave back: completes, starts, retries. Any loop. */
 void zns_dispatch(struct zone_items *items);

@@ -39,6 +39,17 @@ static void nvm_effects(struct nvme_cmd_effects_log *log)
 	log->iocs[nvme_cmd_write] = htole32(NVME_CMD_EFFECTS_CSUPP | NVME_CMD_EFFECTS_LBCC);
 }
 
+static bool nvm_lend(struct tgt_req *req)
+{
+	(void)req;
+	return false;
+}
+
+static void nvm_release(struct tgt_req *req)
+{
+	(void)req;
+}
+
 static int nvm_close(struct tgt_ns *ns)
 {
 	(void)ns;
@@ -52,5 +63,7 @@ const struct tgt_command_set nvm_command_set = {
 	.identify_ns_csi = nvm_identify_ns_csi,
 	.identify_ctrl_csi = nvm_identify_ctrl_csi,
 	.effects = nvm_effects,
+	.lend = nvm_lend,
+	.release = nvm_release,
 	.close = nvm_close,
 };

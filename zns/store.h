@@ -32,6 +32,12 @@ struct store_geometry {
 struct store_ops {
 	/* Below the zone's write pointer only. */
 	int (*read)(struct store *s, void *buf, uint64_t off, uint64_t len, unsigned int flags);
+	/*
+	 * LEN bytes below the write pointer and within one zone, where they lie in memory, for a system
+	 * call to read (only that survives a byte that cannot be had); or NULL. Good until the zone is
+	 * reset or finished. Does not block.
+	 */
+	const void *(*peek)(struct store *s, uint64_t off, uint64_t len);
 	/* Within one zone. */
 	int (*write)(struct store *s, const void *buf, uint64_t off, uint64_t len,
 		     unsigned int flags);

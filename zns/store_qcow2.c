@@ -32,6 +32,11 @@ static int sq_read(struct store *s, void *buf, uint64_t off, uint64_t len, unsig
 	return qcow2_read(image(s), buf, off, len, nowait(flags));
 }
 
+static const void *sq_peek(struct store *s, uint64_t off, uint64_t len)
+{
+	return qcow2_peek(image(s), off, len);
+}
+
 static int sq_write(struct store *s, const void *buf, uint64_t off, uint64_t len,
 		    unsigned int flags)
 {
@@ -73,6 +78,7 @@ static int sq_close(struct store *s)
 
 static const struct store_ops store_qcow2_ops = {
 	.read = sq_read,
+	.peek = sq_peek,
 	.write = sq_write,
 	.wp = sq_wp,
 	.wp_advance = sq_wp_advance,

@@ -365,6 +365,19 @@ uint16_t zone_read_begin(struct zones *zs, struct zone_io *io)
 	return status;
 }
 
+bool zone_read_try(struct zones *zs, struct zone_io *io)
+{
+	struct zone *z = &zs->zone[zone_of(zs, io->lba)];
+	bool ready;
+
+	zones_lock(zs);
+	ready = io->lba + io->nlb <= z->wp_done && !(z->flags & ZF_CLAIMED) && z->state != OFFLINE;
+	if (ready)
+		z->readers++;
+	zones_unlock(zs);
+	return ready;
+}
+
 void zone_read_end(struct zones *zs, struct zone_io *io, struct zone_items *out)
 {
 	uint32_t last = zone_of(zs, io->lba + io->nlb - 1);

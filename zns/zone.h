@@ -168,6 +168,9 @@ void zone_write_end(struct zones *zs, struct zone_io *io, uint16_t status, struc
 
 /* A read of any LBAs of the namespace; keeps resets out of its zones until it has ended. */
 uint16_t zone_read_begin(struct zones *zs, struct zone_io *io);
+/* The same for what can be read at once: false, and nothing happened, unless all of it lies in one
+ * zone, has been written, and nothing is to be waited for. */
+bool zone_read_try(struct zones *zs, struct zone_io *io);
 void zone_read_end(struct zones *zs, struct zone_io *io, struct zone_items *out);
 
 /*

@@ -136,6 +136,17 @@ static void set_effects(struct nvme_cmd_effects_log *log)
 	log->iocs[NVME_CMD_FLUSH] = htole32(1);
 }
 
+static bool set_lend(struct tgt_req *req)
+{
+	(void)req;
+	return false;
+}
+
+static void set_release(struct tgt_req *req)
+{
+	(void)req;
+}
+
 static int set_close(struct tgt_ns *ns)
 {
 	(void)ns;
@@ -143,14 +154,24 @@ static int set_close(struct tgt_ns *ns)
 	return 0;
 }
 
-static const struct tgt_command_set fake_zns = {
-	NVME_CSI_ZNS,	       set_parse,   set_identify_ns, set_identify_ns_csi,
-	set_identify_zns_ctrl, set_effects, set_close
-};
-static const struct tgt_command_set fake_nvm = {
-	NVME_CSI_NVM,	       set_parse,   set_identify_ns, set_identify_ns_csi,
-	set_identify_nvm_ctrl, set_effects, set_close
-};
+static const struct tgt_command_set fake_zns = { NVME_CSI_ZNS,
+						 set_parse,
+						 set_identify_ns,
+						 set_identify_ns_csi,
+						 set_identify_zns_ctrl,
+						 set_effects,
+						 set_lend,
+						 set_release,
+						 set_close };
+static const struct tgt_command_set fake_nvm = { NVME_CSI_NVM,
+						 set_parse,
+						 set_identify_ns,
+						 set_identify_ns_csi,
+						 set_identify_nvm_ctrl,
+						 set_effects,
+						 set_lend,
+						 set_release,
+						 set_close };
 
 static struct tgt_ns fake_ns[8];
 

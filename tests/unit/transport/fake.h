@@ -25,6 +25,7 @@ enum {
 	FAKE_NONE,    /* no data; completes at once */
 	FAKE_READ,    /* cdw10 bytes to the host */
 	FAKE_WRITE,   /* cdw10 bytes from the host */
+	FAKE_LEND,    /* as FAKE_READ, but the data is lent: fake.lends */
 	FAKE_REFUSE,  /* tgt_req_init() answers cdw12 */
 	FAKE_HOLD,    /* completes when the test says so */
 	FAKE_CONNECT, /* from now on the queue has a controller, and 128 entries; cdw12: no SQHD */
@@ -41,6 +42,8 @@ static struct {
 	struct tgt_queue *queue; /* the last that connected */
 	uint32_t wrote_len;
 	uint16_t wrote_cid, last_status;
+	const void *lends;
+	unsigned int lent, released, unreadable;
 	uint8_t wrote[1 << 20]; /* data of the last write executed; not cleared */
 } fake;
 
@@ -106,7 +109,8 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 	req->dir = TGT_NONE;
 	req->len = 0;
 	req->execute = fake_execute;
-	if (fake_op(req) == FAKE_READ)
+	req->lent = TGT_OWN;
+	if (fake_op(req) == FAKE_READ || fake_op(req) == FAKE_LEND)
 		req->dir = TGT_C2H;
 	if (fake_op(req) == FAKE_WRITE)
 		req->dir = TGT_H2C;
@@ -115,6 +119,17 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 	if (req->len > TGT_MAX_TRANSFER)
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
 	return fake_op(req) == FAKE_REFUSE ? (uint16_t)le32toh(req->cmd.cdw12) : 0;
+}
+
+bool tgt_req_lend(struct tgt_req *req)
+{
+	assert_false(req->queue->closing);
+	if (fake_op(req) != FAKE_LEND)
+		return false;
+	COUNT(lent);
+	req->buf = (void *)(uintptr_t)fake.lends;
+	req->lent = TGT_LENT;
+	return true;
 }
 
 void tgt_req_execute(struct tgt_req *req)
@@ -137,6 +152,10 @@ void tgt_req_complete(struct tgt_req *req, uint16_t status)
 void tgt_req_put(struct tgt_req *req)
 {
 	COUNT(put);
+	if (req->lent)
+		COUNT(released);
+	if (req->lent == TGT_UNREADABLE)
+		COUNT(unreadable);
 	assert_true(req->queue->inflight > 0);
 	req->queue->inflight--;
 }
@@ -255,6 +274,7 @@ static inline size_t make_h2c_data(uint8_t *out, uint16_t cid, uint16_t ttag, ui
 struct rig {
 	struct pool pool;
 	struct conn conn;
+	bool no_loans;
 	unsigned int wakes, connects;
 	size_t nout; /* bytes sent */
 	uint8_t out[4 << 20];
@@ -290,7 +310,7 @@ static inline void rig_open_sized(uint64_t memory)
 	memset(&fake, 0, offsetof(typeof(fake), wrote));
 	memset(rig, 0, offsetof(struct rig, out));
 	pool_init(&rig->pool, memory, conn_granted);
-	conn_init(&rig->conn, NULL, &rig_ops, NULL, NULL, &rig->pool);
+	conn_init(&rig->conn, NULL, &rig_ops, NULL, NULL, &rig->pool, &rig->no_loans);
 	rig->conn.wake = rig_wake;
 	rig->conn.on_connect = rig_on_connect;
 	strcpy(rig->conn.name, "rig");

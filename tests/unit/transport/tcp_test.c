@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <unistd.h>
 #include <arpa/inet.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include "fake.h"
 #include "loop.h"
@@ -543,6 +544,64 @@ static void free_buffers_go_back_when_idle(void **state)
 	net_down();
 }
 
+/* The page behind a loan cannot be had: sendmsg() says EFAULT, and no signal comes. */
+static void a_loan_that_cannot_be_read_ends_the_connection(void **state)
+{
+	void *hole = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t buf[128];
+	int fd;
+
+	(void)state;
+	assert_ptr_not_equal(hole, MAP_FAILED);
+	net_up(NULL);
+	fake.lends = hole;
+	fd = dial_connected(0);
+	put_all(fd, buf,
+		make_cmd(buf, (struct fake_cmd){ .cid = 1, .op = FAKE_LEND, .len = 4096 }, NULL, 0,
+			 0));
+	while (recv(fd, buf, sizeof(buf), 0) > 0)
+		;
+	close(fd);
+	net_down();
+	assert_int_equal(fake.released, 1);
+	assert_int_equal(fake.unreadable, 1);
+	munmap(hole, 4096);
+}
+
+/* Reads until all buffers of the sockets are full, and no more for so many ms, then all. */
+static bool survives_a_pause(uint32_t ms)
+{
+	enum { LEN = 1 << 20, N = 32 };
+	struct tcp_config config = tcp_defaults;
+	uint8_t *buf = malloc(LEN + 64);
+	size_t got = 0;
+	ssize_t n;
+	int fd;
+
+	config.stall_ms = 300;
+	net_up(&config);
+	fd = dial_connected(0);
+	for (int i = 0; i < N; i++)
+		put_all(fd, buf,
+			make_cmd(buf,
+				 (struct fake_cmd){ .cid = 10 + i, .op = FAKE_READ, .len = LEN },
+				 NULL, 0, 0));
+	usleep(1000 * ms);
+	while (got < N * (LEN + 48ul) && (n = recv(fd, buf, LEN, 0)) > 0)
+		got += (size_t)n;
+	close(fd);
+	free(buf);
+	net_down();
+	return got == N * (LEN + 48ul);
+}
+
+static void a_host_that_takes_nothing_is_closed(void **state)
+{
+	(void)state;
+	assert_true(survives_a_pause(100));
+	assert_false(survives_a_pause(1200));
+}
+
 static void what_cannot_be_listened_on_is_a_sentence(void **state)
 {
 	struct tcp_listener *l = NULL;
@@ -579,6 +638,8 @@ int main(void)
 		cmocka_unit_test(the_target_ends_a_connection_from_any_thread),
 		cmocka_unit_test(disconnect_and_vanishing_may_race),
 		cmocka_unit_test(free_buffers_go_back_when_idle),
+		cmocka_unit_test(a_loan_that_cannot_be_read_ends_the_connection),
+		cmocka_unit_test(a_host_that_takes_nothing_is_closed),
 		cmocka_unit_test(what_cannot_be_listened_on_is_a_sentence),
 	};
 

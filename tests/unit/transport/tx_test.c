@@ -149,6 +149,51 @@ static void success_replaces_the_response_only_where_it_may(void **state)
 	}
 }
 
+static void what_is_lent_needs_no_buffer(void **state)
+{
+	static const uint8_t data[4096] = { 1, 2, 3 };
+	const struct fake_cmd cmd = { .cid = 9, .op = FAKE_LEND, .len = sizeof(data) };
+
+	(void)state;
+	for (uint8_t dgst = 0; dgst < 2; dgst++) {
+		rig_open();
+		fake.lends = data;
+		rig_handshake(dgst, 0);
+		rig_connect(dgst, true);
+		issue(cmd, dgst);
+		assert_int_equal(rig->pool.used, 0);
+		assert_int_equal(fake.released, 0);
+		assert_true(rig->conn.tx.lent);
+		rig_send(SIZE_MAX);
+		assert_int_equal(rig->nout,
+				 sizeof(struct pdu_data) + (dgst ? 4 : 0) + sizeof(data));
+		assert_memory_equal(rig->out + rig->nout - sizeof(data), data, sizeof(data));
+		assert_int_equal(fake.released, 1);
+		rig_close();
+	}
+}
+
+/* Not with a data digest, which we would have to read; nor when it had to wait for the disk. */
+static void what_may_not_be_borrowed_is_not(void **state)
+{
+	const struct fake_cmd cmd = { .cid = 9, .op = FAKE_LEND, .len = 4096 };
+
+	(void)state;
+	for (int paused = 0; paused < 2; paused++) {
+		const uint8_t dgst = paused ? 0 : 2;
+
+		rig_open();
+		rig->no_loans = paused;
+		rig_handshake(dgst, 0);
+		rig_connect(dgst, true);
+		issue(cmd, dgst);
+		assert_int_equal(fake.lent, 0);
+		assert_int_equal(fake.executed, 2); /* with Connect */
+		rig_send(SIZE_MAX);
+		rig_close();
+	}
+}
+
 /* A bit of everything is queued. */
 static void queue_all(uint8_t dgst)
 {
@@ -277,6 +322,8 @@ int main(void)
 		cmocka_unit_test(icresp_says_what_we_can),
 		cmocka_unit_test(c2h_data_is_aligned_padded_and_digested),
 		cmocka_unit_test(success_replaces_the_response_only_where_it_may),
+		cmocka_unit_test(what_is_lent_needs_no_buffer),
+		cmocka_unit_test(what_may_not_be_borrowed_is_not),
 		cmocka_unit_test(a_send_may_stop_at_every_byte),
 		cmocka_unit_test(a_connection_may_die_at_every_byte),
 		cmocka_unit_test(a_started_pdu_is_finished_before_the_termreq),

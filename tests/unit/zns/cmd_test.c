@@ -577,6 +577,66 @@ static void zones_come_back_closed(void **ctx)
 	bench_end(&b);
 }
 
+static void a_read_is_lent_what_lies_ready(void **ctx)
+{
+	struct bench *b = *ctx;
+
+	b->h.borrows = true;
+	b->ram->lends = true;
+	memset(data, 0x5a, 4 * 512);
+	assert_int_equal(host_write(&b->h, ZONE(1), 3, data, 0), 0);
+	assert_int_equal(host_read(&b->h, ZONE(1), 3, back), 0);
+	assert_memory_equal(back, data, 3 * 512);
+	assert_int_equal(b->ram->reads, 0);
+	assert_int_equal(host_read(&b->h, ZONE(1), 4, back), 0); /* its end is not written */
+	assert_memory_equal(back, data, 3 * 512);
+	assert_int_equal(back[3 * 512], 0);
+	assert_int_equal(b->ram->reads, 1);
+	b->ram->lends = false; /* the store has not got it at hand */
+	assert_int_equal(host_read(&b->h, ZONE(1), 3, back), 0);
+	assert_memory_equal(back, data, 3 * 512);
+	assert_int_equal(b->ram->reads, 2);
+}
+
+static void a_reset_waits_for_what_was_lent(void **ctx)
+{
+	struct bench *b = *ctx;
+	struct cmd read, reset;
+
+	b->h.borrows = true;
+	b->ram->lends = true;
+	memset(data, 0x5a, 4 * 512);
+	assert_int_equal(host_write(&b->h, ZONE(1), 1, data, 0), 0);
+	cmd_init(&read, nvme_cmd_read, ZONE(1), 0, 0);
+	read.keeps = true;
+	assert_int_equal(host_run(&b->h, &read, back, 512), 0);
+	cmd_init(&reset, nvme_zns_cmd_mgmt_send, ZONE(1), 0, NVME_ZNS_ZSA_RESET);
+	cmd_send(&b->h, &reset);
+	ram_sleep(20);
+	assert_false(cmd_is_done(&reset));
+	assert_memory_equal(read.req.buf, data, 512);
+	cmd_give_back(&read, TGT_LENT);
+	assert_int_equal(cmd_wait(&reset), 0);
+}
+
+static void what_could_not_be_read_is_lent_no_more(void **ctx)
+{
+	struct bench *b = *ctx;
+	struct cmd read;
+
+	b->h.borrows = true;
+	b->ram->lends = true;
+	memset(data, 0x5a, 4 * 512);
+	assert_int_equal(host_write(&b->h, ZONE(1), 1, data, 0), 0);
+	cmd_init(&read, nvme_cmd_read, ZONE(1), 0, 0);
+	read.keeps = true;
+	assert_int_equal(host_run(&b->h, &read, back, 512), 0);
+	cmd_give_back(&read, TGT_UNREADABLE);
+	b->ram->read_err = -EIO;
+	assert_int_equal(host_read(&b->h, ZONE(1), 1, back), ZONE_MEDIA_STATUS(NVME_SC_READ_ERROR));
+	assert_int_equal(b->ram->reads, 1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, end)
 
 int main(void)
@@ -601,6 +661,9 @@ int main(void)
 		TEST(a_failed_write_tells_why_and_can_be_repeated),
 		TEST(peers_behind_a_failed_write_fail_too),
 		TEST(a_failed_read_is_a_read_error),
+		TEST(a_read_is_lent_what_lies_ready),
+		TEST(a_reset_waits_for_what_was_lent),
+		TEST(what_could_not_be_read_is_lent_no_more),
 		TEST(a_reset_waits_and_others_wait_for_it),
 		TEST(a_waiting_command_of_a_dead_connection_is_dropped),
 		TEST(a_reset_that_fails_half_way_makes_its_zone_read_only),

@@ -18,6 +18,7 @@ struct host {
 	pthread_t thread;
 	struct tgt_queue queue;
 	struct tgt_ns *ns;
+	bool borrows; /* takes what it is lent */
 };
 
 struct cmd {
@@ -25,9 +26,17 @@ struct cmd {
 	struct loop_msg go;
 	struct host *host;
 	sem_t done;
+	bool keeps;    /* what it was lent, until cmd_give_back() */
 	void *data;    /* the host's, of req.len bytes when executed; NULL: none */
 	size_t length; /* of data; must agree with what the command moves */
 };
+
+static void give_back(struct tgt_req *req)
+{
+	req->ns->set->release(req);
+	req->lent = TGT_OWN;
+	req->buf = NULL;
+}
 
 static void host_respond(struct tgt_req *req)
 {
@@ -35,8 +44,10 @@ static void host_respond(struct tgt_req *req)
 
 	if (c->data && req->dir == TGT_C2H)
 		memcpy(c->data, req->buf, req->len);
-	free(req->buf);
-	req->buf = NULL;
+	if (req->lent && !c->keeps)
+		give_back(req);
+	if (!req->lent)
+		free(req->buf);
 	sem_post(&c->done);
 }
 
@@ -92,6 +103,11 @@ static void cmd_go(struct loop_msg *msg)
 		tgt_req_complete(req, status);
 		return;
 	}
+	if (req->dir == TGT_C2H && c->host->borrows && req->ns->set->lend(req)) {
+		req->lent = TGT_LENT;
+		tgt_req_complete(req, 0);
+		return;
+	}
 	if (req->len) {
 		req->buf = malloc(req->len); /* not zeroed: what is not filled shows */
 		memset(req->buf, 0xdd, req->len);
@@ -120,6 +136,26 @@ static inline void cmd_send(struct host *h, struct cmd *c)
 	c->host = h;
 	c->go.fn = cmd_go;
 	loop_post(h->loop, &c->go);
+}
+
+static void cmd_returns(struct loop_msg *msg)
+{
+	struct cmd *c = (struct cmd *)((char *)msg - offsetof(struct cmd, go));
+
+	give_back(&c->req);
+	sem_post(&c->done);
+}
+
+/* The end of a command that keeps what it was lent, with HOW it went. */
+static inline void cmd_give_back(struct cmd *c, enum tgt_loan how)
+{
+	c->req.lent = how;
+	c->go.fn = cmd_returns;
+	sem_init(&c->done, 0, 0);
+	loop_post(c->host->loop, &c->go);
+	while (sem_wait(&c->done))
+		;
+	sem_destroy(&c->done);
 }
 
 static inline uint16_t cmd_wait(struct cmd *c)

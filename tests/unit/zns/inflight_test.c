@@ -354,6 +354,40 @@ static void a_claim_that_fails_leaves_or_retires_its_zone(void **ctx)
 	assert_int_equal(act(zs, 0, OFFLINE), 0);
 }
 
+static bool tries(struct zones *zs, struct zone_io *io, uint64_t lba, uint32_t nlb)
+{
+	*io = (struct zone_io){ .lba = lba, .nlb = nlb };
+	return zone_read_try(zs, io);
+}
+
+static void a_read_is_tried_only_where_it_need_not_wait(void **ctx)
+{
+	struct zones *zs = *ctx;
+	struct zone_claim claim;
+	struct zone_items out;
+	struct zone_io io, other;
+
+	zone_items_init(&out);
+	assert_int_equal(append_to(zs, 1, ZCAP), 0);
+	assert_int_equal(append_to(zs, 2, 4), 0);
+	assert_true(tries(zs, &io, 2 * ZSZE, 4));
+	assert_false(tries(zs, &other, 2 * ZSZE, 5)); /* beyond what was written */
+	assert_false(tries(zs, &other, 2 * ZSZE + 4, 1));
+	assert_false(tries(zs, &other, 2 * ZSZE - 1, 2)); /* of two zones */
+	assert_false(tries(zs, &other, 3 * ZSZE, 1));
+	assert_int_equal(zone_manage(zs, &claim, 2, RESET), ZONE_WAIT);
+	assert_false(tries(zs, &other, 2 * ZSZE, 1)); /* claimed */
+	zone_read_end(zs, &io, &out);
+	expect(&out, &claim, ZONE_START, 0);
+	run_claim(zs, &claim, ZONE_OK, &out);
+	assert_false(tries(zs, &other, 2 * ZSZE, 1));
+	assert_true(tries(zs, &io, ZSZE + ZCAP - 1, 1));
+	zone_read_end(zs, &io, &out);
+	zone_retire(zs, 1, true);
+	assert_false(tries(zs, &other, ZSZE, 1)); /* offline */
+	expect_none(&out);
+}
+
 static void the_lru_may_close_a_zone_with_writes_in_flight(void **ctx)
 {
 	struct zones *zs = *ctx;
@@ -390,6 +424,7 @@ int main(void)
 		TEST(finish_tells_where_the_data_ends),
 		TEST(select_all_waits_for_every_zone),
 		TEST(a_claim_that_fails_leaves_or_retires_its_zone),
+		TEST(a_read_is_tried_only_where_it_need_not_wait),
 		TEST(the_lru_may_close_a_zone_with_writes_in_flight),
 	};
 
