@@ -91,6 +91,21 @@ int file_write(struct file *f, const void *buf, size_t len, uint64_t off, unsign
 	return 0;
 }
 
+int file_writev(struct file *f, const struct iovec *iov, int n, size_t len, uint64_t off,
+		unsigned int flags)
+{
+	int err = 0;
+
+	if (n > 1 && f->ops->pwritev && f->ops->pwritev(f, iov, n, off, flags) == (ssize_t)len)
+		return 0;
+	/* What was written short, or not at all, tells why when it is tried again in pieces. */
+	for (int i = 0; i < n && !err; i++) {
+		err = file_write(f, iov[i].iov_base, iov[i].iov_len, off, flags);
+		off += iov[i].iov_len;
+	}
+	return err;
+}
+
 int file_sync(struct file *f)
 {
 	int err;

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 struct file;
 
@@ -25,6 +26,9 @@ struct file_ops {
 	ssize_t (*pread)(struct file *f, void *buf, size_t len, uint64_t off, unsigned int flags);
 	ssize_t (*pwrite)(struct file *f, const void *buf, size_t len, uint64_t off,
 			  unsigned int flags);
+	/* NULL: pieces are written one by one. */
+	ssize_t (*pwritev)(struct file *f, const struct iovec *iov, int n, uint64_t off,
+			   unsigned int flags);
 	int (*fdatasync)(struct file *f);
 	int (*fallocate)(struct file *f, int mode, uint64_t off, uint64_t len);
 	int (*ftruncate)(struct file *f, uint64_t size);
@@ -59,6 +63,9 @@ int file_read(struct file *f, void *buf, size_t len, uint64_t off, unsigned int 
 	__attribute__((warn_unused_result));
 int file_write(struct file *f, const void *buf, size_t len, uint64_t off, unsigned int flags)
 	__attribute__((warn_unused_result));
+/* LEN bytes in N pieces, as one write where the file can. */
+int file_writev(struct file *f, const struct iovec *iov, int n, size_t len, uint64_t off,
+		unsigned int flags) __attribute__((warn_unused_result));
 int file_sync(struct file *f) __attribute__((warn_unused_result));
 int file_size(struct file *f, uint64_t *size) __attribute__((warn_unused_result));
 int file_truncate(struct file *f, uint64_t size) __attribute__((warn_unused_result));

@@ -78,6 +78,18 @@ static ssize_t posix_pwrite(struct file *f, const void *buf, size_t len, uint64_
 	return n < 0 ? -errno : n;
 }
 
+/* Pieces are seldom aligned, and never worth a look: a direct file takes them one by one. */
+static ssize_t posix_pwritev(struct file *f, const struct iovec *iov, int n, uint64_t off,
+			     unsigned int flags)
+{
+	ssize_t done;
+
+	if (posix_of(f)->direct_fd >= 0 && flags & FILE_DATA)
+		return -EAGAIN;
+	done = pwritev(f->fd, iov, n, off);
+	return done < 0 ? -errno : done;
+}
+
 static int posix_fdatasync(struct file *f)
 {
 	if (posix_of(f)->unsafe)
@@ -157,6 +169,7 @@ static void posix_close(struct file *f)
 static const struct file_ops posix_ops = {
 	.pread = posix_pread,
 	.pwrite = posix_pwrite,
+	.pwritev = posix_pwritev,
 	.fdatasync = posix_fdatasync,
 	.fallocate = posix_fallocate_mode,
 	.ftruncate = posix_ftruncate,

@@ -135,9 +135,14 @@ static int read_slow(struct qcow2 *q, void *buf, uint64_t off, uint64_t *len)
 	return err || locked ? err : read_mapped(q, &m, buf, off, *len);
 }
 
+static unsigned int data_flags(unsigned int flags)
+{
+	return FILE_DATA | (flags & QCOW2_NOWAIT ? FILE_NOWAIT : 0);
+}
+
 int qcow2_read(struct qcow2 *q, void *buf, uint64_t off, uint64_t len, unsigned int flags)
 {
-	unsigned int how = FILE_DATA | (flags & QCOW2_NOWAIT ? FILE_NOWAIT : 0);
+	const unsigned int how = data_flags(flags);
 	char *to = buf;
 
 	if (!in_disk(q, off, len))
@@ -180,10 +185,10 @@ const void *qcow2_peek(const struct qcow2 *q, uint64_t off, uint64_t len)
 	return host + len <= end ? q->view + host : NULL;
 }
 
-static int write_once(struct qcow2 *q, const void *buf, uint64_t len, uint64_t host,
+static int write_once(struct qcow2 *q, const struct iovec *iov, int n, uint64_t len, uint64_t host,
 		      unsigned int how)
 {
-	int err = file_write(q->file, buf, len, host, how);
+	int err = file_writev(q->file, iov, n, len, host, how);
 
 	/* After the write and before its completion: the flush that follows must see it. */
 	if (!atomic_load(&q->data_unsynced) && !plant(data_not_synced))
@@ -192,10 +197,10 @@ static int write_once(struct qcow2 *q, const void *buf, uint64_t len, uint64_t h
 }
 
 /* When the disk is full, clusters given up lately may be in quarantine: a flush frees them. */
-static int write_data(struct qcow2 *q, const void *buf, uint64_t len, uint64_t host,
+static int write_data(struct qcow2 *q, const struct iovec *iov, int n, uint64_t len, uint64_t host,
 		      unsigned int how)
 {
-	int err = write_once(q, buf, len, host, how);
+	int err = write_once(q, iov, n, len, host, how);
 
 	if (err != -ENOSPC)
 		return err;
@@ -205,7 +210,7 @@ static int write_data(struct qcow2 *q, const void *buf, uint64_t len, uint64_t h
 	if (q->nr_quarantine && !flush_locked(q))
 		err = 0;
 	pthread_mutex_unlock(&q->lock);
-	return err ? err : write_once(q, buf, len, host, how);
+	return err ? err : write_once(q, iov, n, len, host, how);
 }
 
 /* Finds or makes a place for OFF, in place of a full disk after having emptied the quarantine. */
@@ -237,39 +242,58 @@ static int write_slow(struct qcow2 *q, const void *buf, uint64_t off, uint64_t *
 	if (err)
 		return err;
 	*len = min_u64(*len, run);
-	return write_data(q, buf, *len, host, FILE_DATA);
+	return write_data(q, &(struct iovec){ (void *)(uintptr_t)buf, *len }, 1, *len, host,
+			  FILE_DATA);
 }
 
-int qcow2_write(struct qcow2 *q, const void *buf, uint64_t off, uint64_t len, unsigned int flags)
+static int may_write(const struct qcow2 *q, uint64_t off, uint64_t len)
 {
-	unsigned int how = FILE_DATA | (flags & QCOW2_NOWAIT ? FILE_NOWAIT : 0);
-	const char *from = buf;
-	struct zone_rec *z;
-
 	if (!in_disk(q, off, len))
 		return -EINVAL;
 	if (q->flags & QCOW2_RDONLY || atomic_load(&q->poisoned))
 		return -EROFS;
-	if (!len)
-		return 0;
-	z = zone_at(q, off);
-	if (z && off + len > zone_writable_end(q, off >> q->zone_bits))
+	if (q->zones && len && off + len > zone_writable_end(q, off >> q->zone_bits))
 		return -EINVAL;
-	while (len) {
+	return 0;
+}
+
+int qcow2_write(struct qcow2 *q, const void *buf, uint64_t off, uint64_t len, unsigned int flags)
+{
+	const struct zone_rec *z = zone_at(q, off);
+	const char *from = buf;
+	int err = may_write(q, off, len);
+
+	while (len && !err) {
+		struct iovec iov = { (void *)(uintptr_t)from, len };
 		uint64_t n = len, host, run;
-		int err;
 
 		if (z && zmap_find(z, off, &host, &run)) {
-			n = min_u64(n, run);
-			err = write_data(q, from, n, host, how);
+			iov.iov_len = n = min_u64(n, run);
+			err = write_data(q, &iov, 1, n, host, data_flags(flags));
 		} else {
 			err = flags & QCOW2_NOWAIT ? -EAGAIN : write_slow(q, from, off, &n);
 		}
-		if (err)
-			return err;
 		from += n;
 		off += n;
 		len -= n;
 	}
-	return 0;
+	return err;
+}
+
+int qcow2_writev(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,
+		 unsigned int flags)
+{
+	const struct zone_rec *z = zone_at(q, off);
+	uint64_t host, run;
+	int err = may_write(q, off, len);
+
+	if (err)
+		return err;
+	if (z && zmap_find(z, off, &host, &run) && len <= run)
+		return write_data(q, iov, n, len, host, data_flags(flags));
+	for (int i = 0; i < n && !err; i++) {
+		err = qcow2_write(q, iov[i].iov_base, off, iov[i].iov_len, flags);
+		off += iov[i].iov_len;
+	}
+	return err;
 }

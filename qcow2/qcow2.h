@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 struct qcow2;
 struct file;
@@ -127,6 +128,10 @@ const void *qcow2_peek(const struct qcow2 *q, uint64_t off, uint64_t len);
  * -ENOSPC: the disk is full. -EROFS: opened read-only, or a failed sync has poisoned the image.
  */
 int qcow2_write(struct qcow2 *q, const void *buf, uint64_t off, uint64_t len, unsigned int flags);
+
+/* The same in N pieces, of LEN bytes together: one system call, if they lie together in the file. */
+int qcow2_writev(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,
+		 unsigned int flags);
 
 /* The write pointer of ZONE as last set, or as the image had it when opened. Marker bits masked. */
 uint64_t qcow2_wp(const struct qcow2 *q, uint32_t zone);
