@@ -54,6 +54,7 @@ void conn_init(struct conn *c, struct tgt *tgt, const struct tgt_transport_ops *
 	c->pool = pool;
 	c->no_loans = no_loans;
 	pool_user_init(&c->user);
+	rx_init(&c->rx);
 	STAILQ_INIT(&c->tx.queue);
 	slots_add(c, c->boot, CONN_BOOT_SLOTS);
 }
@@ -61,6 +62,7 @@ void conn_init(struct conn *c, struct tgt *tgt, const struct tgt_transport_ops *
 void conn_fini(struct conn *c)
 {
 	assert(c->dead && !c->queue.inflight && STAILQ_EMPTY(&c->tx.queue));
+	rx_fini(&c->rx);
 	free(c->more);
 	c->more = NULL;
 }

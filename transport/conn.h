@@ -21,7 +21,9 @@ struct conn;
 static_assert(CONN_MAX_SLOTS < 255, "a slot's index is the low byte of its TTAG");
 
 #define CONN_CID_BUCKETS 256
-#define RX_STAGE	 4096 /* bytes; a recv brings so many small PDUs, or more into a buffer */
+#define RX_STAGE	 4096  /* bytes; a recv brings so many small PDUs, or more into a buffer */
+#define RX_STAGE_MAX	 65536 /* for hosts that fill it */
+#define RX_BULK		 16384 /* bytes of data in a PDU, from which on it is not staged */
 
 enum slot_state {
 	SLOT_FREE,
@@ -80,7 +82,10 @@ struct rx {
 	uint8_t *to;	   /* where its next byte goes; NULL: nowhere */
 	uint32_t left;	   /* bytes of data to come in this PDU */
 	uint32_t crc;
+	uint8_t *stage;	     /* small, or RX_STAGE_MAX bytes */
+	uint32_t cap;	     /* of stage */
 	uint32_t head, tail; /* of what is staged */
+	bool bulk;	     /* data comes in large pieces, as far as one can tell */
 	union {
 		struct pdu_hdr h;
 		struct pdu_icreq icreq;
@@ -88,7 +93,7 @@ struct rx {
 		struct pdu_cmd cmd;
 		struct pdu_data data;
 	} hdr; /* aligned copy of the header at head */
-	uint8_t stage[RX_STAGE];
+	uint8_t small[RX_STAGE];
 };
 
 struct tx {
@@ -151,6 +156,9 @@ void slot_run(struct slot *slot);    /* all its data is in: execute, or complete
 void slot_finish(struct slot *slot); /* it is over: frees buffer, request and slot */
 
 /* rx.c: the receive machine. */
+void rx_init(struct rx *rx);
+void rx_fini(struct rx *rx);
+void rx_trim(struct rx *rx); /* gives back what an idle connection does not need */
 
 /* Where the next bytes go: fills up to 2 of IOV and returns how many; 0: none are wanted now. */
 int rx_want(struct conn *c, struct iovec iov[2]);

@@ -8,7 +8,8 @@
  *
  * 1. Headers are staged, so that one recv brings many PDUs; data goes straight to the buffer of
  *    its command, staged data being copied there. In DATA nothing is staged after a step, unless
- *    the machine is blocked.
+ *    the machine is blocked. A stage that is filled is replaced by a larger one: many small writes
+ *    in a recv are worth the copy. Large pieces are not, so behind these little is staged.
  * 2. No field is used before pdu_check() passed it, and nothing but the common header before the
  *    header digest was found right.
  * 3. A PDU is begun only when it can be kept: with no free slot, its header stays staged
@@ -21,6 +22,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include "conn.h"
@@ -30,6 +32,54 @@
 static uint32_t staged(const struct rx *rx)
 {
 	return rx->tail - rx->head;
+}
+
+void rx_init(struct rx *rx)
+{
+	rx->stage = rx->small;
+	rx->cap = sizeof(rx->small);
+}
+
+void rx_fini(struct rx *rx)
+{
+	if (rx->stage != rx->small)
+		free(rx->stage);
+	rx_init(rx);
+}
+
+static void move_staged(struct rx *rx, uint8_t *to, uint32_t cap)
+{
+	uint8_t *from = rx->stage;
+
+	memcpy(to, from + rx->head, staged(rx));
+	rx->tail -= rx->head;
+	rx->head = 0;
+	rx->stage = to;
+	rx->cap = cap;
+	if (from != rx->small)
+		free(from);
+}
+
+void rx_trim(struct rx *rx)
+{
+	if (rx->stage != rx->small && staged(rx) <= sizeof(rx->small))
+		move_staged(rx, rx->small, sizeof(rx->small));
+}
+
+static void grow(struct rx *rx)
+{
+	uint8_t *large = malloc(RX_STAGE_MAX);
+
+	if (large)
+		move_staged(rx, large, RX_STAGE_MAX);
+}
+
+/* How many bytes of what comes are to be staged. */
+static uint32_t room(const struct rx *rx)
+{
+	uint32_t cap = rx->bulk && rx->tail < RX_STAGE ? RX_STAGE : rx->cap;
+
+	return cap - rx->tail;
 }
 
 void rx_stop(struct conn *c)
@@ -53,7 +103,8 @@ int rx_want(struct conn *c, struct iovec iov[2])
 	}
 	if (rx->state == RX_DATA && rx->to)
 		iov[n++] = (struct iovec){ rx->to, rx->left };
-	iov[n++] = (struct iovec){ rx->stage + rx->tail, sizeof(rx->stage) - rx->tail };
+	if (room(rx))
+		iov[n++] = (struct iovec){ rx->stage + rx->tail, room(rx) };
 	return n;
 }
 
@@ -111,6 +162,7 @@ static void capsule_data(struct conn *c, struct slot *slot, uint32_t len)
 	int err;
 
 	slot->in_capsule = true;
+	c->rx.bulk = false;
 	if (!slot->status && (slot->req.dir != TGT_H2C || slot->req.len != len))
 		slot->status = NVME_SC_SGL_INVALID_DATA | NVME_SC_DNR;
 	expect_data(&c->rx, slot, NULL, len);
@@ -161,6 +213,7 @@ static int take_h2c_data(struct conn *c, uint32_t len)
 	if (off != slot->got || !(d->h.flags & PDU_F_LAST) != (end != slot->req.len))
 		return fatal(c, FES_SEQUENCE, 0);
 	expect_data(&c->rx, slot, (uint8_t *)slot->req.buf + off, len);
+	c->rx.bulk = len >= RX_BULK;
 	return 0;
 }
 
@@ -319,7 +372,9 @@ int rx_got(struct conn *c, size_t n)
 		data_in(c, rx->to, direct);
 		n -= direct;
 	}
-	assert(n <= sizeof(rx->stage) - rx->tail);
+	assert(n <= rx->cap - rx->tail);
 	rx->tail += n;
+	if (rx->tail == RX_STAGE && rx->cap == RX_STAGE && !rx->bulk)
+		grow(rx);
 	return rx_resume(c);
 }

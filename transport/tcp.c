@@ -518,10 +518,13 @@ static void flush_dirty(evutil_socket_t fd, short what, void *arg)
 static void trim_idle(struct loop_timer *t)
 {
 	struct tcp_loop *home = msg_owner(t, struct tcp_loop, trim);
+	struct peer *p;
 
 	if (home->pool.gets == home->trim_gets) {
 		home->trimming = false;
 		pool_trim(&home->pool);
+		LIST_FOREACH (p, &home->peers, link)
+			rx_trim(&p->conn.rx);
 		return;
 	}
 	home->trim_gets = home->pool.gets;

@@ -738,6 +738,57 @@ static void a_starved_capsule_goes_on_or_dies(void **state)
 	free(buf);
 }
 
+static size_t most_staged(void)
+{
+	struct iovec iov[2];
+
+	return rx_want(&rig->conn, iov) ? iov[0].iov_len : 0;
+}
+
+/* Small writes come many to a recv, once a host sends many; behind large ones little is staged. */
+static void the_stage_is_as_large_as_the_host_makes_it(void **state)
+{
+	enum { N = 40, LEN = 4096 };
+	uint8_t *buf = malloc(1 << 20);
+	struct pdu_r2t r2t;
+	size_t n = 0;
+
+	(void)state;
+	rig_open();
+	rig_handshake(0, 0);
+	rig_connect(0, false);
+	assert_int_equal(most_staged(), RX_STAGE);
+	for (int i = 0; i < N; i++)
+		n += make_cmd(buf + n,
+			      (struct fake_cmd){ .cid = 100 + i, .op = FAKE_WRITE, .len = LEN },
+			      pattern, LEN, 0);
+	assert_int_equal(rig_feed(buf, n, SIZE_MAX), 0);
+	assert_int_equal(most_staged(), RX_STAGE_MAX);
+	assert_int_equal(fake.executed, N + 1);
+	assert_memory_equal(fake.wrote, pattern, LEN);
+	rig->nout = 0;
+	n = make_cmd(buf, (struct fake_cmd){ .cid = 1, .op = FAKE_WRITE, .len = 1 << 17 }, NULL, 0,
+		     0);
+	assert_int_equal(rig_feed(buf, n, SIZE_MAX), 0);
+	rig_send(SIZE_MAX);
+	memcpy(&r2t, rig->out + rig->nout - sizeof(r2t), sizeof(r2t));
+	assert_int_equal(r2t.h.type, PDU_R2T);
+	n = make_h2c_data(buf, 1, le16toh(r2t.ttag), 0, true, pattern, 1 << 17, 0);
+	assert_int_equal(rig_feed(buf, n, SIZE_MAX), 0);
+	assert_memory_equal(fake.wrote, pattern, 1 << 17);
+	assert_int_equal(most_staged(), RX_STAGE);
+	/* An idle connection keeps what it has begun to receive, and little memory. */
+	n = make_cmd(buf, (struct fake_cmd){ .cid = 2, .op = FAKE_WRITE, .len = LEN }, pattern, LEN,
+		     0);
+	assert_int_equal(rig_feed(buf, 50, SIZE_MAX), 0);
+	rx_trim(&rig->conn.rx);
+	assert_int_equal(most_staged(), RX_STAGE - 50);
+	assert_int_equal(rig_feed(buf + 50, n - 50, SIZE_MAX), 0);
+	assert_int_equal(fake.wrote_cid, 2);
+	free(buf);
+	rig_close();
+}
+
 /* Garbage, and almost-right PDUs with a byte changed: no crash, no leak, no endless loop. */
 static void changed_bytes_never_break_it(void **state)
 {
@@ -779,6 +830,7 @@ int main(void)
 		cmocka_unit_test(a_connected_queue_takes_its_whole_depth),
 		cmocka_unit_test(capsules_pass_when_memory_waits_for_data),
 		cmocka_unit_test(a_starved_capsule_goes_on_or_dies),
+		cmocka_unit_test(the_stage_is_as_large_as_the_host_makes_it),
 		cmocka_unit_test(changed_bytes_never_break_it),
 	};
 
