@@ -31,6 +31,7 @@ void tgt_queue_init(struct tgt_queue *queue, struct tgt *tgt, const struct tgt_t
 		.loop = loop,
 		.port = port,
 	};
+	STAILQ_INIT(&queue->gathered);
 }
 
 static void queue_put(struct tgt_queue *queue)
@@ -177,6 +178,28 @@ static bool may_execute(const struct tgt_queue *queue)
 {
 	return !queue->closing && !queue->deleted &&
 	       !(queue->ctrl && atomic_load(&queue->ctrl->dead));
+}
+
+void tgt_queue_gather(struct tgt_queue *queue)
+{
+	queue->gathers = true;
+}
+
+void tgt_queue_run(struct tgt_queue *queue)
+{
+	struct tgt_req *req;
+
+	queue->gathers = false;
+	while ((req = STAILQ_FIRST(&queue->gathered))) {
+		const struct tgt_ns *ns = req->ns;
+		struct tgt_reqs reqs = STAILQ_HEAD_INITIALIZER(reqs);
+
+		while ((req = STAILQ_FIRST(&queue->gathered)) && req->ns == ns) {
+			STAILQ_REMOVE_HEAD(&queue->gathered, link);
+			STAILQ_INSERT_TAIL(&reqs, req, link);
+		}
+		ns->set->run(&reqs);
+	}
 }
 
 bool tgt_req_lend(struct tgt_req *req)

@@ -59,11 +59,14 @@ struct tgt_req {
 	enum tgt_dir dir;
 	uint64_t seq;			   /* arrival number within the target */
 	void (*execute)(struct tgt_req *); /* set by tgt_req_init() */
+	STAILQ_ENTRY(tgt_req) link;	   /* the command set's, while it is gathered */
 	struct work work;
 	struct loop_msg msg;  /* tgt_req_complete_remote() */
 	uint16_t status;      /* carried from work() to done() */
 	uint64_t set_data[8]; /* the command set's own */
 };
+
+STAILQ_HEAD(tgt_reqs, tgt_req);
 
 /* A connection as the target sees it; embedded in the transport's. */
 struct tgt_queue {
@@ -80,6 +83,8 @@ struct tgt_queue {
 	bool closing;
 	uint32_t inflight; /* requests between tgt_req_init() and tgt_req_put() */
 	bool deleted; /* by the Disconnect command: as closing, but the connection is still there */
+	bool gathers; /* between tgt_queue_gather() and tgt_queue_run() */
+	struct tgt_reqs gathered;
 	struct connect_wait *waiting; /* a Connect held back (fabrics.c) */
 };
 
@@ -121,6 +126,11 @@ struct tgt_command_set {
 	 */
 	bool (*lend)(struct tgt_req *req);
 	void (*release)(struct tgt_req *req);
+	/*
+	 * Takes from REQS, and does, all that its execute() has put there (queue->gathered) rather
+	 * than do it at once: requests of one namespace, in the order of their arrival.
+	 */
+	void (*run)(struct tgt_reqs *reqs);
 	/* No request refers to NS any more: flush, close, free. 0 or -errno. A worker or main. */
 	int (*close)(struct tgt_ns *ns);
 };
@@ -167,6 +177,12 @@ void tgt_queue_close(struct tgt_queue *queue);
  * request (after swallowing its in-capsule data). Counts it in flight in both cases.
  */
 uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_capsule);
+/*
+ * What is executed between these two may be done together, in the second: the transport calls them
+ * around what one wake-up has brought. Nothing may stay gathered when the loop goes on.
+ */
+void tgt_queue_gather(struct tgt_queue *queue);
+void tgt_queue_run(struct tgt_queue *queue);
 /*
  * May spare a TGT_C2H request its buffer and its execution: true, and req->buf has the data. The
  * transport completes it with 0, only sends from the buffer, and notes in req->lent if it could not.

@@ -348,35 +348,43 @@ static void arm(struct peer *p)
 	p->writing = write;
 }
 
-/* Until the socket is empty, rx wants no more, or the budget is spent. */
-static void peer_receive(struct peer *p)
+/* Until the socket is empty, rx wants no more, or the budget is spent. 0, or as rx_got(). */
+static int receive_some(struct peer *p)
 {
 	size_t total = 0, wanted;
 	ssize_t n;
+	int err;
 
 	do {
 		struct iovec iov[2];
-		int pieces = rx_want(&p->conn, iov), err;
+		int pieces = rx_want(&p->conn, iov);
 
 		if (!pieces)
-			return;
+			return 0;
 		wanted = iov[0].iov_len + (pieces > 1 ? iov[1].iov_len : 0);
 		n = readv(p->fd, iov, pieces);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
-			return;
-		if (n <= 0) {
-			if (n < 0)
-				log_info("%s: %s", p->conn.name, strerror(errno));
-			peer_close(p);
-			return;
-		}
+			return 0;
+		if (n < 0)
+			log_info("%s: %s", p->conn.name, strerror(errno));
+		if (n <= 0)
+			return -ECONNRESET;
 		err = rx_got(&p->conn, (size_t)n);
-		if (err) {
-			peer_fail(p, err);
-			return;
-		}
 		total += (size_t)n;
-	} while ((size_t)n == wanted && total < READ_BUDGET && p->state == PEER_OPEN);
+	} while (!err && (size_t)n == wanted && total < READ_BUDGET && p->state == PEER_OPEN);
+	return err;
+}
+
+/* Has ANY bring in commands, and those that it executed done. */
+static void peer_take(struct peer *p, int (*any)(struct peer *p))
+{
+	int err;
+
+	tgt_queue_gather(&p->conn.queue);
+	err = any(p);
+	tgt_queue_run(&p->conn.queue);
+	if (err)
+		peer_fail(p, err);
 }
 
 static void peer_readable(evutil_socket_t fd, short what, void *arg)
@@ -389,7 +397,7 @@ static void peer_readable(evutil_socket_t fd, short what, void *arg)
 		if (discard(p))
 			peer_close(p);
 	} else if (p->state == PEER_OPEN) {
-		peer_receive(p);
+		peer_take(p, receive_some);
 	}
 	arm(p);
 }
@@ -457,15 +465,15 @@ static void peer_send(struct peer *p)
 	}
 }
 
+static int resume(struct peer *p)
+{
+	return rx_resume(&p->conn);
+}
+
 static void peer_flush(struct peer *p)
 {
-	int err;
-
-	if (p->state == PEER_OPEN) {
-		err = rx_resume(&p->conn);
-		if (err)
-			peer_fail(p, err);
-	}
+	if (p->state == PEER_OPEN)
+		peer_take(p, resume);
 	if (p->state != PEER_CLOSED)
 		peer_send(p);
 	if (p->conn.tx.lent)

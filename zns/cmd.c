@@ -5,6 +5,8 @@
  *	zns_parse()		decode and refuse: all that can be told from the SQE and constants
  *	zns_exec_write()	loop: zone_write_begin() judges and gives the LBAs; the store is
  *				written on the spot with NOWAIT, or by a worker where that would block
+ *	zns_run_writes()	loop: what came in one wake-up and is small waits for its end, and what
+ *				then lies side by side is written together
  *	zns_write_end()		loop: zone_write_end() gives back the writes that may now complete
  *	zns_dispatch()		loop: acts on what the zones give back, for any command of any loop
  *	zns_finish()		loop: completes, or hands to the next flush what must be durable
@@ -20,15 +22,23 @@
  *  4. A retried command begins again at tgt_req_execute() and decodes its SQE anew; set_data is
  *     scratch.
  *
- * Writes go to the page cache and seldom block. When one has taken over a millisecond, the next
- * ones go to the workers for a while (slow_until), so that the loop, and the reads on it, go on.
+ * Writes go to the page cache and seldom block. One that took over a millisecond may have slept for
+ * the disk, or only have lost the processor to another program: so the ones after it are watched for
+ * a second, and when one that is slow has slept, the next ones go to the workers for a while
+ * (slow_until), so that the loop, and the reads on it, go on.
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/resource.h>
 #include "ns.h"
 
-#define WRITE_SLOW_NS 1000000ull   /* an inline write that took longer has blocked */
-#define WRITE_PACE_NS 200000000ull /* and the next ones are not tried inline for so long */
+#define WRITE_SLOW_NS  1000000ull    /* an inline write that took longer may have blocked */
+#define WRITE_WATCH_NS 1000000000ull /* so long it is then seen whether such writes sleep */
+#define WRITE_PACE_NS  200000000ull  /* and the next ones are not tried inline for so long */
+
+#define RUNS	   8 /* of neighbours, in what one wake-up brought */
+#define RUN_WRITES 32
+#define RUN_PIECE  32768u /* bytes; for larger ones a system call of their own is little */
 
 #define RW_DTYPE 0x00f00000u /* CDW12: directive type; we have no directives */
 
@@ -148,52 +158,141 @@ static void zns_write_end(struct tgt_req *req, int err)
 	zns_dispatch(&items);
 }
 
-static int write_store(struct tgt_req *req, unsigned int flags)
-{
-	const struct zns *zns = req_zns(req);
+/* Neighbours on the disk: requests that are written in one go, chained by their links. */
+struct write_run {
+	struct tgt_reqs reqs;
+	int nr;
+	uint64_t end; /* LBA behind the last */
+};
 
-	return zns->store->ops->write(zns->store, req->buf, lba_off(zns, req_cmd(req)->io.lba),
-				      req->len, flags);
+static void run_add(struct write_run *run, struct tgt_req *req)
+{
+	const struct zone_io *io = &req_cmd(req)->io;
+
+	STAILQ_INSERT_TAIL(&run->reqs, req, link);
+	run->nr++;
+	run->end = io->lba + io->nlb;
+}
+
+static void run_begin(struct write_run *run, struct tgt_req *req)
+{
+	STAILQ_INIT(&run->reqs);
+	run->nr = 0;
+	run_add(run, req);
+}
+
+/* Only in a zone: behind its end comes the start of another. */
+static bool run_continues(const struct write_run *run, const struct tgt_req *req)
+{
+	uint64_t lba = req_cmd_const(req)->io.lba;
+
+	return lba == run->end && lba & (req_zns(req)->zones.zsze - 1) && run->nr < RUN_WRITES;
+}
+
+/* FIRST and those chained to it. */
+static int write_store(struct tgt_req *first, unsigned int flags)
+{
+	const struct zns *zns = req_zns(first);
+	struct iovec iov[RUN_WRITES];
+	uint64_t len = 0;
+	int n = 0;
+
+	for (struct tgt_req *req = first; req; req = STAILQ_NEXT(req, link)) {
+		iov[n++] = (struct iovec){ req->buf, req->len };
+		len += req->len;
+	}
+	return zns->store->ops->write(zns->store, iov, n, lba_off(zns, req_cmd(first)->io.lba), len,
+				      flags);
 }
 
 static void zns_write_work(struct work *w)
 {
-	struct tgt_req *req = work_req(w);
+	struct tgt_req *first = work_req(w);
 
 	/* An errno and no status: zns_write_done() turns it into one. */
-	req->status = (uint16_t)-write_store(req, 0);
+	first->status = (uint16_t)-write_store(first, 0);
+}
+
+static void zns_write_done(struct work *w);
+
+static void write_by_worker(struct tgt_req *first)
+{
+	work_submit(first->queue->loop, &first->work, zns_write_work, zns_write_done);
+}
+
+/* Each of several that failed is tried again alone, for a status of its own. */
+static void end_run(struct tgt_req *first, int err)
+{
+	bool alone = !STAILQ_NEXT(first, link);
+	struct tgt_req *req, *next;
+
+	for (req = first; req; req = next) {
+		next = STAILQ_NEXT(req, link);
+		STAILQ_NEXT(req, link) = NULL;
+		if (err && !alone)
+			write_by_worker(req);
+		else
+			zns_write_end(req, err);
+	}
 }
 
 static void zns_write_done(struct work *w)
 {
-	struct tgt_req *req = work_req(w);
+	struct tgt_req *first = work_req(w);
 
-	zns_write_end(req, -(int)req->status);
+	end_run(first, -(int)first->status);
+}
+
+/* How often this thread has given up the processor to wait for something. */
+static long sleeps(void)
+{
+	struct rusage usage;
+
+	return getrusage(RUSAGE_THREAD, &usage) ? 0 : usage.ru_nvcsw;
 }
 
 /* Writes on the spot if that will not block. -EAGAIN: it would, or has lately. */
-static int write_inline(struct tgt_req *req)
+static int write_inline(struct tgt_req *first)
 {
-	struct zns *zns = req_zns(req);
+	struct zns *zns = req_zns(first);
 	uint64_t began = clock_ns(), ended;
+	long slept;
+	bool watched;
 	int err;
 
 	if (began < atomic_load_explicit(&zns->slow_until, memory_order_relaxed))
 		return -EAGAIN;
-	err = write_store(req, STORE_NOWAIT);
+	watched = began < atomic_load_explicit(&zns->watch_until, memory_order_relaxed);
+	slept = watched ? sleeps() : 0;
+	err = write_store(first, STORE_NOWAIT);
 	ended = clock_ns();
-	if (ended - began > WRITE_SLOW_NS)
-		atomic_store_explicit(&zns->slow_until, ended + WRITE_PACE_NS,
+	if (ended - began > WRITE_SLOW_NS) {
+		if (watched && sleeps() != slept)
+			atomic_store_explicit(&zns->slow_until, ended + WRITE_PACE_NS,
+					      memory_order_relaxed);
+		atomic_store_explicit(&zns->watch_until, ended + WRITE_WATCH_NS,
 				      memory_order_relaxed);
+	}
 	return err;
+}
+
+static void write_run(struct write_run *run)
+{
+	struct tgt_req *first = STAILQ_FIRST(&run->reqs);
+	int err = write_inline(first);
+
+	if (err == -EAGAIN)
+		write_by_worker(first);
+	else
+		end_run(first, err);
 }
 
 static void zns_exec_write(struct tgt_req *req)
 {
 	struct zns *zns = req_zns(req);
 	struct zone_io *io = &req_cmd(req)->io;
+	struct write_run run;
 	uint16_t status;
-	int err;
 
 	io->lba = req_slba(req);
 	io->nlb = req_nlb(req);
@@ -204,11 +303,41 @@ static void zns_exec_write(struct tgt_req *req)
 		tgt_req_complete(req, status);
 		return;
 	}
-	err = write_inline(req);
-	if (err == -EAGAIN)
-		work_submit(req->queue->loop, &req->work, zns_write_work, zns_write_done);
-	else
-		zns_write_end(req, err);
+	if (req->queue->gathers && req->len <= RUN_PIECE) {
+		STAILQ_INSERT_TAIL(&req->queue->gathered, req, link);
+		return;
+	}
+	run_begin(&run, req);
+	write_run(&run);
+}
+
+/* Several runs grow at a time, for a host that writes several zones in turn. */
+void zns_run_writes(struct tgt_reqs *reqs)
+{
+	struct write_run runs[RUNS];
+	unsigned int nr = 0, next = 0;
+	struct tgt_req *req;
+
+	while ((req = STAILQ_FIRST(reqs))) {
+		unsigned int i = 0;
+
+		STAILQ_REMOVE_HEAD(reqs, link);
+		while (i < nr && !run_continues(&runs[i], req))
+			i++;
+		if (i < nr) {
+			run_add(&runs[i], req);
+			continue;
+		}
+		if (nr < RUNS) {
+			i = nr++;
+		} else { /* the oldest gives way */
+			i = next++ % RUNS;
+			write_run(&runs[i]);
+		}
+		run_begin(&runs[i], req);
+	}
+	for (unsigned int i = 0; i < nr; i++)
+		write_run(&runs[i]);
 }
 
 /* --- Read --- */

@@ -75,5 +75,6 @@ const struct tgt_command_set zns_command_set = {
 	.effects = zns_effects,
 	.lend = zns_lend,
 	.release = zns_release,
+	.run = zns_run_writes,
 	.close = zns_close,
 };

@@ -50,6 +50,7 @@ struct zns {
 		lends_no_more; /* what the store lent could not be read: reads copy, and tell the host */
 	/* ns: after a write has blocked, until when the next ones go to the workers. */
 	_Atomic uint64_t slow_until;
+	_Atomic uint64_t watch_until; /* ns: and until when a slow one is asked whether it slept */
 };
 
 /* What a command keeps in req->set_data. */
@@ -73,6 +74,11 @@ static inline struct zns *req_zns(const struct tgt_req *req)
 static inline union zns_cmd *req_cmd(struct tgt_req *req)
 {
 	return (union zns_cmd *)req->set_data;
+}
+
+static inline const union zns_cmd *req_cmd_const(const struct tgt_req *req)
+{
+	return (const union zns_cmd *)req->set_data;
 }
 
 static inline struct tgt_req *item_req(struct zone_item *item)
@@ -99,6 +105,7 @@ static inline uint64_t req_slba(const struct tgt_req *req)
 uint16_t zns_parse(struct tgt_req *req);
 bool zns_lend(struct tgt_req *req);
 void zns_release(struct tgt_req *req);
+void zns_run_writes(struct tgt_reqs *reqs);
 uint16_t zns_check_range(const struct zns *zns, uint64_t slba, uint64_t nlb);
 /* Acts on what the zones gave back: completes, starts, retries. Any loop. */
 void zns_dispatch(struct zone_items *items);

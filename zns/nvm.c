@@ -50,6 +50,11 @@ static void nvm_release(struct tgt_req *req)
 	(void)req;
 }
 
+static void nvm_run(struct tgt_reqs *reqs)
+{
+	(void)reqs;
+}
+
 static int nvm_close(struct tgt_ns *ns)
 {
 	(void)ns;
@@ -65,5 +70,6 @@ const struct tgt_command_set nvm_command_set = {
 	.effects = nvm_effects,
 	.lend = nvm_lend,
 	.release = nvm_release,
+	.run = nvm_run,
 	.close = nvm_close,
 };

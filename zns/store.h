@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 struct store;
 
@@ -38,8 +39,8 @@ struct store_ops {
 	 * reset or finished. Does not block.
 	 */
 	const void *(*peek)(struct store *s, uint64_t off, uint64_t len);
-	/* Within one zone. */
-	int (*write)(struct store *s, const void *buf, uint64_t off, uint64_t len,
+	/* LEN bytes in N pieces, within one zone. */
+	int (*write)(struct store *s, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		     unsigned int flags);
 	/* The write pointer of ZONE as the image has it: an absolute byte offset. */
 	uint64_t (*wp)(struct store *s, uint32_t zone);

@@ -37,10 +37,10 @@ static const void *sq_peek(struct store *s, uint64_t off, uint64_t len)
 	return qcow2_peek(image(s), off, len);
 }
 
-static int sq_write(struct store *s, const void *buf, uint64_t off, uint64_t len,
+static int sq_write(struct store *s, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		    unsigned int flags)
 {
-	return qcow2_write(image(s), buf, off, len, nowait(flags));
+	return qcow2_writev(image(s), iov, n, off, len, nowait(flags));
 }
 
 static uint64_t sq_wp(struct store *s, uint32_t zone)

@@ -147,6 +147,11 @@ static void set_release(struct tgt_req *req)
 	(void)req;
 }
 
+static void set_run(struct tgt_reqs *reqs)
+{
+	(void)reqs;
+}
+
 static int set_close(struct tgt_ns *ns)
 {
 	(void)ns;
@@ -162,6 +167,7 @@ static const struct tgt_command_set fake_zns = { NVME_CSI_ZNS,
 						 set_effects,
 						 set_lend,
 						 set_release,
+						 set_run,
 						 set_close };
 static const struct tgt_command_set fake_nvm = { NVME_CSI_NVM,
 						 set_parse,
@@ -171,6 +177,7 @@ static const struct tgt_command_set fake_nvm = { NVME_CSI_NVM,
 						 set_effects,
 						 set_lend,
 						 set_release,
+						 set_run,
 						 set_close };
 
 static struct tgt_ns fake_ns[8];

@@ -337,19 +337,116 @@ static void what_would_block_goes_to_a_worker(void **ctx)
 	assert_int_equal(b->ram->writes, 2);
 }
 
-static void after_a_slow_write_the_next_go_to_workers(void **ctx)
+static void after_slow_writes_the_next_go_to_workers(void **ctx)
 {
 	struct bench *b = *ctx;
 
 	b->ram->write_ms = 3;
-	assert_int_equal(host_write(&b->h, 0, 1, data, 0), 0);
+	assert_int_equal(host_write(&b->h, 0, 1, data, 0), 0); /* from here on they are watched */
+	assert_int_equal(host_write(&b->h, 1, 1, data, 0), 0); /* and this one sleeps */
 	b->ram->write_ms = 0;
-	assert_int_equal(host_write(&b->h, 1, 1, data, 0), 0);
 	assert_int_equal(host_write(&b->h, 2, 1, data, 0), 0);
-	assert_int_equal(b->ram->inline_writes, 1);
-	ram_sleep(250);
 	assert_int_equal(host_write(&b->h, 3, 1, data, 0), 0);
 	assert_int_equal(b->ram->inline_writes, 2);
+	ram_sleep(250);
+	assert_int_equal(host_write(&b->h, 4, 1, data, 0), 0);
+	assert_int_equal(b->ram->inline_writes, 3);
+}
+
+static void what_is_only_busy_stays_on_the_loop(void **ctx)
+{
+	struct bench *b = *ctx;
+
+	b->ram->busy_ms = 3;
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(host_write(&b->h, i, 1, data, 0), 0);
+	assert_int_equal(b->ram->inline_writes, 4);
+}
+
+/* I's block of a burst, alternately of two zones. */
+static void fill_burst(struct cmd *cmds, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		memset(data + 512 * i, (int)i + 1, 512);
+		cmd_init(&cmds[i], nvme_zns_cmd_append, ZONE(i % 2), 0, 0);
+		cmds[i].data = data + 512 * i;
+		cmds[i].length = 512;
+	}
+}
+
+static void neighbours_of_one_wake_up_are_one_write(void **ctx)
+{
+	enum { N = 16 };
+	struct bench *b = *ctx;
+	struct cmd cmds[N];
+	struct burst burst;
+
+	for (int worker = 0; worker < 2; worker++) {
+		b->ram->nowait_again = worker;
+		b->ram->writes = 0;
+		fill_burst(cmds, N);
+		burst_send(&b->h, &burst, cmds, N);
+		for (unsigned int i = 0; i < N; i++) {
+			assert_int_equal(cmd_wait(&cmds[i]), 0);
+			assert_int_equal(le64toh(cmds[i].req.cqe.result), ZONE(i % 2) + i / 2);
+		}
+		assert_int_equal(b->ram->writes, 2);
+		for (unsigned int i = 0; i < N; i++) {
+			assert_int_equal(host_read(&b->h, ZONE(i % 2) + i / 2, 1, back), 0);
+			assert_memory_equal(back, data + 512 * i, 512);
+		}
+		assert_int_equal(host_manage(&b->h, 0, NVME_ZNS_ZSA_RESET), 0);
+		assert_int_equal(host_manage(&b->h, ZONE(1), NVME_ZNS_ZSA_RESET), 0);
+	}
+}
+
+/* The fourth block of zone 1 cannot be written: those before it are, and those of zone 0. */
+static void neighbours_fail_each_for_itself(void **ctx)
+{
+	enum { N = 16 };
+	struct bench *b = *ctx;
+	struct cmd cmds[N];
+	struct burst burst;
+
+	b->ram->write_err = -EIO;
+	b->ram->write_err_at = (ZONE(1) + 3) * 512;
+	fill_burst(cmds, N);
+	burst_send(&b->h, &burst, cmds, N);
+	for (unsigned int i = 0; i < N; i++)
+		assert_int_equal(cmd_wait(&cmds[i]), i % 2 && i / 2 >= 3 ? WFAULT : 0);
+	assert_int_equal(le64toh(host_zone(&b->h, 0).wp), N / 2);
+	assert_int_equal(le64toh(host_zone(&b->h, ZONE(1)).wp), ZONE(1) + 3);
+}
+
+/* More runs than are kept at a time, longer ones than one call takes, and the end of a zone. */
+static void a_burst_may_be_any(void **ctx)
+{
+	enum { N = 120 };
+	struct bench *b = *ctx;
+	struct cmd cmds[N];
+	struct burst burst;
+
+	for (unsigned int i = 0; i < N; i++) {
+		memset(data + 512 * i, (int)i + 1, 512);
+		cmd_init(&cmds[i], nvme_cmd_write, i < NR * 4 ? ZONE(i / 4 % NR) + i % 4 : 0, 0, 0);
+		if (i >= NR * 4)
+			cmd_init(&cmds[i], nvme_zns_cmd_append, ZONE(i % 3), 0, 0);
+		cmds[i].data = data + 512 * i;
+		cmds[i].length = 512;
+	}
+	burst_send(&b->h, &burst, cmds, N);
+	for (unsigned int i = 0; i < N; i++) {
+		uint16_t status = cmd_wait(&cmds[i]);
+		uint64_t lba = i < NR * 4 ? le32toh(cmds[i].req.cmd.cdw10)
+					  : le64toh(cmds[i].req.cqe.result);
+
+		if (status) {
+			assert_true(i >= NR * 4); /* the zone was full */
+			continue;
+		}
+		assert_int_equal(host_read(&b->h, lba, 1, back), 0);
+		assert_memory_equal(back, data + 512 * i, 512);
+	}
 }
 
 static void a_failed_write_tells_why_and_can_be_repeated(void **ctx)
@@ -657,7 +754,11 @@ int main(void)
 						end),
 		TEST(flushes_that_wait_share_one),
 		TEST(what_would_block_goes_to_a_worker),
-		TEST(after_a_slow_write_the_next_go_to_workers),
+		TEST(after_slow_writes_the_next_go_to_workers),
+		TEST(what_is_only_busy_stays_on_the_loop),
+		TEST(neighbours_of_one_wake_up_are_one_write),
+		TEST(neighbours_fail_each_for_itself),
+		TEST(a_burst_may_be_any),
 		TEST(a_failed_write_tells_why_and_can_be_repeated),
 		TEST(peers_behind_a_failed_write_fail_too),
 		TEST(a_failed_read_is_a_read_error),

@@ -74,6 +74,7 @@ static inline void host_start(struct host *h, struct workers *pool)
 	h->loop = loop_new(pool);
 	assert_non_null(h->loop);
 	h->queue = (struct tgt_queue){ .ops = &host_ops, .loop = h->loop };
+	STAILQ_INIT(&h->queue.gathered);
 }
 
 static inline void host_go(struct host *h)
@@ -156,6 +157,35 @@ static inline void cmd_give_back(struct cmd *c, enum tgt_loan how)
 	while (sem_wait(&c->done))
 		;
 	sem_destroy(&c->done);
+}
+
+/* N commands that came in one wake-up. */
+struct burst {
+	struct loop_msg go;
+	struct host *host;
+	struct cmd *cmds;
+	unsigned int n;
+};
+
+static void burst_go(struct loop_msg *msg)
+{
+	struct burst *b = (struct burst *)((char *)msg - offsetof(struct burst, go));
+	struct tgt_queue *queue = &b->host->queue;
+
+	queue->gathers = true;
+	for (unsigned int i = 0; i < b->n; i++)
+		cmd_go(&b->cmds[i].go);
+	queue->gathers = false;
+	b->host->ns->set->run(&queue->gathered);
+	assert_true(STAILQ_EMPTY(&queue->gathered));
+}
+
+static inline void burst_send(struct host *h, struct burst *b, struct cmd *cmds, unsigned int n)
+{
+	*b = (struct burst){ .go = { .fn = burst_go }, .host = h, .cmds = cmds, .n = n };
+	for (unsigned int i = 0; i < n; i++)
+		cmds[i].host = h;
+	loop_post(h->loop, &b->go);
 }
 
 static inline uint16_t cmd_wait(struct cmd *c)

@@ -24,6 +24,7 @@ struct store_ram {
 	atomic_bool nowait_again;  /* NOWAIT calls answer -EAGAIN */
 	atomic_bool lends;	   /* peek() finds what is there */
 	atomic_int write_ms;	   /* a write takes so long */
+	atomic_int busy_ms;	   /* and uses the processor so long */
 	atomic_int flush_ms;
 	atomic_int reads, writes, resets, finishes, flushes, inline_writes;
 	pthread_mutex_t gate; /* held by a test: writes off the loop, resets and flushes wait */
@@ -40,6 +41,19 @@ static inline void ram_sleep(int ms)
 
 	if (ms)
 		nanosleep(&ts, NULL);
+}
+
+static inline void ram_spin(int ms)
+{
+	struct timespec ts, end;
+
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_nsec += ms * 1000000L;
+	end.tv_sec += end.tv_nsec / 1000000000L;
+	end.tv_nsec %= 1000000000L;
+	do
+		clock_gettime(CLOCK_MONOTONIC, &ts);
+	while (ts.tv_sec < end.tv_sec || (ts.tv_sec == end.tv_sec && ts.tv_nsec < end.tv_nsec));
 }
 
 static inline void ram_gate(struct store_ram *r)
@@ -76,7 +90,7 @@ static const void *ram_peek(struct store *s, uint64_t off, uint64_t len)
 	return r->lends && r->data ? r->data + off : NULL;
 }
 
-static int ram_write(struct store *s, const void *buf, uint64_t off, uint64_t len,
+static int ram_write(struct store *s, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		     unsigned int flags)
 {
 	struct store_ram *r = store_ram(s);
@@ -91,10 +105,17 @@ static int ram_write(struct store *s, const void *buf, uint64_t off, uint64_t le
 		ram_gate(r);
 	r->writes++;
 	ram_sleep(r->write_ms);
-	if (r->write_err && (at < 0 || (uint64_t)at == off))
+	ram_spin(r->busy_ms);
+	if (r->write_err && (at < 0 || (uint64_t)at - off < len))
 		return r->write_err;
-	if (r->data)
-		memcpy(r->data + off, buf, len);
+	for (int i = 0; i < n; i++) {
+		if (r->data)
+			memcpy(r->data + off, iov[i].iov_base, iov[i].iov_len);
+		off += iov[i].iov_len;
+		len -= iov[i].iov_len;
+	}
+	if (len)
+		abort();
 	return 0;
 }
 
