@@ -86,6 +86,7 @@ struct rx {
 	uint32_t cap;	     /* of stage */
 	uint32_t head, tail; /* of what is staged */
 	bool bulk;	     /* data comes in large pieces, as far as one can tell */
+	struct pdu_hdr good; /* of the last capsule that was judged; zeroes: none was */
 	union {
 		struct pdu_hdr h;
 		struct pdu_icreq icreq;
