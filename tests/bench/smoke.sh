@@ -1,0 +1,76 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# znsbench measures each kind of load, against znsd and against the floor, and what it prints makes sense.
+. "$(dirname "$0")/../functions.sh"
+need_env ZNSD ZNSIMG ZNSBENCH ZNSFLOOR
+need jq
+here=$(cd "$(dirname "$0")" && pwd)
+tmpdir
+. "$here/../daemon.sh"
+
+# bench drive|floor OPTION...: the JSON in $tmp/out. Short rounds; zones so small that they get full.
+bench()
+{
+	local where=(--target-pid "$znsd_pid" 127.0.0.1 "$port" "$nqn")
+
+	[ "$1" = drive ] || where=(--floor --target-pid "$floor_pid" 127.0.0.1 "$floor_port")
+	shift
+	expect_status 0 timeout 60 "$ZNSBENCH" --json --seconds 0.05 "$@" "${where[@]}"
+}
+
+# expect_json EXPRESSION: true of what was printed.
+expect_json()
+{
+	jq -e "$1" out >/dev/null || fail "not so: $1 in $(cat out)"
+}
+
+sane='.rounds | all(.ops > 0 and .iops > 0 and .mb_s > 0 and .mean_us > 0 and .p50_us > 0 and .p50_us <= .p99_us and
+	.p99_us <= .p999_us and .p999_us <= .max_us and .target_s_mop > 0 and .initiator_s_mop > 0 and .seconds >= 0.05)'
+
+make_image disk.qcow2 size=64M,zone.size=2M,zone.mode=host-managed
+start_znsd disk.qcow2
+mkfifo floor
+"$ZNSFLOOR" >floor &
+floor_pid=$!
+trap 'kill "$floor_pid" 2>/dev/null; kill_znsd; rm -rf "$tmp"' EXIT
+floor_port=$(timeout 20 head -1 floor)
+[ -n "$floor_port" ] || fail "znsfloor does not start"
+
+for where in drive floor; do
+	for rw in randread read write append mixed; do
+		it "$rw, $where"
+		bench $where --rw $rw --prefill --depth 4
+		expect_json ".rw == \"$rw\" and .bs == 4096 and .depth == 4 and .floor == $([ $where = floor ] && echo true || echo false)"
+		expect_json "$sane"
+		it "$rw, $where: large, by R2T, with digests, on three connections"
+		bench $where --rw $rw --prefill --depth 2 --conns 3 --bs 128k --digests --rounds 2
+		expect_json '.conns == 3 and .digests and (.rounds | length) == 2'
+		expect_json "$sane"
+	done
+done
+
+it "resets full zones, and says how often"
+bench drive --rw mixed --prefill --zones 31 --bs 64k --depth 8 --seconds 0.3 # all appends go to one zone
+expect_json "$sane"
+expect_json '.median.resets > 0'
+
+it "refuses to read what was not written"
+"$ZNSPROBE" 127.0.0.1 "$port" "$nqn" reset all || fail "cannot reset"
+expect_status 1 "$ZNSBENCH" 127.0.0.1 "$port" "$nqn"
+expect_err 'zone 0 is not full; see --prefill'
+
+it "refuses nonsense"
+expect_status 2 "$ZNSBENCH" --rw sideways 127.0.0.1 "$port"
+expect_status 2 "$ZNSBENCH" --depth 129 127.0.0.1 "$port"
+expect_status 2 "$ZNSBENCH" 127.0.0.1
+expect_status 1 "$ZNSBENCH" --bs 1000 127.0.0.1 "$port" "$nqn"
+expect_status 1 "$ZNSBENCH" --rw write --depth 64 127.0.0.1 "$port" "$nqn"
+expect_err 'too few zones'
+
+it "leaves an image that is sound"
+stop_znsd || fail "znsd ended $?"
+expect_status 0 "$ZNSIMG" check disk.qcow2
+
+it "fails when nobody is there"
+expect_status 1 "$ZNSBENCH" 127.0.0.1 "$port" "$nqn"
+finish
