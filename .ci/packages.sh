@@ -1,9 +1,11 @@
-# What Debian 12 must have installed, and how to get it: sourced by ./quickstart and ./runtests.
+# What Debian 12 must have installed, and how to get it: sourced by ./quickstart,
+# ./runtests and tests/bench/run.
 
 BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config libnvme-dev libevent-dev zlib1g-dev
 	libzstd-dev libisal-dev libjson-c-dev"
 TEST_PACKAGES="clang libclang-rt-14-dev libcmocka-dev qemu-utils jq mandoc procps iproute2
 	util-linux strace"
+BENCH_PACKAGES="fio qemu-utils jq util-linux" # tests/bench/run
 
 # install_missing PACKAGE... : installs those that are not there; says so when it may not.
 install_missing()
