@@ -31,7 +31,7 @@
 #include <isa-l/crc.h>
 #include "load.h"
 
-#define RX_SIZE (256u << 10)
+#define RX_SIZE (128u << 10)
 #define RX_ROOM 32u /* before it, for the piece of a header */
 #define HEADER	24u /* of everything that a target sends now */
 #define NONE	UINT32_MAX
