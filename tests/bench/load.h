@@ -19,6 +19,7 @@ struct load {
 	uint32_t depth, max_conns, nr_conns;
 	struct load_conn *conns;
 	uint32_t inflight;
+	bool poll; /* never sleep: the caller's to set */
 	bool stopping, full;
 	uint64_t until; /* ns */
 	int epoll;

@@ -49,6 +49,13 @@ for where in drive floor; do
 	done
 done
 
+for conns in 1 2; do
+	it "never sleeps, $conns connections"
+	bench drive --prefill --depth 4 --conns $conns --poll
+	expect_json '.poll and .median.initiator_cpu > 0'
+	expect_json "$sane"
+done
+
 it "resets full zones, and says how often"
 bench drive --rw mixed --prefill --zones 31 --bs 64k --depth 8 --seconds 0.3 # all appends go to one zone
 expect_json "$sane"

@@ -22,8 +22,9 @@ def rate(kind): if has_kind(kind) | not then "" elif (.[0].row | startswith("128
 def range: if length == 0 then "" else (median | fixed(2)) + " (" + (min | fixed(2)) + "-" + (max | fixed(2)) + ")" end;
 def pair(key): (mid("floor"; key) | short) + " / " + (mid("znsd"; key) | short);
 # Who had no time left.
-def limit: [("znsd", "initiator") as $who | select(mid("znsd"; if $who == "znsd" then "target_cpu" else "initiator_cpu" end) >= 0.9)
-	| $who] | if length == 0 then "waiting" else join(" and ") end;
+def limit: [(select(mid("znsd"; "target_cpu") >= 0.9) | "znsd"),
+	(select(mid("znsd"; "initiator_cpu") >= 0.9 and (.[0].row | contains("polling") | not)) | "initiator")] |
+	if length == 0 then "waiting" else join(" and ") end;
 def percent: if . == null then "" else . * 100 | fixed(0) end;
 
 def cells: [

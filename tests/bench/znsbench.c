@@ -13,6 +13,7 @@
  *	--seconds S	of each round (1), after a quarter of that, at most 0.25 s, to get warm
  *	--rounds N	(1)
  *	--digests	header and data digests
+ *	--poll		never sleep, but look for what came again and again
  *	--prefill	fill the zones that will be read, where they are not full
  *	--cpu N		stay on that processor
  *	--target-pid N	tell the processor time of that process too
@@ -80,7 +81,7 @@ struct bench {
 	enum plan_rw rw;
 	uint32_t bs, depth, conns, zones, rounds;
 	double seconds, idle;
-	bool floor, digests, prefill, json;
+	bool floor, digests, poll, prefill, json;
 	int cpu;
 	pid_t pid;
 	struct host_ctrl ctrl;
@@ -402,9 +403,10 @@ static void print_round(const struct round *r)
 static void print_json(const struct bench *b, const struct round *rounds, const struct round *mid)
 {
 	printf("{\"rw\":\"%s\",\"bs\":%u,\"depth\":%u,\"conns\":%u,\"zones\":%u,\"floor\":%s,"
-	       "\"digests\":%s,\n\"rounds\":[",
+	       "\"digests\":%s,\"poll\":%s,\n\"rounds\":[",
 	       b->rw_name, b->bs, b->depth, b->conns, b->plan.readers + b->plan.writers,
-	       b->floor ? "true" : "false", b->digests ? "true" : "false");
+	       b->floor ? "true" : "false", b->digests ? "true" : "false",
+	       b->poll ? "true" : "false");
 	for (uint32_t i = 0; i < b->rounds; i++) {
 		printf(i ? ",\n" : "\n");
 		print_round(&rounds[i]);
@@ -463,6 +465,7 @@ static int prepare(struct bench *b)
 	err = plan_init(&b->plan, b->rw, &b->drive, b->bs, b->zones, b->conns * b->depth);
 	if (!err)
 		err = load_init(&b->load, &b->plan, b->conns, b->depth);
+	b->load.poll = b->poll;
 	for (uint32_t i = 0; i < b->conns && !err; i++)
 		err = load_add(&b->load, &b->queues[i]);
 	if (err)
@@ -519,6 +522,7 @@ static int options(struct bench *b, int argc, char **argv)
 		{ "seconds", required_argument, NULL, 's' },
 		{ "rounds", required_argument, NULL, 'n' },
 		{ "digests", no_argument, NULL, 'g' },
+		{ "poll", no_argument, NULL, 'l' },
 		{ "prefill", no_argument, NULL, 'p' },
 		{ "cpu", required_argument, NULL, 'C' },
 		{ "target-pid", required_argument, NULL, 'P' },
@@ -560,6 +564,9 @@ static int options(struct bench *b, int argc, char **argv)
 			break;
 		case 'g':
 			b->digests = true;
+			break;
+		case 'l':
+			b->poll = true;
 			break;
 		case 'p':
 			b->prefill = true;
