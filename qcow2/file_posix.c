@@ -9,6 +9,8 @@
  * systems answer it with EAGAIN for every block they have yet to allocate, while the page cache
  * takes such a write without waiting for the disk. A direct write always waits, hence -EAGAIN.
  *
+ * On a tmpfs, which does not know RWF_NOWAIT, a read waits for nothing (but what was swapped out).
+ *
  * A file that goes around the page cache has no view, which is the page cache.
  */
 #include <errno.h>
@@ -32,6 +34,8 @@ struct file_posix {
 	void *view;
 	size_t view_len; /* 0: none */
 	bool unsafe;
+	bool in_memory; /* on a tmpfs */
+	bool maps_agree;
 };
 
 static struct file_posix *posix_of(struct file *f)
@@ -53,7 +57,7 @@ static ssize_t posix_pread(struct file *f, void *buf, size_t len, uint64_t off, 
 	struct iovec iov = { buf, len };
 	ssize_t n;
 
-	if (!(flags & FILE_NOWAIT)) {
+	if (!(flags & FILE_NOWAIT) || p->in_memory) {
 		n = pread(direct ? p->direct_fd : f->fd, buf, len, off);
 		return n < 0 ? -errno : n;
 	}
@@ -118,25 +122,26 @@ static int posix_size(struct file *f, uint64_t *size)
 }
 
 /*
- * Whether a mapping and read() agree in the page cache here. They do on the disk file systems and on
- * tmpfs; network and pass-through ones have modes in which a mapping goes stale.
+ * What the file system can do. A mapping and read() agree in the page cache of the disk file systems
+ * and of tmpfs; network and pass-through ones have modes in which a mapping goes stale.
  */
-static bool maps_agree(int fd)
+static void know_file_system(struct file_posix *p)
 {
-	struct statfs fs;
+	struct statfs fs = { 0 };
 
-	if (fstatfs(fd, &fs))
-		return false;
+	fstatfs(p->file.fd, &fs);
 	switch ((unsigned long)fs.f_type) {
+	case TMPFS_MAGIC:
+		p->in_memory = true;
+		p->maps_agree = true;
+		break;
 	case EXT4_SUPER_MAGIC:
 	case XFS_SUPER_MAGIC:
 	case BTRFS_SUPER_MAGIC:
 	case F2FS_SUPER_MAGIC:
-	case TMPFS_MAGIC:
 	case OVERLAYFS_SUPER_MAGIC:
-		return true;
+		p->maps_agree = true;
 	}
-	return false;
 }
 
 static const void *posix_map(struct file *f, uint64_t len)
@@ -144,7 +149,7 @@ static const void *posix_map(struct file *f, uint64_t len)
 	struct file_posix *p = posix_of(f);
 	void *view;
 
-	if (p->direct_fd >= 0 || p->view_len || !maps_agree(f->fd))
+	if (p->direct_fd >= 0 || p->view_len || !p->maps_agree)
 		return NULL;
 	view = mmap(NULL, len, PROT_READ, MAP_SHARED | MAP_NORESERVE, f->fd, 0);
 	if (view == MAP_FAILED)
@@ -203,14 +208,13 @@ static int open_direct(int fd, int access)
 int file_posix(const char *path, unsigned int flags, struct file **out)
 {
 	int access = flags & FILE_RDONLY ? O_RDONLY : O_RDWR;
-	struct file_posix *p = malloc(sizeof(*p));
+	struct file_posix *p = calloc(1, sizeof(*p));
 	int err;
 
 	if (!p)
 		return -ENOMEM;
 	p->file.ops = &posix_ops;
 	p->direct_fd = -1;
-	p->view_len = 0;
 	p->unsafe = flags & FILE_UNSAFE;
 	/* O_NONBLOCK: a FIFO must not hold us up before it is refused. */
 	p->file.fd = open(
@@ -226,6 +230,7 @@ int file_posix(const char *path, unsigned int flags, struct file **out)
 		err = -errno;
 		goto close_fd;
 	}
+	know_file_system(p);
 	if (flags & FILE_DIRECT) {
 		p->direct_fd = open_direct(p->file.fd, access);
 		if (p->direct_fd < 0) {
