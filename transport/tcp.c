@@ -530,9 +530,9 @@ static void trim_idle(struct loop_timer *t)
 
 	if (home->pool.gets == home->trim_gets) {
 		home->trimming = false;
-		pool_trim(&home->pool);
 		LIST_FOREACH (p, &home->peers, link)
 			rx_trim(&p->conn.rx);
+		pool_trim(&home->pool);
 		return;
 	}
 	home->trim_gets = home->pool.gets;

@@ -242,7 +242,7 @@ static int connect_drive(struct bench *b)
 /* Connections, and a drive as any other that is not there. */
 static int connect_floor(struct bench *b)
 {
-	b->drive = (struct plan_drive){ 1, 512, 64, (64 << 20) / 512, (64 << 20) / 512 };
+	b->drive = (struct plan_drive){ 1, 512, 1 << 20, (64 << 20) / 512, (64 << 20) / 512 };
 	while (b->nr_queues < b->conns) {
 		struct host_queue *q = &b->queues[b->nr_queues];
 		int err = host_dial(q, b->addr, b->port);
