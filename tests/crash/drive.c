@@ -82,6 +82,8 @@ bool drive_create(struct drive *d, unsigned int salt)
 	if (qcow2_create("sim", &o, &d->disk->file, warn, err))
 		return drive_broken(d, "create failed: %s", err);
 	d->create_done = here(d);
+	d->sizes[0].size = o.size;
+	d->nr_sizes = 1;
 	return true;
 }
 
@@ -95,6 +97,11 @@ bool drive_open(struct drive *d)
 		d->q = NULL;
 		return drive_broken(d, "D6: the image does not open: %s", err);
 	}
+	d->nr_zones = qcow2_info(d->q)->zoned.nr_zones;
+	d->size = qcow2_info(d->q)->size;
+	if (d->nr_zones > d->m->geo.nr_zones)
+		return drive_broken(d, "D6: the image has %u zones", d->nr_zones);
+	d->m->geo.lbas = d->size / MODEL_LBA;
 	return true;
 }
 
@@ -382,20 +389,52 @@ uint64_t drive_leak_bound(const struct drive *d, size_t pos)
 	return bound + drive_old_leaks(d, pos);
 }
 
+uint64_t drive_zone_len(const struct drive *d, uint32_t zone)
+{
+	uint64_t left = d->size - zone_off(d, zone);
+
+	return left < d->geo->zone ? left : d->geo->zone;
+}
+
+uint32_t drive_sizes(const struct drive *d, size_t issued, size_t cut, uint32_t *last)
+{
+	uint32_t first = 0;
+
+	*last = 0;
+	for (uint32_t i = 0; i < d->nr_sizes; i++) {
+		if (d->sizes[i].done <= cut)
+			first = i;
+		if (d->sizes[i].begin < issued)
+			*last = i;
+	}
+	if (*last < first)
+		*last = first;
+	return first;
+}
+
+bool drive_judge_size(const struct drive *d, struct drive *now, size_t issued, size_t cut)
+{
+	uint32_t last;
+
+	for (uint32_t i = drive_sizes(d, issued, cut, &last); i <= last; i++)
+		if (d->sizes[i].size == now->size)
+			return true;
+	return drive_broken(now,
+			    "D6: the disk has %llu bytes, a size it cannot have yet, or no more",
+			    (unsigned long long)now->size);
+}
+
 bool drive_judge(struct drive *d, struct mwindow w, uint32_t *zone_gen, uint32_t *zone_wp)
 {
 	const struct model *m = d->m;
 	uint32_t active = 0;
 
-	for (uint32_t zone = 0; zone < d->geo->nr_zones; zone++) {
+	for (uint32_t zone = 0; zone < d->nr_zones; zone++) {
 		uint64_t start = zone_off(d, zone), wp = qcow2_wp(d->q, zone) - start;
-		uint64_t len = d->geo->zone;
 		uint32_t gen;
 		int err;
 
-		if (zone == d->geo->nr_zones - 1)
-			len -= d->geo->short_by;
-		err = qcow2_read(d->q, d->buf, start, len, 0);
+		err = qcow2_read(d->q, d->buf, start, drive_zone_len(d, zone), 0);
 		if (err)
 			return refused(d, "read", zone, err);
 		if (wp % MODEL_LBA)
@@ -414,22 +453,21 @@ bool drive_judge(struct drive *d, struct mwindow w, uint32_t *zone_gen, uint32_t
 
 bool drive_recover(struct drive *d, bool durable, uint64_t max_leaks)
 {
-	uint32_t nr = d->geo->nr_zones, gen[MAX_LAB_ZONES], wp[MAX_LAB_ZONES];
+	uint32_t gen[MAX_LAB_ZONES], wp[MAX_LAB_ZONES];
 	size_t pos = here(d);
 	uint64_t leaks;
 
 	/* A flush that was done promises to survive; all that began may be there. */
-	if (!drive_open(d) || !drive_check(d, max_leaks, &leaks) ||
+	if (!drive_open(d) || !drive_judge_size(d, d, pos, pos) ||
+	    !drive_check(d, max_leaks, &leaks) ||
 	    !drive_judge(d, model_window(d->m, pos, pos), gen, wp))
 		return false;
 	if (d->nr_crashes == MAX_CRASHES)
 		return drive_broken(d, "more crashes than the laboratory can count");
 	d->crash[d->nr_crashes].pos = pos;
 	d->crash[d->nr_crashes++].leaks = max_leaks;
-	for (uint32_t zone = 0; zone < nr; zone++) {
-		uint64_t len = d->geo->zone - (zone == nr - 1 ? d->geo->short_by : 0);
-
-		if (qcow2_read(d->q, d->buf, zone_off(d, zone), len, 0))
+	for (uint32_t zone = 0; zone < d->nr_zones; zone++) {
+		if (qcow2_read(d->q, d->buf, zone_off(d, zone), drive_zone_len(d, zone), 0))
 			return drive_broken(d, "zone %u became unreadable", zone);
 		model_adopt(d->m, zone, gen[zone], wp[zone], d->buf, pos);
 	}

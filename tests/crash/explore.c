@@ -26,7 +26,7 @@
 #include "format.h"
 #include "lab.h"
 
-#define MAX_SIZES	  8u
+#define MAX_LENGTHS	  8u
 #define ALL_SUBSETS	  10u
 #define REFTABLE_PLACE	  offsetof(struct disk_header, refcount_table_offset)
 #define FOREIGN_AUTOCLEAR (offsetof(struct disk_header, autoclear_features) + 1) /* not ours */
@@ -47,8 +47,8 @@ struct explorer {
 	size_t nr;
 	const struct op *op;
 	struct fate *fate;
-	uint64_t size[MAX_SIZES]; /* the file may be found to have */
-	size_t size_op[MAX_SIZES];
+	uint64_t size[MAX_LENGTHS]; /* the file may be found to have */
+	size_t size_op[MAX_LENGTHS];
 	uint64_t reftable[2], reftable_len[2];
 	uint32_t nr_sizes;
 };
@@ -114,7 +114,7 @@ static void find_sizes(struct explorer *x)
 	x->size[1] = size;
 	x->size_op[1] = 0;
 	x->nr_sizes = 2;
-	for (size_t i = 0; i < x->nr && x->nr_sizes < MAX_SIZES; i++) {
+	for (size_t i = 0; i < x->nr && x->nr_sizes < MAX_LENGTHS; i++) {
 		next = op_size_after(&x->op[i], size);
 		if (next == size)
 			continue;
@@ -146,12 +146,9 @@ static void describe(const struct explorer *x, uint32_t size, char *buf, size_t 
 /* The model of AGAIN begins with what the state shows. */
 static bool adopt_state(struct drive *again, const uint32_t *gen, const uint32_t *wp)
 {
-	for (uint32_t zone = 0; zone < again->geo->nr_zones; zone++) {
-		uint64_t len = again->geo->zone;
-
-		if (zone == again->geo->nr_zones - 1)
-			len -= again->geo->short_by;
-		if (qcow2_read(again->q, again->buf, (uint64_t)zone * again->geo->zone, len, 0))
+	for (uint32_t zone = 0; zone < again->nr_zones; zone++) {
+		if (qcow2_read(again->q, again->buf, (uint64_t)zone * again->geo->zone,
+			       drive_zone_len(again, zone), 0))
 			return drive_broken(again, "zone %u became unreadable", zone);
 		model_continue_zone(again->m, zone, gen[zone], wp[zone], again->buf);
 	}
@@ -196,6 +193,8 @@ static bool go_on(struct explorer *x, uint32_t size, const uint32_t *gen, const 
 	again->crash[0].pos = 0;
 	again->crash[0].leaks = leaks;
 	again->nr_crashes = 1;
+	again->sizes[0].size = again->size;
+	again->nr_sizes = 1;
 	oplog_clear(&x->work_log);
 	ok = adopt_state(again, gen, wp);
 	x->work->log = &x->work_log;
@@ -207,7 +206,7 @@ static bool go_on(struct explorer *x, uint32_t size, const uint32_t *gen, const 
 		size_t end = x->work_log.nr;
 
 		cut_again(x, size);
-		ok = drive_open(again) &&
+		ok = drive_open(again) && drive_judge_size(again, again, end, end) &&
 		     drive_check(again, drive_leak_bound(again, end), &leaks) &&
 		     drive_judge(again, model_window(now, end, end), NULL, NULL);
 	}
@@ -222,6 +221,14 @@ static bool go_on(struct explorer *x, uint32_t size, const uint32_t *gen, const 
 static bool is_created(const struct explorer *x)
 {
 	return x->d->create_done <= x->end;
+}
+
+/* All that decides how a state is judged. */
+static uint64_t bounds_hash(const struct explorer *x, struct mwindow w)
+{
+	uint32_t last, first = drive_sizes(x->d, w.high, x->end, &last);
+
+	return model_window_hash(x->d->m, w) + is_created(x) + 2 * (first + MAX_SIZES * last);
 }
 
 /* Opens, checks and judges the state on WORK; goes on with it now and then. */
@@ -247,7 +254,8 @@ static bool judge(struct explorer *x, uint32_t size, struct mwindow w, uint64_t 
 	if (ok && x->d->adopted <= x->end &&
 	    memcmp(qcow2_info(again->q)->uuid, x->d->uuid, QCOW2_UUID))
 		return drive_broken(again, "D6: the image has changed its identity");
-	ok = ok && drive_check(again, bound, &leaks) && drive_judge(again, w, gen, wp);
+	ok = ok && drive_judge_size(x->d, again, w.high, x->end) &&
+	     drive_check(again, bound, &leaks) && drive_judge(again, w, gen, wp);
 	if (ok && goes_on) {
 		x->more_dice.state = hash;
 		return go_on(x, size, gen, wp, bound);
@@ -295,8 +303,7 @@ static void visit(struct explorer *x, uint32_t size)
 	hash = simdisk_hash(x->work, x->base);
 	fresh = hashset_add(&lab->images, hash);
 	if (lab->only_state ? lab->only_state == lab->ordinal
-			    : hashset_add(&lab->judged,
-					  hash ^ (model_window_hash(x->d->m, w) + is_created(x)))) {
+			    : hashset_add(&lab->judged, hash ^ bounds_hash(x, w))) {
 		if (fresh && lab->qemu_every && lab->images.nr % lab->qemu_every == 0 &&
 		    is_created(x)) {
 			lab->qemu++;

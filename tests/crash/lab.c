@@ -100,7 +100,7 @@ static void run_workload(struct lab *lab)
 	bool again = !strcmp(lab->w->name, "create-again");
 	bool create = again || !strcmp(lab->w->name, "create");
 	struct model_geo geo = {
-		.nr_zones = d.geo->nr_zones,
+		.nr_zones = d.geo->most_zones ? d.geo->most_zones : d.geo->nr_zones,
 		.conventional = d.geo->conventional,
 		.zone_lbas = d.geo->zone / MODEL_LBA,
 		.cap_lbas = d.geo->capacity / MODEL_LBA,

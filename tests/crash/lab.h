@@ -20,8 +20,9 @@ struct dice {
 uint64_t dice_next(struct dice *d);
 uint32_t dice_below(struct dice *d, uint32_t n); /* 0 .. n - 1; N 0: 0 */
 
-#define MAX_LAB_ZONES 64
+#define MAX_LAB_ZONES 128
 #define MAX_CRASHES   64
+#define MAX_SIZES     32
 
 /* The shape of an image. */
 struct geometry {
@@ -29,6 +30,7 @@ struct geometry {
 	uint32_t cluster;
 	uint32_t zone, capacity; /* bytes */
 	uint32_t nr_zones, conventional;
+	uint32_t most_zones; /* that it is resized to; 0: it is not */
 	uint32_t refcount_bits;
 	uint32_t max_active;
 	uint32_t short_by; /* bytes the last zone lacks */
@@ -56,6 +58,13 @@ struct drive {
 	struct simdisk *disk;
 	struct oplog *log;
 	struct qcow2 *q;
+	uint32_t nr_zones; /* of the image, when last opened */
+	uint64_t size;
+	struct {
+		size_t begin, done; /* when it was made so */
+		uint64_t size;
+	} sizes[MAX_SIZES];
+	uint32_t nr_sizes;
 	struct model *m;
 	struct dice dice;
 	uint8_t *buf; /* a zone */
@@ -105,6 +114,15 @@ bool drive_recover(struct drive *d, bool durable, uint64_t max_leaks);
 bool drive_power_cut(struct drive *d);
 /* Closes the image, makes it one as QEMU leaves them, opens it; explored from there on. foreign.c */
 bool drive_make_foreign(struct drive *d);
+/* The bytes of ZONE, less than others' if it is a short last one. */
+uint64_t drive_zone_len(const struct drive *d, uint32_t zone);
+/*
+ * The sizes that the disk may have in a state of which operations up to ISSUED may be there and all
+ * up to CUT were made: of d->sizes those from the index returned to *LAST.
+ */
+uint32_t drive_sizes(const struct drive *d, size_t issued, size_t cut, uint32_t *last);
+/* Whether NOW, an image that was opened in such a state of D, has one of them. */
+bool drive_judge_size(const struct drive *d, struct drive *now, size_t issued, size_t cut);
 /* Judges the opened image. ZONE_GEN and ZONE_WP, if given, get what each zone shows. */
 bool drive_judge(struct drive *d, struct mwindow w, uint32_t *zone_gen, uint32_t *zone_wp);
 bool drive_check(struct drive *d, uint64_t max_leaks, uint64_t *leaks);

@@ -145,7 +145,7 @@ static uint32_t active_zones(const struct drive *d)
 {
 	uint32_t n = 0;
 
-	for (uint32_t z = d->geo->conventional; z < d->geo->nr_zones; z++)
+	for (uint32_t z = d->geo->conventional; z < d->nr_zones; z++)
 		n += d->m->zone[z].accepted && d->m->zone[z].accepted < model_zone_end(d->m, z);
 	return n;
 }
@@ -199,8 +199,9 @@ static bool random_write(struct drive *d, uint32_t zone)
 
 static bool random_step(struct drive *d)
 {
-	uint32_t last = d->geo->nr_zones - 1,
-		 hot = d->geo->conventional + dice_below(&d->dice, HOT_ZONES);
+	uint32_t last = d->nr_zones - 1, most = d->nr_zones - d->geo->conventional;
+	uint32_t hot =
+		d->geo->conventional + dice_below(&d->dice, most < HOT_ZONES ? most : HOT_ZONES);
 	uint32_t zone = dice_below(&d->dice, 12) ? hot : last, what = dice_below(&d->dice, 100);
 
 	if (what < 58)
@@ -239,10 +240,10 @@ static uint32_t number(struct drive *d, const char **p, uint32_t dice)
 
 static bool step_write(struct drive *d, char word, const char **p)
 {
-	uint32_t zone = number(d, p, d->geo->nr_zones), last = zone, lba = 0, nr;
+	uint32_t zone = number(d, p, d->nr_zones), last = zone, lba = 0, nr;
 
 	if (word == 'A')
-		last = number(d, p, d->geo->nr_zones);
+		last = number(d, p, d->nr_zones);
 	if (word == 'w')
 		lba = number(d, p, d->geo->capacity / MODEL_LBA);
 	nr = number(d, p, 16);
@@ -269,9 +270,9 @@ static bool step(struct drive *d, const char **p)
 		drive_complete(d);
 		return true;
 	case 'r':
-		return drive_reset(d, number(d, p, d->geo->nr_zones));
+		return drive_reset(d, number(d, p, d->nr_zones));
 	case 'F':
-		return drive_finish(d, number(d, p, d->geo->nr_zones));
+		return drive_finish(d, number(d, p, d->nr_zones));
 	case 'f':
 		return drive_flush(d);
 	case 'q':
@@ -279,7 +280,7 @@ static bool step(struct drive *d, const char **p)
 	case 'd':
 		return drive_flush_and_die(d, number(d, p, 12)) && kill_and_open(d);
 	case 'g':
-		n = number(d, p, d->geo->nr_zones);
+		n = number(d, p, d->nr_zones);
 		return drive_flush_and_append(d, n, number(d, p, 8));
 	case 'e':
 		return drive_flush_failing(d) && kill_and_open(d);
