@@ -179,6 +179,19 @@ static inline uint64_t zone_writable_end(const struct qcow2 *q, uint32_t zone)
 	return end < q->info.size ? end : q->info.size;
 }
 
+/* The L1 entries that a disk of SIZE bytes needs. */
+static inline uint64_t l1_needed(const struct qcow2 *q, uint64_t size)
+{
+	unsigned int bits = q->cluster_bits + q->l2_bits;
+
+	return (size >> bits) + !!(size & ((1ull << bits) - 1));
+}
+
+/* open.c */
+
+/* Clears the autoclear bits, for we do not know what they promise, but for those in KEEP. */
+int clear_promises(struct qcow2 *q, uint64_t keep, char err[QCOW2_ERRLEN]);
+
 /* cache.c */
 
 /* BYTES 0: a default. */

@@ -158,17 +158,9 @@ static int check_table(const struct qcow2 *q, const char *field, unsigned int at
 	return 0;
 }
 
-/* The L1 entries a disk of this size needs. */
-static uint64_t l1_needed(const struct qcow2 *q)
-{
-	unsigned int bits = q->cluster_bits + q->l2_bits;
-
-	return (q->info.size >> bits) + !!(q->info.size & ((1ull << bits) - 1));
-}
-
 static int check_l1(struct qcow2 *q, const struct disk_header *h, char err[QCOW2_ERRLEN])
 {
-	uint64_t needed = l1_needed(q);
+	uint64_t needed = l1_needed(q, q->info.size);
 
 	q->hdr.l1_size = be32toh(h->l1_size);
 	q->hdr.l1_offset = be64toh(h->l1_table_offset);
@@ -432,6 +424,9 @@ static int check_servable(struct qcow2 *q, char err[QCOW2_ERRLEN])
 	else if (writable(q) && i->nb_snapshots)
 		why = "the image has internal snapshots, which cannot be written to; delete them "
 		      "or open it read-only";
+	else if (q->flags & QCOW2_RESIZE && i->unclosed)
+		why = "znsd did not close it, and what a killed znsd had not flushed may wait in "
+		      "its shadow, for the size it has: start znsd on it once, then resize it";
 	if (!why)
 		return 0;
 	refuse(q, err, "%s", why);
@@ -491,10 +486,12 @@ out:
 
 static int load_tables(struct qcow2 *q, size_t cache_bytes, char err[QCOW2_ERRLEN])
 {
+	bool whole = q->flags & QCOW2_RESIZE; /* what lies behind the end comes into use */
 	int ret = cache_init(q, cache_bytes);
 
 	if (!ret)
-		ret = toptable_read(q, &q->l1, q->hdr.l1_offset, l1_needed(q));
+		ret = toptable_read(q, &q->l1, q->hdr.l1_offset,
+				    whole ? q->hdr.l1_size : l1_needed(q, q->info.size));
 	if (!ret)
 		ret = toptable_read(q, &q->reftable, q->hdr.reftable_offset,
 				    ((uint64_t)q->hdr.reftable_clusters << q->cluster_bits) / 8);
@@ -559,8 +556,7 @@ static int record_uuid(struct qcow2 *q)
 	return 0;
 }
 
-/* Clears the autoclear bits, for we do not know what they promise, but for those in KEEP. */
-static int clear_promises(struct qcow2 *q, uint64_t keep, char err[QCOW2_ERRLEN])
+int clear_promises(struct qcow2 *q, uint64_t keep, char err[QCOW2_ERRLEN])
 {
 	const uint64_t none = 0;
 	int ret = 0;
@@ -704,7 +700,7 @@ int qcow2_open(const char *path, const struct qcow2_open_opts *opts, struct qcow
 		ret = places_check(q, err);
 	if (!ret && writable(q))
 		ret = settle(q, err);
-	if (!ret && writable(q))
+	if (!ret && writable(q) && !(q->flags & QCOW2_RESIZE))
 		ret = begin_writing(q, opts->shadow_dir, notice, err);
 	if (ret) {
 		image_free(q);

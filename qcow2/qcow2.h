@@ -83,6 +83,7 @@ struct qcow2_info {
 #define QCOW2_UNSAFE  0x10 /* never sync */
 #define QCOW2_REPAIR                                                                               \
 	0x20 /* for qcow2_repair(): as INSPECT, but with the writer's lock; with both */
+#define QCOW2_RESIZE 0x40 /* for qcow2_resize() alone: to be written, but nothing is as yet */
 
 struct qcow2_open_opts {
 	unsigned int flags;
@@ -202,6 +203,18 @@ struct qcow2_check_result {
  */
 int qcow2_check(struct qcow2 *q, struct qcow2_check_result *res,
 		void (*say)(void *arg, const char *line), void *arg);
+
+/*
+ * Makes the disk of an image that was opened with QCOW2_RESIZE SIZE bytes long, a zoned one in whole
+ * zones. New zones are empty, new room reads as zeroes. A smaller size must be asked for by SHRINK:
+ * a plain disk loses what lies behind it, a zoned one must be empty there. All else stays.
+ *
+ * A power cut leaves the old size or the new one, and at worst leaks. 0; or -errno, and ERR says what
+ * is wrong, and how to mend it: -EINVAL for what cannot be (nothing was written), else the size is
+ * what qcow2_info() says, unless the error struck the one write that changes it: ERR then says so.
+ * Afterwards Q is good for qcow2_info(), qcow2_check() and qcow2_close().
+ */
+int qcow2_resize(struct qcow2 *q, uint64_t size, bool shrink, char err[QCOW2_ERRLEN]);
 
 #define QCOW2_FIX_LEAKS 1 /* give back clusters that nothing uses */
 #define QCOW2_FIX_ALL	2 /* and mend what is corrupt */

@@ -135,6 +135,15 @@ static void advance(struct drive *d, uint32_t zone)
 	qcow2_wp_advance(d->q, zone, zone_off(d, zone) + (uint64_t)d->m->zone[zone].wp * MODEL_LBA);
 }
 
+/*
+ * Whether a write at LBA may take clusters: the first one takes those of the whole zone, unless only
+ * small pieces are free. The tables that a resize gives back are such pieces.
+ */
+static bool may_take(const struct drive *d, uint32_t lba)
+{
+	return !lba || d->geo->most_zones;
+}
+
 bool drive_write(struct drive *d, uint32_t zone, uint32_t lba, uint32_t nr, bool reversed)
 {
 	struct mzone *z = &d->m->zone[zone];
@@ -150,7 +159,7 @@ bool drive_write(struct drive *d, uint32_t zone, uint32_t lba, uint32_t nr, bool
 		return true;
 	if (half > nr)
 		half = 0;
-	if (conventional || !lba)
+	if (conventional || may_take(d, lba))
 		model_note_activity(d->m, here(d));
 	say(d, "  at %zu: write zone %u LBA %u+%u%s\n", here(d), zone, lba, nr,
 	    half ? " reversed" : "");
@@ -180,7 +189,7 @@ bool drive_begin(struct drive *d, uint32_t zone, uint32_t nr)
 		nr = model_zone_end(d->m, zone) - lba;
 	if (!nr)
 		return true;
-	if (!lba)
+	if (may_take(d, lba))
 		model_note_activity(d->m, here(d));
 	say(d, "  at %zu: begin zone %u LBA %u+%u\n", here(d), zone, lba, nr);
 	w = model_write_begin(d->m, zone, lba, nr, here(d));
@@ -449,6 +458,49 @@ bool drive_judge(struct drive *d, struct mwindow w, uint32_t *zone_gen, uint32_t
 	}
 	d->over_limit += d->geo->max_active && active > d->geo->max_active;
 	return true;
+}
+
+/* A short last zone will be whole; if it is full it will be full then. */
+static void resize_model(struct drive *d, uint64_t size)
+{
+	uint32_t last = d->nr_zones - 1;
+	bool full = d->m->zone[last].wp == model_zone_end(d->m, last);
+
+	d->m->geo.lbas = size / MODEL_LBA;
+	if (size > d->size && full && d->m->zone[last].wp < model_zone_end(d->m, last))
+		model_finish(d->m, last, here(d));
+}
+
+bool drive_resize(struct drive *d, uint32_t zones)
+{
+	struct qcow2_open_opts opts = { .flags = QCOW2_RESIZE, .file = &d->disk->file };
+	uint64_t size = (uint64_t)zones * d->geo->zone, leaks;
+	char err[QCOW2_ERRLEN];
+	size_t pos;
+
+	if (!drive_close(d))
+		return false;
+	if (d->nr_sizes == MAX_SIZES)
+		return drive_broken(d, "more sizes than the laboratory can count");
+	say(d, "  at %zu: resize to %u zones\n", here(d), zones);
+	model_note_activity(d->m, here(d));
+	d->sizes[d->nr_sizes].begin = here(d);
+	d->sizes[d->nr_sizes].done = SIZE_MAX;
+	d->sizes[d->nr_sizes++].size = size;
+	resize_model(d, size);
+	if (qcow2_open("sim", &opts, &d->q, err)) {
+		d->q = NULL;
+		return drive_broken(d, "D6: the image does not open: %s", err);
+	}
+	if (qcow2_resize(d->q, size, true, err))
+		return drive_broken(d, "resize failed: %s", err);
+	if (!drive_close(d))
+		return false;
+	pos = here(d);
+	d->sizes[d->nr_sizes - 1].done = pos;
+	return drive_open(d) && drive_judge_size(d, d, pos, pos) &&
+	       drive_check(d, drive_old_leaks(d, pos), &leaks) &&
+	       drive_judge(d, model_window(d->m, pos, pos), NULL, NULL);
 }
 
 bool drive_recover(struct drive *d, bool durable, uint64_t max_leaks)

@@ -109,6 +109,8 @@ bool drive_flush_and_append(struct drive *d, uint32_t zone, uint32_t nr);
 /* A flush whose sync fails: it must say so, and so must the next. */
 bool drive_flush_failing(struct drive *d);
 bool drive_close(struct drive *d);
+/* Closes the image, resizes it to ZONES whole zones, opens it; none that goes is not empty. */
+bool drive_resize(struct drive *d, uint32_t zones);
 /* Opens what a kill or a cut left, judges it, and lets the model go on from there. */
 bool drive_recover(struct drive *d, bool durable, uint64_t max_leaks);
 bool drive_power_cut(struct drive *d);

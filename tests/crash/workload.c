@@ -15,6 +15,7 @@
  *	e        a flush whose sync fails, and all after it; kill and open
  *	h        reopen as an image of another program; explored from here on
  *	s        from here on the system call writes less than it is asked to, every third time
+ *	zN       close, resize to N zones, open
  *	k        kill the process, open what is in the page cache
  *	dN       the same in the middle of a flush, after N changes of the file
  *	x        cut the power now, losing a random part, open what is left
@@ -81,6 +82,53 @@ static const struct geometry bits = {
 	.cap = 2 << 20,
 };
 
+/* What grows: an L1 entry is for four zones, a cluster of write pointers for 64. */
+static const struct geometry growing = {
+	.name = "growing",
+	.cluster = 512,
+	.zone = 8192,
+	.capacity = 8192,
+	.nr_zones = 20,
+	.conventional = 2,
+	.most_zones = 100,
+	.refcount_bits = 16,
+	.cap = 2 << 20,
+};
+/* The last zone and the last cluster of the disk are short, and become whole. */
+static const struct geometry uneven = {
+	.name = "uneven",
+	.cluster = 4096,
+	.zone = 65536,
+	.capacity = 50 << 10,
+	.nr_zones = 8,
+	.most_zones = 20,
+	.refcount_bits = 16,
+	.short_by = 33 << 10,
+	.cap = 2 << 20,
+};
+/* The names of the features keep the zoned extension out of the first sector. */
+static const struct geometry named = {
+	.name = "named",
+	.cluster = 8192,
+	.zone = 16384,
+	.capacity = 16384,
+	.nr_zones = 6,
+	.most_zones = 40,
+	.refcount_bits = 16,
+	.cap = 2 << 20,
+};
+/* With all zones begun the file ends a cluster below what its refcount table speaks for. */
+static const struct geometry brink = {
+	.name = "brink",
+	.cluster = 512,
+	.zone = 65536,
+	.capacity = 60 << 10,
+	.nr_zones = 33,
+	.most_zones = 100,
+	.refcount_bits = 64,
+	.cap = 8 << 20,
+};
+
 const struct workload workloads[] = {
 	{ "append", &tiny, "| a0:1 a0:3 f a0:2 a1:4 f a0:9 f", 1, 100 },
 	{ "append-large", &ragged, "| a0:30 f a0:70 a1:100 f a15:62 f", 1, 100 },
@@ -131,11 +179,25 @@ const struct workload workloads[] = {
 	{ "cut-reset", &tiny, "A0-2:50 f | r0 a0:3 f r1 x a0:5 a1:4 f r2 f x a2:3 a3:7 f", 8, 50 },
 	{ "cut-finish", &ragged, "A0-2:33 f | F0 a1:9 f F1 x F2 f r0 x a0:3 a4:3 f", 8, 50 },
 	{ "kill-cut", &tiny, "A0-2:50 f | r0 f a0:9 k a0:4 r1 x a1:5 k r2 f a2:6 x a0:1 f", 8, 50 },
+	{ "resize", &growing, "w0:0:4 a3:9 a5:16 F6 f | z30 a29:3 a3:2 f z70 a69:9 r5 f z100 f", 1,
+	  100 },
+	{ "resize-down", &growing,
+	  "a3:9 a19:5 f z90 a80:3 f r80 r19 f | z70 a60:2 f r60 z20 z4 z20", 1, 100 },
+	{ "resize-uneven", &uneven, "a0:9 a7:5 f | z9 a7:30 a8:3 f r8 r7 z7 z20 a19:2 f", 1, 100 },
+	{ "resize-full", &uneven, "a0:9 a7:62 f | z8 a1:3 f z12 r7 f a7:2 a11:1 f", 1, 100 },
+	{ "resize-named", &named, "a0:9 F1 f | z9 a8:3 f r8 z7 a6:1 f", 1, 100 },
+	{ "resize-named-down", &named, "a0:9 F1 f | z2 z40 a39:3 f", 1, 100 },
+	{ "resize-foreign", &growing, "w0:0:1 a3:9 f h a3:1 z30 a29:3 f r29 z29", 1, 100 },
+	{ "resize-refcounts", &brink, "A0-32:9 f | z100 a99:2 f", 1, 30 },
+	{ "resize-cut", &growing, "a3:9 f | z30 a29:3 a3:2 x a3:1 z60 k a3:4 r29 f z25 x a3:1 f", 8,
+	  50 },
 	{ "random-tiny", &tiny, "~4 f | s ~30", 400, 30 },
 	{ "random-ragged", &ragged, "~4 f | ~30", 400, 30 },
 	{ "random-mixed", &mixed, "~4 f | ~30", 400, 30 },
 	{ "random-bits", &bits, "~4 f | ~30", 400, 30 },
 	{ "random-wide", &wide, "A0-23:9 f | ~20", 40, 20 },
+	{ "random-resize", &growing, "~4 f | (~6 z*)*4 ~4", 30, 20 },
+	{ "random-uneven", &uneven, "~4 f | (~6 z*)*3 ~4", 30, 20 },
 };
 const unsigned int nr_workloads = sizeof(workloads) / sizeof(workloads[0]);
 
@@ -175,6 +237,17 @@ static bool kill_and_open(struct drive *d)
 
 	drive_kill(d);
 	return drive_recover(d, false, bound);
+}
+
+/* To as many zones as the dice say, without one that is not empty going. */
+static bool random_resize(struct drive *d)
+{
+	uint32_t least = d->geo->conventional + 1, most = d->geo->most_zones;
+
+	for (uint32_t zone = least; zone < d->nr_zones; zone++)
+		if (d->m->zone[zone].accepted)
+			least = zone + 1;
+	return drive_resize(d, least + dice_below(&d->dice, most - least + 1));
 }
 
 static bool random_write(struct drive *d, uint32_t zone)
@@ -289,6 +362,12 @@ static bool step(struct drive *d, const char **p)
 		return true;
 	case 'h':
 		return drive_make_foreign(d);
+	case 'z':
+		n = **p == '*' ? 0 : number(d, p, 0);
+		if (n)
+			return drive_resize(d, n);
+		++*p;
+		return random_resize(d);
 	case 'k':
 		return kill_and_open(d);
 	case 'x':
