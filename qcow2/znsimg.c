@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * znsimg: makes, shows and checks zoned qcow2 images. qemu-img's verbs, options, output and exit
+ * znsimg: makes, shows, checks and resizes zoned qcow2 images. qemu-img's verbs, options, output and exit
  * statuses, so that whoever knows the one knows the other.
  *
  * This file has main() and what all verbs share; each verb has a file, znsimg_VERB.c, and
@@ -8,7 +8,7 @@
  *
  * 1. stdout is data, stderr is talk; each line of talk begins with "znsimg: ".
  * 2. Exit status 0 or 1, also for wrong usage, as qemu-img does; only check has more.
- * 3. Only create and check -r write to a file.
+ * 3. Only create, check -r and resize write to a file.
  */
 #include <errno.h>
 #include <json-c/json.h>
@@ -27,6 +27,7 @@ static const struct verb {
 	{ "create", img_create, "make a new image" },
 	{ "info", img_info, "show what an image is" },
 	{ "check", img_check, "look for corruption and leaks" },
+	{ "resize", img_resize, "make the disk larger or smaller" },
 	{ "zones", img_zones, "show the zones and their write pointers" },
 };
 
@@ -159,7 +160,7 @@ static int unknown_verb(const char *name)
 	if (near)
 		img_error("unknown verb '%s', did you mean '%s'?", name, near);
 	else
-		img_error("unknown verb '%s': there are create, info, check and zones", name);
+		img_error("unknown verb '%s': there are create, info, check, resize and zones", name);
 	return IMG_FAILED;
 }
 

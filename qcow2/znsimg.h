@@ -25,6 +25,7 @@ struct json_object;
 int img_create(int argc, char **argv);
 int img_info(int argc, char **argv);
 int img_check(int argc, char **argv);
+int img_resize(int argc, char **argv);
 int img_zones(int argc, char **argv);
 
 /* znsimg.c: what the verbs say and parse alike. */

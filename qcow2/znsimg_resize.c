@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * znsimg resize [-q] [-f qcow2] [--shrink] FILE [+|-]SIZE
+ *
+ * With a sign the size is a difference. What goes with a smaller size is gone, so --shrink must ask
+ * for it, in qemu-img's words. What sizes are possible is qcow2_resize()'s to say.
+ */
+#include <getopt.h>
+#include <stdio.h>
+
+#include "znsimg.h"
+
+static const char resize_usage[] =
+	"usage: znsimg resize [-q] [-f qcow2] [--shrink] FILE [+|-]SIZE\n"
+	"\n"
+	"  -f FORMAT  image format: qcow2\n"
+	"  --shrink   allow a smaller size; of a zoned image only empty zones can go\n"
+	"  -q         say nothing but warnings and errors\n"
+	"\n"
+	"SIZE is in bytes, or with a suffix k, M, G, T, P or E (powers of 1024); +SIZE and -SIZE\n"
+	"are relative to the size it has. The size of a zoned image is whole zones.\n";
+
+struct resize_args {
+	bool quiet, shrink, help;
+	const char *file;
+	const char *size;
+};
+
+/* A size like -1G is no option: takes it out of ARGV. Returns ARGC as it is then. */
+static int take_negative(int argc, char **argv, const char **size)
+{
+	int n = 0;
+
+	for (int i = 0; i < argc; i++) {
+		if (argv[i][0] == '-' && argv[i][1] >= '0' && argv[i][1] <= '9' && !*size)
+			*size = argv[i];
+		else
+			argv[n++] = argv[i];
+	}
+	argv[n] = NULL;
+	return n;
+}
+
+static int resize_parse(int argc, char **argv, struct resize_args *a)
+{
+	static const struct option options[] = {
+		{ "help", no_argument, NULL, 'h' },
+		{ "quiet", no_argument, NULL, 'q' },
+		{ "format", required_argument, NULL, 'f' },
+		{ "shrink", no_argument, NULL, 's' },
+		{ NULL, 0, NULL, 0 },
+	};
+	int c;
+
+	argc = take_negative(argc, argv, &a->size);
+	while ((c = getopt_long(argc, argv, "hqf:", options, NULL)) != -1) {
+		if (c == 'h') {
+			a->help = true;
+			return IMG_OK;
+		} else if (c == 'q') {
+			a->quiet = true;
+		} else if (c == 's') {
+			a->shrink = true;
+		} else if (c == 'f') {
+			if (img_format_check(optarg))
+				return IMG_FAILED;
+		} else {
+			return img_usage_error("resize");
+		}
+	}
+	if (argc - optind != (a->size ? 1 : 2)) {
+		img_error("resize needs a file name and a size");
+		return img_usage_error("resize");
+	}
+	a->file = argv[optind];
+	if (!a->size)
+		a->size = argv[optind + 1];
+	return IMG_OK;
+}
+
+/* The size that TEXT asks for, of a disk of OLD bytes. */
+static int resize_size(const char *text, uint64_t old, uint64_t *size)
+{
+	char sign = text[0] == '+' || text[0] == '-' ? text[0] : 0;
+	uint64_t n;
+
+	if (size_parse(text + !!sign, &n)) {
+		img_error("invalid image size '%s'; suffixes are k, M, G, T, P and E", text);
+		return IMG_FAILED;
+	}
+	if (sign == '+' && __builtin_add_overflow(old, n, &n)) {
+		img_error("invalid image size '%s': together with the size it has it is too large",
+			  text);
+		return IMG_FAILED;
+	}
+	if (sign == '-')
+		n = n < old ? old - n : 0;
+	if (!n) {
+		img_error("New image size must be positive");
+		return IMG_FAILED;
+	}
+	*size = n;
+	return IMG_OK;
+}
+
+static int resize(const struct resize_args *a, struct qcow2 *q)
+{
+	uint64_t old = qcow2_info(q)->size, size;
+	char err[QCOW2_ERRLEN];
+
+	if (resize_size(a->size, old, &size))
+		return IMG_FAILED;
+	if (size < old && !a->shrink) {
+		img_error("Use the --shrink option to perform a shrink operation.");
+		img_error("warning: Shrinking an image will delete all data beyond the shrunken "
+			  "image's end. Before performing such an operation, make sure there is no "
+			  "important data there.");
+		return IMG_FAILED;
+	}
+	if (qcow2_resize(q, size, a->shrink, err)) {
+		img_error("%s", err);
+		return IMG_FAILED;
+	}
+	return IMG_OK;
+}
+
+int img_resize(int argc, char **argv)
+{
+	struct resize_args args = { 0 };
+	struct qcow2 *q;
+	int status;
+
+	if (resize_parse(argc, argv, &args))
+		return IMG_FAILED;
+	if (args.help) {
+		fputs(resize_usage, stdout);
+		return img_finish_output();
+	}
+	q = img_open(args.file, QCOW2_RESIZE, NULL);
+	if (!q)
+		return IMG_FAILED;
+	status = resize(&args, q);
+	if (qcow2_close(q) && !status) {
+		img_error("%s: it has its new size, but what it no longer uses may be leaked; see "
+			  "'znsimg check'",
+			  args.file);
+		status = IMG_FAILED;
+	}
+	if (!status && !args.quiet)
+		puts("Image resized.");
+	return status ? status : img_finish_output();
+}
