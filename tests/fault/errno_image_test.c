@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * The errno matrix of what the image library does besides serving a drive: creating an image,
- * checking one, reading and replacing compressed and shared clusters of a plain one. As in
+ * checking one, resizing one, reading and replacing compressed and shared clusters of a plain one. As in
  * errno_zns_test.c, each call of the seam fails in each way, once and from then on.
  */
 #include <setjmp.h>
@@ -59,6 +59,12 @@ static void verify_sound(struct ramdisk *d)
 	qcow2_close(q);
 }
 
+static void pattern(uint8_t *buf, unsigned int cluster, unsigned int version)
+{
+	for (unsigned int i = 0; i < CLUSTER; i++)
+		buf[i] = (uint8_t)(cluster * 7 + version * 31 + (i >> 4));
+}
+
 /* --- create --- */
 
 static void create_once(struct ramdisk *base, struct fault *f)
@@ -108,13 +114,64 @@ static void check_once(struct ramdisk *base, struct fault *f)
 	ram_free(d);
 }
 
-/* --- plain images --- */
+/* --- resize --- */
 
-static void pattern(uint8_t *buf, unsigned int cluster, unsigned int version)
+/* What the image has now: one size or the other, and its data. Returns whether it is SIZE. */
+static bool verify_resized(struct ramdisk *d, uint64_t old, uint64_t size)
 {
-	for (unsigned int i = 0; i < CLUSTER; i++)
-		buf[i] = (uint8_t)(cluster * 7 + version * 31 + (i >> 4));
+	uint8_t buf[CLUSTER], want[CLUSTER];
+	struct qcow2 *q;
+	uint64_t got;
+
+	verify_sound(d);
+	assert_int_equal(open_on(ram_open(d), QCOW2_RDONLY, &q), 0);
+	got = qcow2_info(q)->size;
+	if (got != size && got != old)
+		fail_msg("%s: the size is %llu", where, (unsigned long long)got);
+	for (unsigned int c = 0; c < 8; c++) {
+		pattern(want, c, 1);
+		if (qcow2_read(q, buf, c * CLUSTER, CLUSTER, 0) || memcmp(buf, want, CLUSTER))
+			fail_msg("%s: cluster %u reads wrong", where, c);
+	}
+	if (qcow2_info(q)->zoned.nr_zones)
+		assert_int_equal(qcow2_wp(q, 0), 8 * CLUSTER);
+	qcow2_close(q);
+	return got == size;
 }
+
+/* Up, and down again. */
+static void resize_once(struct ramdisk *base, struct fault *f)
+{
+	static const uint64_t sizes[] = { 8192ull * CLUSTER, 32ull * CLUSTER };
+	struct ramdisk *d = ram_copy(base);
+	uint64_t old = CLUSTERS * CLUSTER;
+
+	for (unsigned int i = 0; i < 2; i++) {
+		char err[QCOW2_ERRLEN];
+		struct qcow2 *q;
+		int ret, end;
+
+		ret = open_on(fault_open(d, f), QCOW2_RESIZE, &q);
+		if (ret && !visible(f))
+			fail_msg("%s: open: %d", where, ret);
+		if (ret)
+			break;
+		ret = qcow2_resize(q, sizes[i], true, err);
+		end = qcow2_close(q);
+		if ((ret || end) && !visible(f))
+			fail_msg("%s: resize: %d, close: %d", where, ret, end);
+		if (!ret != !err[0])
+			fail_msg("%s: resize: %d, '%s'", where, ret, err);
+		if (verify_resized(d, old, sizes[i]))
+			old = sizes[i];
+		else if (!ret)
+			fail_msg("%s: resized, and has its old size", where);
+	}
+	verify_resized(d, old, old);
+	ram_free(d);
+}
+
+/* --- plain images --- */
 
 static const unsigned int order[] = { 1, 40, 2, 3, 1, 20, 2, 41 };
 
@@ -246,6 +303,8 @@ static const struct subject {
 } subjects[] = {
 	{ "create over an image", create_once, .zoned = true },
 	{ "check", check_once, .zoned = true },
+	{ "resize", resize_once, .zoned = true },
+	{ "resize of a plain image", resize_once, .zoned = false },
 	{ "a plain image", plain_once, .zoned = false },
 	{ "compressed clusters", plain_once, .compressed = true },
 };
