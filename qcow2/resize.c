@@ -178,6 +178,8 @@ static void find_names(const struct resize *r, uint32_t *names, uint32_t *end)
 		struct disk_ext ext;
 
 		memcpy(&ext, r->head + at, sizeof(ext));
+		if (be32toh(ext.len) > r->ext_zoned - at) /* not what was judged */
+			return;
 		next = at + sizeof(ext) + align_up(be32toh(ext.len), 8);
 		if (ext.magic == htobe32(EXT_FEATURE_NAMES)) {
 			*names = at;
