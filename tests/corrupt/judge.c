@@ -44,7 +44,7 @@ struct court {
 	struct ramdisk *d;
 	struct verdict *v;
 	struct qcow2 *q; /* open for writing */
-	bool opening, reading;
+	bool opening, reading, resizing;
 	bool lenient;
 };
 
@@ -119,7 +119,7 @@ static int watch(void *arg, const struct ram_op *op)
 	struct court *c = arg;
 	unsigned int p;
 
-	if (op->call == RAM_READ)
+	if (op->call == RAM_READ || c->resizing)
 		return 0;
 	if (c->reading) {
 		broken(c, "a read-only open did %d at 0x%llx", op->call, (long long)op->off);
@@ -316,6 +316,40 @@ static uint64_t excused(const struct found *before)
 	return 2 * before->loose;
 }
 
+/* The image as the writes left it grows by a zone, or is refused or fails: it is no worse after. */
+static void judge_resize(struct court *c, const struct found *before, bool checked)
+{
+	char err[QCOW2_ERRLEN];
+	struct found after;
+	struct qcow2 *q;
+	uint64_t size;
+
+	c->resizing = true;
+	q = try_open(c, QCOW2_RESIZE);
+	if (q) {
+		size = q->info.size + (q->zones ? q->info.zoned.zone_size : 4096);
+		if (q->zones)
+			size -= size % q->info.zoned.zone_size;
+		fine(c, qcow2_resize(q, size, false, err), "resize");
+		fine(c, qcow2_close(q), "close");
+	}
+	c->resizing = false;
+	c->reading = true;
+	q = try_open(c, QCOW2_RDONLY | QCOW2_INSPECT);
+	c->reading = false;
+	if (!q) {
+		broken(c, "after a resize the image does not open");
+		return;
+	}
+	if (checked && !check(c, q, &after))
+		broken(c, "after a resize the image cannot be checked");
+	else if (checked && !(c->lenient && before->res.corruptions) &&
+		 after.res.corruptions > before->res.corruptions + excused(before))
+		broken(c, "a resize made %llu corruptions of %llu",
+		       (long long)after.res.corruptions, (long long)before->res.corruptions);
+	qcow2_close(q);
+}
+
 static void judge_write(struct court *c, const struct found *before, bool checked)
 {
 	struct found after;
@@ -348,6 +382,8 @@ static void judge_write(struct court *c, const struct found *before, bool checke
 		broken(c, "%llu corruptions became %llu", (long long)before->res.corruptions,
 		       (long long)after.res.corruptions);
 	qcow2_close(q);
+	if (checked)
+		judge_resize(c, &after, checked);
 }
 
 void judge(struct ramdisk *d, unsigned int what, struct verdict *v)
