@@ -13,6 +13,9 @@
  * 2. A reset's pointer is on disk before the mapping it gives up, and that before the clusters may
  *    carry anything else.
  * 3. What a table points to is counted and, if itself a table, complete, before the table says so.
+ * 4. No more zones are partly written than the limit allows: that a zone was reset is on disk
+ *    before any pointer moves up, and that it is full before one leaves its zone's start, if else
+ *    the limit could be exceeded. What was collected keeps the limit (zoned.c).
  *
  * Hence a crash may leak clusters, never dangle. Each step and each sync is left out when there is
  * nothing for it to do, and dirty things are on lists: a flush costs what changed.
@@ -160,6 +163,10 @@ int flush_locked(struct qcow2 *q)
 		err = write_map(q);
 	if (!err && !plant(no_sync_before_pointers))
 		err = sync_all(q);
+	if (!err)
+		err = wp_write_full(q);
+	if (!err && !plant(no_sync_after_full))
+		err = barrier(q);
 	if (!err)
 		err = wp_write_advances(q);
 	if (!err && !plant(no_sync_at_the_end))

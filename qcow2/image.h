@@ -80,7 +80,8 @@ struct zone_map {
 };
 
 struct zone_rec {
-	uint64_t recorded; /* as the table on disk has it */
+	uint64_t recorded;	 /* as the table on disk has it */
+	_Atomic uint64_t number; /* drawn when it left its start; 0: not since reset or open */
 	struct zone_map *_Atomic map;
 	_Atomic uint32_t next; /* in q->news: index + 1 of the next one, 0 at the end */
 	_Atomic uint8_t queued;
@@ -142,6 +143,8 @@ struct qcow2 {
 	struct zone_rec *zones; /* NULL when not zoned */
 	_Atomic uint64_t *wp;	/* one a zone, as last set: absolute, marker bits masked; no lock */
 	_Atomic uint32_t news;	/* stack of zones with news for the table; index + 1; no lock */
+	_Atomic uint64_t numbers; /* drawn so far by zones that left their start; no lock */
+	uint32_t active;	  /* zones that the table has partly written */
 	struct wp_todo *todo;
 	size_t nr_todo, cap_todo;
 	size_t map_bytes;      /* memory in zone maps, the retired ones too */
@@ -285,10 +288,12 @@ int compressed_read(struct qcow2 *q, const struct mapping *m, void *buf);
 /* Reads the table, finds byte order and marker, checks every entry. */
 int wp_load(struct qcow2 *q, char err[QCOW2_ERRLEN]);
 void wp_free(struct qcow2 *q);
-/* Takes the zones with news off the stack into q->todo, with their pointers as of now. */
+/* Takes the zones with news off the stack into q->todo, with their pointers as of one moment. */
 int wp_collect(struct qcow2 *q);
 /* Step 1 of the law: records the start of zones that were reset. */
 int wp_write_resets(struct qcow2 *q);
+/* Before step 4, if the limit of active zones asks for it: records which are full now. */
+int wp_write_full(struct qcow2 *q);
 /* Step 4: records what was collected. */
 int wp_write_advances(struct qcow2 *q);
 /* Puts what was collected back on the stack, after an error. */

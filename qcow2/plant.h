@@ -11,8 +11,10 @@
 
 #ifdef QCOW2_PLANT
 extern const char *plant_chosen; /* NULL: none */
+/* Called at every plant() that is passed, by its name, if set: what another thread does there. */
+extern void (*plant_passed)(const char *name);
 bool plant_is(const char *name);
-#define plant(name) (plant_chosen && plant_is(#name))
+#define plant(name) ((plant_chosen || plant_passed) && plant_is(#name))
 #else
 #define plant(name) false
 #endif

@@ -6,7 +6,16 @@
  *    zones on the stack of news, which a flush takes whole: its cost is what changed.
  * 2. The stack takes no lock. A zone is pushed when its flag goes from 0 to 1; the flush clears the
  *    flag before it reads the pointer, so an advance that comes later pushes again.
- * 3. The table's entries of conventional zones are never written.
+ * 3. What a flush collects never has more active zones than there were at one moment: when it
+ *    began. The pointers move while they are read one after the other, so a zone might be read
+ *    before it is full, and another after it took the place of the first. Therefore a zone that
+ *    leaves its start draws a number, before its pointer shows it; one whose number was drawn after
+ *    the flush began is collected as if it still stood at the start, and is news for the next. All
+ *    releases that permitted the others were there when it began, and are seen.
+ * 4. q->active counts the zones that the table has partly written. When a flush would raise it
+ *    above the limit before it has lowered it, what releases zones is recorded first, durably:
+ *    resets always are (flush.c), full zones then.
+ * 5. The table's entries of conventional zones are never written.
  *
  * qcow2_wp() and qcow2_wp_advance(): any thread, no lock. The rest under q->lock.
  */
@@ -121,6 +130,20 @@ static int identify(struct qcow2 *q, const uint64_t *raw, char err[QCOW2_ERRLEN]
 	return table_error(q, raw, err);
 }
 
+/* Whether ZONE with pointer WP needs a resource: it is partly written. */
+static bool is_active(const struct qcow2 *q, uint32_t zone, uint64_t wp)
+{
+	return sequential(q, zone) && wp > zone_start(q, zone) && wp < zone_writable_end(q, zone);
+}
+
+/* The table says WP of ZONE now. */
+static void set_recorded(struct qcow2 *q, uint32_t zone, uint64_t wp)
+{
+	q->active -= is_active(q, zone, q->zones[zone].recorded);
+	q->zones[zone].recorded = wp;
+	q->active += is_active(q, zone, wp);
+}
+
 int wp_load(struct qcow2 *q, char err[QCOW2_ERRLEN])
 {
 	const struct qcow2_zoned *z = &q->info.zoned;
@@ -143,6 +166,7 @@ int wp_load(struct qcow2 *q, char err[QCOW2_ERRLEN])
 		uint64_t wp = entry_of(raw[i], z->little_endian ? ORDER_LE : ORDER_BE) & WP_MASK;
 
 		q->zones[i].recorded = wp;
+		q->active += is_active(q, i, wp);
 		atomic_init(&q->wp[i], wp);
 	}
 out:
@@ -185,12 +209,24 @@ static void announce(struct qcow2 *q, uint32_t zone)
 		push(q, zone);
 }
 
+/* ZONE leaves its start (3). Only the first number counts: it is that of the first to see it. */
+static void draw_number(struct qcow2 *q, uint32_t zone)
+{
+	_Atomic uint64_t *number = &q->zones[zone].number;
+	uint64_t none = 0;
+
+	if (!atomic_load(number))
+		atomic_compare_exchange_strong(number, &none, atomic_fetch_add(&q->numbers, 1) + 1);
+}
+
 void qcow2_wp_advance(struct qcow2 *q, uint32_t zone, uint64_t wp)
 {
 	uint64_t old = atomic_load(&q->wp[zone]);
 
 	assert(zone < q->info.zoned.nr_zones && sequential(q, zone));
 	assert(wp >= zone_start(q, zone) && wp <= zone_writable_end(q, zone));
+	if (old == zone_start(q, zone) && wp > old)
+		draw_number(q, zone);
 	while (wp > old)
 		if (atomic_compare_exchange_weak(&q->wp[zone], &old, wp)) {
 			announce(q, zone);
@@ -224,8 +260,21 @@ static int grow_todo(struct qcow2 *q)
 	return 0;
 }
 
+/* The pointer of ZONE as it was when the number LAST was the last. */
+static uint64_t pointer_then(struct qcow2 *q, uint32_t zone, uint64_t last)
+{
+	uint64_t wp = atomic_load(&q->wp[zone]);
+
+	/* In this order: who sees the pointer sees the number. */
+	if (plant(begun_while_copied) || atomic_load(&q->zones[zone].number) <= last)
+		return wp;
+	announce(q, zone);
+	return zone_start(q, zone);
+}
+
 int wp_collect(struct qcow2 *q)
 {
+	const uint64_t last = atomic_load(&q->numbers); /* before the news are taken: (3) */
 	uint32_t next = atomic_exchange(&q->news, 0);
 	int err = 0;
 
@@ -240,7 +289,7 @@ int wp_collect(struct qcow2 *q)
 			continue;
 		}
 		atomic_store(&z->queued, 0);
-		q->todo[q->nr_todo++] = (struct wp_todo){ zone, atomic_load(&q->wp[zone]) };
+		q->todo[q->nr_todo++] = (struct wp_todo){ zone, pointer_then(q, zone, last) };
 	}
 	if (q->nr_todo)
 		qsort(q->todo, q->nr_todo, sizeof(*q->todo), by_zone);
@@ -258,20 +307,25 @@ void wp_requeue(struct qcow2 *q)
 	q->nr_todo = 0;
 }
 
-/* What ZONE's entry should say now, in the step for resets or in the one for advances. */
-static uint64_t target(const struct qcow2 *q, const struct wp_todo *t, bool resets)
+/* The steps in which a flush writes the table. */
+enum step { STEP_RESETS, STEP_FULL, STEP_REST };
+
+/* What ZONE's entry should say after STEP; what it says already, if the step is not for it. */
+static uint64_t target(const struct qcow2 *q, const struct wp_todo *t, enum step step)
 {
 	const struct zone_rec *z = &q->zones[t->zone];
 
-	if (!resets)
-		return plant(pointers_copied_late) ? atomic_load(&q->wp[t->zone]) : t->wp;
-	if (plant(reset_skips_the_start))
+	if (step == STEP_RESETS && plant(reset_skips_the_start))
 		return z->reset ? t->wp : z->recorded;
-	return z->reset ? zone_start(q, t->zone) : z->recorded;
+	if (step == STEP_RESETS)
+		return z->reset ? zone_start(q, t->zone) : z->recorded;
+	if (step == STEP_FULL && t->wp < zone_writable_end(q, t->zone))
+		return z->recorded;
+	return plant(pointers_copied_late) ? atomic_load(&q->wp[t->zone]) : t->wp;
 }
 
 /* Writes the entries that differ from their target, neighbours in one go. */
-static int record(struct qcow2 *q, bool resets)
+static int record(struct qcow2 *q, enum step step)
 {
 	uint64_t be[BATCH];
 
@@ -281,8 +335,8 @@ static int record(struct qcow2 *q, bool resets)
 		int err;
 
 		while (n < BATCH && i + n < q->nr_todo && t[n].zone == t->zone + n &&
-		       target(q, &t[n], resets) != q->zones[t[n].zone].recorded) {
-			be[n] = htobe64(target(q, &t[n], resets));
+		       target(q, &t[n], step) != q->zones[t[n].zone].recorded) {
+			be[n] = htobe64(target(q, &t[n], step));
 			n++;
 		}
 		if (!n) {
@@ -293,9 +347,10 @@ static int record(struct qcow2 *q, bool resets)
 				 q->info.zoned.zonedmeta_offset + 8ull * t->zone);
 		if (err)
 			return err;
-		q->barrier_due |= resets && !plant(no_sync_after_resets);
 		for (size_t k = 0; k < n; k++)
-			q->zones[t[k].zone].recorded = be64toh(be[k]);
+			set_recorded(q, t[k].zone, be64toh(be[k]));
+		q->barrier_due |= step == STEP_RESETS && !plant(no_sync_after_resets);
+		q->barrier_due |= step == STEP_FULL;
 		i += n;
 	}
 	return 0;
@@ -303,16 +358,35 @@ static int record(struct qcow2 *q, bool resets)
 
 int wp_write_resets(struct qcow2 *q)
 {
-	int err = record(q, true);
+	int err = record(q, STEP_RESETS);
 
 	for (size_t i = 0; !err && i < q->nr_todo; i++)
 		q->zones[q->todo[i].zone].reset = false;
 	return err;
 }
 
+/* Whether the limit could be exceeded in the middle of writing what was collected (4). */
+static bool limit_at_risk(const struct qcow2 *q)
+{
+	const uint32_t limit = q->info.zoned.max_active_zones;
+	uint64_t most = q->active;
+
+	if (!limit)
+		return false;
+	for (size_t i = 0; i < q->nr_todo; i++)
+		most += is_active(q, q->todo[i].zone, q->todo[i].wp) &&
+			!is_active(q, q->todo[i].zone, q->zones[q->todo[i].zone].recorded);
+	return most > limit;
+}
+
+int wp_write_full(struct qcow2 *q)
+{
+	return limit_at_risk(q) && !plant(full_with_the_begun) ? record(q, STEP_FULL) : 0;
+}
+
 int wp_write_advances(struct qcow2 *q)
 {
-	return record(q, false);
+	return record(q, STEP_REST);
 }
 
 /* What reset and finish begin with. On success q->lock is held. */
@@ -362,6 +436,7 @@ int qcow2_zone_reset(struct qcow2 *q, uint32_t zone)
 		if (!plant(reset_keeps_the_zone_map))
 			zmap_drop(q, zone);
 		atomic_store(&q->wp[zone], zone_start(q, zone));
+		atomic_store(&q->zones[zone].number, 0);
 		shadow_reset(q, zone); /* after the pointer */
 		note_unmapped(q, before);
 		q->zones[zone].reset = true;

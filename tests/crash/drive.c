@@ -456,7 +456,9 @@ bool drive_judge(struct drive *d, struct mwindow w, uint32_t *zone_gen, uint32_t
 		if (zone_wp)
 			zone_wp[zone] = wp / MODEL_LBA;
 	}
-	d->over_limit += d->geo->max_active && active > d->geo->max_active;
+	if (d->geo->max_active && active > d->geo->max_active)
+		return drive_broken(d, "D5: %u zones are partly written, and %u may be active",
+				    active, d->geo->max_active);
 	return true;
 }
 

@@ -517,7 +517,6 @@ void explore(struct lab *lab, struct drive *d)
 			      cut ? op->size : SIM_NATURAL);
 		x.start = x.end + 1;
 	}
-	lab->over_limit += x.again.over_limit;
 	chance = 0x5a;
 	free(x.again.buf);
 	oplog_free(&x.work_log);

@@ -338,23 +338,19 @@ int main(int argc, char **argv)
 	}
 	run_all(&lab, &o);
 	printf("crash states: %llu built, %zu distinct, %llu went on and were cut again, "
-	       "%llu given to qemu-img%s; %.0f s\nmore active zones than the limit: %llu "
-	       "states\nviolations: %llu\n",
+	       "%llu given to qemu-img%s; %.0f s\nviolations: %llu\n",
 	       (unsigned long long)lab.states, lab.images.nr, (unsigned long long)lab.continued,
 	       (unsigned long long)lab.qemu, qemu_is_there() ? "" : " (which is not there)",
-	       now() - start, (unsigned long long)lab.over_limit,
-	       (unsigned long long)lab.violations);
+	       now() - start, (unsigned long long)lab.violations);
 	if (lab.plant) {
 		printf("%s was %s\n", lab.plant, lab.violations ? "caught" : "NOT caught");
 		tally("planted bug=%s caught=%d clauses=%s states=%llu", lab.plant,
 		      lab.violations > 0, clauses(&lab), (unsigned long long)lab.states);
 		return lab.violations ? 0 : 1;
 	}
-	tally("crash states_built=%llu cut_again=%llu given_to_qemu_img=%llu "
-	      "over_active_limit=%llu violations=%llu",
+	tally("crash states_built=%llu cut_again=%llu given_to_qemu_img=%llu violations=%llu",
 	      (unsigned long long)lab.states, (unsigned long long)lab.continued,
-	      (unsigned long long)lab.qemu, (unsigned long long)lab.over_limit,
-	      (unsigned long long)lab.violations);
+	      (unsigned long long)lab.qemu, (unsigned long long)lab.violations);
 	ok = sites_report(&lab, o.sites) || !o.sites;
 	if (lab.images.nr < o.at_least) {
 		printf("at least %llu distinct states were expected\n",

@@ -70,7 +70,6 @@ struct drive {
 	uint8_t *buf; /* a zone */
 	uint32_t meanwhile_zone, meanwhile_nr;
 	bool meanwhile_left;   /* to be done after the flush */
-	uint64_t over_limit;   /* times more zones than max_active came up partly written */
 	uint32_t nr_in_flight; /* of these zones: written, not yet completed */
 	uint32_t in_flight[8];
 	struct {
@@ -154,7 +153,7 @@ struct lab {
 	const struct workload *w;
 	uint64_t seed, ordinal;
 	struct hashset images, judged;
-	uint64_t states, continued, qemu, over_limit, violations;
+	uint64_t states, continued, qemu, violations;
 	unsigned int clauses; /* bit n: Dn was violated */
 	struct site *site;    /* of all workloads */
 	uint32_t nr_sites, cap_sites;

@@ -15,7 +15,8 @@
  * 1. (D1, D2) The zone shows a generation between low's and the last that began; in low's, its
  *    write pointer is not below low's; in none is it above what was accepted.
  * 2. (D2, D3, D4) Every LBA below the pointer holds the version of that one generation, all of it.
- * 3. (D5) Finished is all or nothing: the pointer at the end, zeroes behind what was written.
+ * 3. (D5) Finished is all or nothing: the pointer at the end, zeroes behind what was written. No
+ *    more zones are partly written than may be active (drive_judge()).
  * 4. Above the pointer are zeroes or bytes that were once written to that very LBA. The drive
  *    itself answers zeroes there; this clause is for readers that know no write pointers, and it
  *    is how a cluster that still holds another zone's data is caught.

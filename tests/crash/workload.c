@@ -153,6 +153,16 @@ const struct workload workloads[] = {
 	{ "interleaved", &tiny, "| (a0:1 a1:2 o0:2 a1:1)*6 f (a0:1 a1:2)*4 f", 1, 50 },
 	{ "fill", &tiny, "| a0:60 a0:60 f a0:8 f a1:128 f r0 a2:128 f", 1, 100 },
 	{ "limits", &ragged, "| A0-3:9 f F0 f a4:9 f r1 f a5:8 f a2:200 f a6:1 f", 1, 100 },
+	/* Zones fill, are finished or reset, and others take their places before the flush. */
+	{ "limits-fill", &ragged, "A0-3:90 f | a0:10 a4:5 f a1:10 a2:10 a5:3 a6:2 f a5:97 a7:1 f",
+	  1, 100 },
+	{ "limits-finish", &ragged, "A0-3:9 f | F0 a4:9 F1 a5:3 f F4 F15 a6:2 a6:98 a7:1 f", 1,
+	  100 },
+	{ "limits-reset", &ragged, "A0-3:9 f | r0 a4:9 r1 a1:100 a5:3 f r4 a0:2 r5 a4:1 F0 a5:1 f",
+	  1, 100 },
+	{ "limits-meanwhile", &ragged,
+	  "A0-3:96 f | a0:1 g0:3 a4:5 a1:1 g1:3 F2 a5:3 a6:2 f r4 a7:1 g3:4 a8:1 f", 1, 100 },
+	{ "limits-cut", &ragged, "A0-3:90 f | a0:10 a4:5 x F1 f r2 x ~4 f x ~4 k ~4 f", 8, 50 },
 	{ "reopen", &tiny, "a0:9 f | a0:3 q a0:5 r1 a1:2 q r0 q a0:4 q", 1, 100 },
 	{ "new-l2", &bits, "| a0:4 f a2:4 f a4:4 a6:4 f a30:4 f", 1, 100 },
 	{ "recycled-table", &bits, "a0:32 a2:32 f | r0 r2 f x a4:9 f a6:3 f x r4 f a30:3 f", 8,
@@ -203,12 +213,13 @@ const unsigned int nr_workloads = sizeof(workloads) / sizeof(workloads[0]);
 
 #define HOT_ZONES 6u /* the random ones stay among as many zones, so that they meet again */
 
+/* As the zone state machine counts: a zone is Full when its last write has completed. */
 static uint32_t active_zones(const struct drive *d)
 {
 	uint32_t n = 0;
 
 	for (uint32_t z = d->geo->conventional; z < d->nr_zones; z++)
-		n += d->m->zone[z].accepted && d->m->zone[z].accepted < model_zone_end(d->m, z);
+		n += d->m->zone[z].accepted && d->m->zone[z].wp < model_zone_end(d->m, z);
 	return n;
 }
 

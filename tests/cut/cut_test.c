@@ -56,7 +56,7 @@ static struct {
 	bool *exclusive;     /* by zone: something in flight bears no company */
 	uint32_t next_id;
 	uint32_t reset; /* the zone that the last step has reset + 1; else 0 */
-	unsigned int round, cuts, in_start, commands, flushes, over_limit;
+	unsigned int round, cuts, in_start, commands, flushes;
 	bool calm; /* few flushes in this round */
 	bool gone; /* the drive */
 } t;
@@ -455,7 +455,9 @@ static void judge(const struct pending *pending, size_t nr_pending)
 					 (int)(wp ? NVME_ZNS_ZS_CLOSED : NVME_ZNS_ZS_EMPTY));
 		closed += !full && wp;
 	}
-	t.over_limit += closed > t.ns.active;
+	if (closed > t.ns.active)
+		fail_msg("D5: %u zones are partly written, and %u may be active", closed,
+			 t.ns.active);
 	free(data);
 	free(rep);
 }
@@ -576,8 +578,8 @@ static void a_power_cut_loses_nothing_that_was_flushed(void **state)
 	host_detach(&t.ctrl);
 	assert_int_equal(rig_stop(&t.rig, SIGTERM, 10000 * rig_slowness(), NULL), 0);
 	forget_drive();
-	printf("%u cuts (%u in a start), %u commands, %u flushes; over the active limit after %u\n",
-	       t.cuts, t.in_start, t.commands, t.flushes, t.over_limit);
+	printf("%u cuts (%u in a start), %u commands, %u flushes\n", t.cuts, t.in_start, t.commands,
+	       t.flushes);
 }
 
 static int setup(void **state)
@@ -605,8 +607,7 @@ int main(void)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	failed = cmocka_run_group_tests(tests, NULL, NULL);
-	tally("cut seed=%llu cuts=%u commands=%u flushes=%u over_active_limit=%u violations=%d",
-	      (unsigned long long)number("CUT_SEED", 1), t.cuts, t.commands, t.flushes,
-	      t.over_limit, failed);
+	tally("cut seed=%llu cuts=%u commands=%u flushes=%u violations=%d",
+	      (unsigned long long)number("CUT_SEED", 1), t.cuts, t.commands, t.flushes, failed);
 	return failed;
 }
