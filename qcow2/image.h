@@ -80,7 +80,7 @@ struct zone_map {
 };
 
 struct zone_rec {
-	uint64_t recorded;	 /* as the table on disk has it */
+	uint64_t recorded;	 /* as the table on disk has it; UINT64_MAX: its write failed */
 	_Atomic uint64_t number; /* drawn when it left its start; 0: not since reset or open */
 	struct zone_map *_Atomic map;
 	_Atomic uint32_t next; /* in q->news: index + 1 of the next one, 0 at the end */

@@ -15,7 +15,9 @@
  * 4. q->active counts the zones that the table has partly written. When a flush would raise it
  *    above the limit before it has lowered it, what releases zones is recorded first, durably:
  *    resets always are (flush.c), full zones then.
- * 5. The table's entries of conventional zones are never written.
+ * 5. When the write of entries fails, part of it may be in the file: recorded is then UNKNOWN, so
+ *    that the next flush writes them whatever they should say.
+ * 6. The table's entries of conventional zones are never written.
  *
  * qcow2_wp() and qcow2_wp_advance(): any thread, no lock. The rest under q->lock.
  */
@@ -28,6 +30,7 @@
 
 #define BATCH	   512u /* entries of the table written in one go */
 #define SPARE_RUNS 64u	/* noted of one zone, however scattered it is */
+#define UNKNOWN	   UINT64_MAX
 
 enum { ORDER_BE, ORDER_LE };
 
@@ -130,10 +133,11 @@ static int identify(struct qcow2 *q, const uint64_t *raw, char err[QCOW2_ERRLEN]
 	return table_error(q, raw, err);
 }
 
-/* Whether ZONE with pointer WP needs a resource: it is partly written. */
+/* Whether ZONE with pointer WP needs a resource: it is partly written, or may be. */
 static bool is_active(const struct qcow2 *q, uint32_t zone, uint64_t wp)
 {
-	return sequential(q, zone) && wp > zone_start(q, zone) && wp < zone_writable_end(q, zone);
+	return wp == UNKNOWN ||
+	       (sequential(q, zone) && wp > zone_start(q, zone) && wp < zone_writable_end(q, zone));
 }
 
 /* The table says WP of ZONE now. */
@@ -345,10 +349,10 @@ static int record(struct qcow2 *q, enum step step)
 		}
 		err = meta_write(q, be, n * sizeof(*be),
 				 q->info.zoned.zonedmeta_offset + 8ull * t->zone);
+		for (size_t k = 0; k < n && !(err && plant(failed_pointers_believed)); k++)
+			set_recorded(q, t[k].zone, err ? UNKNOWN : be64toh(be[k]));
 		if (err)
 			return err;
-		for (size_t k = 0; k < n; k++)
-			set_recorded(q, t[k].zone, be64toh(be[k]));
 		q->barrier_due |= step == STEP_RESETS && !plant(no_sync_after_resets);
 		q->barrier_due |= step == STEP_FULL;
 		i += n;

@@ -145,6 +145,40 @@ static void a_flush_that_fails_half_way_keeps_the_limit(void **state)
 	}
 }
 
+/* A disk that is full takes a write by half, then none. */
+static int full_disk(void *arg, const struct ram_op *op)
+{
+	(void)arg;
+	if (op->call != RAM_WRITE || op->off < q->info.zoned.zonedmeta_offset ||
+	    op->off >= q->info.zoned.zonedmeta_offset + 16 * 8)
+		return 0;
+	if (disk->max_transfer)
+		return -ENOSPC;
+	disk->max_transfer = 8;
+	return 0;
+}
+
+static void entries_of_a_failed_write_are_written_again(void **state)
+{
+	(void)state;
+	begin(0);
+	write_to(5, 0, 4 * KIB);
+	write_to(6, 0, 4 * KIB);
+	disk->hook = full_disk;
+	assert_int_equal(qcow2_flush(q), -ENOSPC);
+	disk->hook = NULL;
+	disk->max_transfer = 0;
+	assert_int_equal(recorded(5), 4 * KIB); /* the write failed, and this is there */
+	assert_int_equal(recorded(6), 0);
+	assert_int_equal(qcow2_zone_reset(q, 5), 0);
+	assert_int_equal(qcow2_flush(q), 0);
+	if (recorded(5))
+		fail_msg("D1: zone 5 was reset and flushed, and its write pointer is %llu",
+			 (unsigned long long)recorded(5));
+	assert_int_equal(recorded(6), 4 * KIB);
+	end();
+}
+
 #ifdef QCOW2_PLANT
 static unsigned int passed;
 
@@ -189,6 +223,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_sync_more_only_where_the_limit_asks_for_it),
 		cmocka_unit_test(a_flush_that_fails_half_way_keeps_the_limit),
+		cmocka_unit_test(entries_of_a_failed_write_are_written_again),
 #ifdef QCOW2_PLANT
 		cmocka_unit_test(a_zone_begun_while_pointers_are_copied_waits_for_the_next_flush),
 #endif
