@@ -164,8 +164,8 @@ void ctrl_end(struct tgt_ctrl *ctrl, const char *why);
 void ctrl_queue_closed(struct tgt_queue *queue);
 uint16_t ctrl_property_get(struct tgt_ctrl *ctrl, uint32_t offset, bool wide, uint64_t *value);
 uint16_t ctrl_property_set(struct tgt_ctrl *ctrl, uint32_t offset, bool wide, uint64_t value);
-/* Moves the keep alive timer; the admin queue's loop. */
-void ctrl_set_kato(struct tgt_ctrl *ctrl, uint64_t kato_ms);
+/* Moves the keep alive timer; the admin queue's loop. -ENOMEM: it is as it was. */
+int ctrl_set_kato(struct tgt_ctrl *ctrl, uint64_t kato_ms);
 
 /* event.c */
 void event_execute_aer(struct tgt_req *req);

@@ -101,31 +101,33 @@ void ctrl_put(struct tgt_ctrl *ctrl)
 
 /*
  * Keep alive, with traffic (CTRATT TBKAS): at the end of an interval in which a command came the
- * next begins; else the controller ends, not just its admin queue (NVMe Base 2.0, 3.9).
+ * next begins; else the controller ends, not just its admin queue (NVMe Base 2.0, 3.9). It ends,
+ * too, when there is no memory for the next interval: a host that is gone would keep its queues for
+ * ever, and one that is there connects again.
  */
 static void kato_fired(struct loop_timer *t)
 {
 	struct tgt_ctrl *ctrl = (struct tgt_ctrl *)((char *)t - offsetof(struct tgt_ctrl, timer));
 
-	if (atomic_exchange(&ctrl->traffic, false))
-		loop_timer_arm(&ctrl->timer, ctrl->kato_ms);
-	else
+	if (!atomic_exchange(&ctrl->traffic, false))
 		ctrl_end(ctrl, "keep alive timer expired");
+	else if (loop_timer_arm(&ctrl->timer, ctrl->kato_ms))
+		ctrl_end(ctrl, "no memory for the keep alive timer");
 }
 
-void ctrl_set_kato(struct tgt_ctrl *ctrl, uint64_t kato_ms)
+int ctrl_set_kato(struct tgt_ctrl *ctrl, uint64_t kato_ms)
 {
 	uint64_t rounded = (kato_ms + TGT_KAS_MS - 1) / TGT_KAS_MS * TGT_KAS_MS;
+	uint32_t ms = rounded > UINT32_MAX ? UINT32_MAX : (uint32_t)rounded;
 
-	ctrl->kato_ms = rounded > UINT32_MAX ? UINT32_MAX : (uint32_t)rounded;
-	if (!ctrl->kato_ms && ctrl->subsys->discovery)
-		ctrl->kato_ms = TGT_DISC_IDLE;
-	if (!ctrl->timer.ev)
-		return;
-	if (ctrl->kato_ms)
-		loop_timer_arm(&ctrl->timer, ctrl->kato_ms);
-	else
+	if (!ms && ctrl->subsys->discovery)
+		ms = TGT_DISC_IDLE;
+	if (ctrl->timer.ev && ms && loop_timer_arm(&ctrl->timer, ms))
+		return -ENOMEM;
+	if (ctrl->timer.ev && !ms)
 		loop_timer_disarm(&ctrl->timer);
+	ctrl->kato_ms = ms;
+	return 0;
 }
 
 /* An unused id, not one lately used: a host that is late must not meet another's controller. */
@@ -157,17 +159,18 @@ struct tgt_ctrl *ctrl_new_locked(struct tgt_subsys *subsys, const struct nvmf_co
 		return NULL;
 	if (loop_timer_init(&ctrl->timer, admin->loop, kato_fired))
 		goto free_ctrl;
+	ctrl->subsys = subsys;
+	if (ctrl_set_kato(ctrl, kato))
+		goto free_timer;
 	*status = NVME_SCT_SPECIFIC | NVME_SC_CONNECT_CTRL_BUSY;
 	if (!cntlid_pick_locked(subsys, &ctrl->cntlid))
 		goto free_timer;
-	ctrl->subsys = subsys;
 	ctrl->tgt = subsys->tgt;
 	atomic_store(&ctrl->refs, 1);
 	memcpy(ctrl->hostid, data->hostid, sizeof(ctrl->hostid));
 	snprintf(ctrl->hostnqn, sizeof(ctrl->hostnqn), "%.*s", TGT_NQN_LEN, data->hostnqn);
 	pthread_mutex_init(&ctrl->lock, NULL);
 	ctrl->queues[0].queue = admin;
-	ctrl_set_kato(ctrl, kato);
 	LIST_INSERT_HEAD(&subsys->ctrls, ctrl, link);
 	subsys->nr_ctrls++;
 	*status = 0;

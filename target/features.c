@@ -121,8 +121,7 @@ static uint16_t set_async_event(struct tgt_req *req, uint32_t value)
 
 static uint16_t set_kato(struct tgt_req *req, uint32_t value)
 {
-	ctrl_set_kato(req_ctrl(req), value);
-	return 0;
+	return ctrl_set_kato(req_ctrl(req), value) ? NVME_SC_INTERNAL : 0;
 }
 
 static uint32_t get_kato(struct tgt_req *req)

@@ -1,6 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /* Keep alive: who is silent ends whole, who speaks lives. Real time, in the finest granularity. */
+#include <errno.h>
 #include "target/fake.h"
+
+/* The linker has the target call this one (tests/CMakeLists.txt). */
+int __real_loop_timer_arm(struct loop_timer *t, uint64_t ms);
+int __wrap_loop_timer_arm(struct loop_timer *t, uint64_t ms);
+
+static bool no_memory;
+
+int __wrap_loop_timer_arm(struct loop_timer *t, uint64_t ms)
+{
+	return no_memory ? -ENOMEM : __real_loop_timer_arm(t, ms);
+}
 
 static void stop_pumping(struct loop_timer *t)
 {
@@ -13,7 +25,7 @@ static void pump_for(uint64_t ms)
 	struct loop_timer t;
 
 	assert_int_equal(loop_timer_init(&t, fake.loop, stop_pumping), 0);
-	loop_timer_arm(&t, ms);
+	__real_loop_timer_arm(&t, ms);
 	loop_run(fake.loop);
 	loop_timer_free(&t);
 }
@@ -63,12 +75,68 @@ static void without_a_timer_nothing_expires(void **state)
 	fake_close(admin);
 }
 
+static void without_memory_for_the_timer_connect_is_refused(void **state)
+{
+	struct fake_connect c = fake_connect_args(FAKE_NQN, 0, 0xffff);
+	struct fake_queue *admin = fake_queue_new();
+
+	(void)state;
+	c.sqe.kato = htole32(1000);
+	no_memory = true;
+	assert_int_equal(fake_connect(admin, &c, NULL), NVME_SC_INTERNAL);
+	no_memory = false;
+	assert_int_equal(fake_connect(admin, &c, NULL), 0);
+	fake_close(admin);
+}
+
+static uint32_t kato_of(struct fake_queue *admin)
+{
+	const struct nvme_sqe get = { .opcode = nvme_admin_get_features,
+				      .cdw10 = htole32(NVME_FEAT_FID_KATO) };
+	uint64_t result = 0;
+
+	assert_int_equal(fake_do(admin, &get, NULL, 0, &result), 0);
+	return (uint32_t)result;
+}
+
+static void nor_can_it_be_set_then(void **state)
+{
+	struct fake_queue *admin = fake_admin(FAKE_NQN);
+	const struct nvme_sqe set = { .opcode = nvme_admin_set_features,
+				      .cdw10 = htole32(NVME_FEAT_FID_KATO),
+				      .cdw11 = htole32(1000) };
+
+	(void)state;
+	no_memory = true;
+	assert_int_equal(fake_do(admin, &set, NULL, 0, NULL), NVME_SC_INTERNAL);
+	no_memory = false;
+	assert_int_equal(kato_of(admin), 0);
+	assert_int_equal(fake_do(admin, &set, NULL, 0, NULL), 0);
+	assert_int_equal(kato_of(admin), 1000);
+	fake_close(admin);
+}
+
+static void nor_does_an_association_go_on_unwatched(void **state)
+{
+	struct fake_queue *admin = fake_admin_kato(FAKE_NQN, 900);
+
+	(void)state;
+	no_memory = true; /* there was traffic, the next interval should begin */
+	pump_for(1300);
+	no_memory = false;
+	assert_true(admin->disconnected);
+	fake_close(admin);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		fake_test(a_silent_host_loses_all_its_queues),
 		fake_test(any_command_keeps_it_alive),
 		fake_test(without_a_timer_nothing_expires),
+		fake_test(without_memory_for_the_timer_connect_is_refused),
+		fake_test(nor_can_it_be_set_then),
+		fake_test(nor_does_an_association_go_on_unwatched),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
