@@ -142,10 +142,10 @@ static int release(struct qcow2 *q)
 
 int flush_locked(struct qcow2 *q)
 {
-	int err = atomic_load(&q->poisoned);
+	int err;
 
-	if (err)
-		return err;
+	if (atomic_load(&q->poisoned))
+		return -EROFS;
 	err = wp_collect(q);
 	if (!err && plant(reuse_before_reset_is_durable))
 		err = release(q);

@@ -720,6 +720,8 @@ int qcow2_close(struct qcow2 *q)
 	/* The refcounts that the last flush lowered: not to be lost without need. */
 	if (!err && q->leaks_unsynced && !plant(close_without_last_sync))
 		err = file_sync(q->file);
+	if (atomic_load(&q->poisoned)) /* what it was, rather than that it was */
+		err = atomic_load(&q->poisoned);
 	shadow_end(q, !err);
 	image_free(q);
 	return err;

@@ -158,7 +158,7 @@ int qcow2_zone_finish(struct qcow2 *q, uint32_t zone, uint64_t wp);
 /*
  * Makes all that was completed before the call durable: data, mapping, write pointers. THE place
  * where metadata is written, in the order of the law (docs/image.md, "The law"). After a failed
- * sync every later flush fails too, until the image is opened anew.
+ * sync every later flush fails with -EROFS, until the image is opened anew.
  */
 int qcow2_flush(struct qcow2 *q);
 

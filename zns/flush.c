@@ -25,12 +25,20 @@
  * a change within the last second, it is armed again, but not for longer than five seconds in all;
  * else a flush begins. So nothing ticks when nothing is written, an idle drive is clean after a
  * second, and a busy one records its write pointers every five.
+ *
+ * A flush that fails, whoever asked for it, leaves what it was for to the next one; so the timer is
+ * armed again, for a second, and for twice as long after each failure in a row, up to 30 seconds.
+ * But not when the store is poisoned (EROFS): no flush will succeed there any more.
  */
+#include <errno.h>
 #include <stddef.h>
 #include "ns.h"
 
-#define IDLE_MS	    1000
-#define IDLE_MAX_MS 5000
+#define IDLE_MS	     1000
+#define IDLE_MAX_MS  5000
+#define RETRY_MAX_MS 30000
+
+static void idle_retry(struct zns *zns, int err);
 
 int zns_flush_locked(struct zns *zns)
 {
@@ -75,6 +83,7 @@ static void zns_flush_done(struct work *w)
 	pthread_mutex_lock(&f->lock);
 	again = f->running = f->waiting.first != NULL;
 	pthread_mutex_unlock(&f->lock);
+	idle_retry(zns, f->err);
 	if (again)
 		work_submit(loop_current(), &f->work, zns_flush_work, zns_flush_done);
 	/* The last of these may be the last that holds the namespace: it is not touched after. */
@@ -151,9 +160,34 @@ static void idle_arm(struct loop_msg *msg)
 {
 	struct zns_idle *idle = (struct zns_idle *)((char *)msg - offsetof(struct zns_idle, msg));
 
+	uint32_t retry_ms = atomic_load(&idle->retry_ms);
+
 	idle->since = clock_ms();
-	if (loop_timer_arm(&idle->timer, IDLE_MS))
+	if (loop_timer_arm(&idle->timer, retry_ms ? retry_ms : IDLE_MS))
 		atomic_store(&idle->armed, false); /* the next change tries again */
+}
+
+static void idle_post(struct zns_idle *idle)
+{
+	if (atomic_load(&idle->armed) || atomic_exchange(&idle->armed, true))
+		return;
+	idle->msg.fn = idle_arm;
+	loop_post(idle->loop, &idle->msg);
+}
+
+/* A flush has ended with ERR. Before the next one begins, so by one thread at a time. */
+static void idle_retry(struct zns *zns, int err)
+{
+	struct zns_idle *idle = &zns->idle;
+	uint32_t ms = 2 * atomic_load(&idle->retry_ms);
+
+	if (!err || err == -EROFS) {
+		atomic_store(&idle->retry_ms, 0);
+		return;
+	}
+	atomic_store(&idle->retry_ms, !ms ? IDLE_MS : ms < RETRY_MAX_MS ? ms : RETRY_MAX_MS);
+	atomic_store(&idle->dirty, true);
+	idle_post(idle);
 }
 
 void zns_touched(struct zns *zns)
@@ -164,10 +198,7 @@ void zns_touched(struct zns *zns)
 	/* Mostly it is so already; a store would take the cache line from the other loops. */
 	if (!atomic_load(&idle->dirty))
 		atomic_store(&idle->dirty, true);
-	if (atomic_load(&idle->armed) || atomic_exchange(&idle->armed, true))
-		return;
-	idle->msg.fn = idle_arm;
-	loop_post(idle->loop, &idle->msg);
+	idle_post(idle);
 }
 
 /* --- life --- */

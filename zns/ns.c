@@ -193,7 +193,7 @@ int zns_close(struct tgt_ns *ns)
 	zns_flusher_free(zns);
 	zones_free(&zns->zones);
 	free(zns);
-	return err ? err : ret;
+	return ret ? ret : err; /* after a failed sync only the former knows what it was */
 }
 
 void zns_ns_summary(struct tgt_ns *ns, struct zns_summary *sum)

@@ -26,13 +26,14 @@ struct zns_flusher {
 
 /* flush.c: the timer that writes back when the host does not flush. */
 struct zns_idle {
-	struct loop *loop;	  /* where the timer runs */
-	struct loop_timer timer;  /* loop's */
-	struct loop_msg msg;	  /* to arm it from elsewhere */
-	uint64_t since;		  /* ms: when it was first armed; loop's */
-	atomic_bool armed;	  /* msg is under way, or the timer set */
-	atomic_bool dirty;	  /* the store has something that a flush would make durable */
-	_Atomic uint64_t touched; /* ms: the last change */
+	struct loop *loop;	   /* where the timer runs */
+	struct loop_timer timer;   /* loop's */
+	struct loop_msg msg;	   /* to arm it from elsewhere */
+	uint64_t since;		   /* ms: when it was first armed; loop's */
+	atomic_bool armed;	   /* msg is under way, or the timer set */
+	atomic_bool dirty;	   /* the store has something that a flush would make durable */
+	_Atomic uint64_t touched;  /* ms: the last change */
+	_Atomic uint32_t retry_ms; /* how long after the last flush, which failed; 0: it did not */
 };
 
 struct zns {

@@ -58,7 +58,7 @@ struct store_ops {
 	int (*reset)(struct store *s, uint32_t zone);
 	/* Full, and zeroes from WP on. */
 	int (*finish)(struct store *s, uint32_t zone, uint64_t wp);
-	/* Makes all that was done before durable. */
+	/* Makes all that was done before durable. -EROFS: nor will any other flush. */
 	int (*flush)(struct store *s);
 	/* Flushes and frees. */
 	int (*close)(struct store *s);

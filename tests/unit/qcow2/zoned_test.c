@@ -370,7 +370,7 @@ static void a_failed_sync_poisons_the_image(void **state)
 		assert_int_equal(qcow2_flush(q), -EIO);
 		d->hook = NULL;
 		ram_forget(d);
-		assert_int_equal(qcow2_flush(q), -EIO);
+		assert_int_equal(qcow2_flush(q), -EROFS);
 		assert_int_equal(qcow2_write(q, byte, 4 * KIB, 512, 0), -EROFS);
 		assert_int_equal(qcow2_zone_reset(q, 0), -EROFS);
 		assert_int_equal(qcow2_zone_finish(q, 0, 0), -EROFS);

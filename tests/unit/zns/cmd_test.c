@@ -634,6 +634,39 @@ static void an_idle_drive_writes_back_once(void **ctx)
 	assert_int_equal(b->ram->flushes, 2);
 }
 
+static void a_failed_flush_is_tried_again(void **ctx)
+{
+	struct bench *b = *ctx;
+
+	b->ram->flush_err = -EIO;
+	assert_int_equal(host_write(&b->h, 0, 3, data, 0), 0);
+	assert_int_equal(host_flush(&b->h), WFAULT);
+	assert_int_equal(b->ram->flushes, 1);
+	ram_sleep(1300);
+	assert_int_equal(b->ram->flushes, 2); /* after a second */
+	ram_sleep(1300);
+	assert_int_equal(b->ram->flushes, 2); /* and after two */
+	b->ram->flush_err = 0;
+	ram_sleep(1000);
+	assert_int_equal(b->ram->flushes, 3);
+	assert_int_equal(zone_state(&b->h, 0), 2); /* and the loop has seen its end */
+	assert_int_equal(b->ram->durable_wp[0], 3 * 512);
+	ram_sleep(1300);
+	assert_int_equal(b->ram->flushes, 3);
+}
+
+static void a_poisoned_store_is_left_alone(void **ctx)
+{
+	struct bench *b = *ctx;
+
+	b->ram->flush_err = -EROFS;
+	assert_int_equal(host_write(&b->h, 0, 3, data, 0), 0);
+	assert_int_equal(host_flush(&b->h), RDONLY);
+	ram_sleep(1300);
+	assert_int_equal(b->ram->flushes, 1);
+	b->ram->flush_err = 0;
+}
+
 /* Ten writes a second, so that it is never idle: after five seconds it writes back all the same. */
 static void a_busy_drive_writes_back_after_five_seconds(void **ctx)
 {
@@ -770,6 +803,8 @@ int main(void)
 		TEST(a_reset_that_fails_half_way_makes_its_zone_read_only),
 		cmocka_unit_test(a_read_only_namespace_is_protected),
 		TEST(an_idle_drive_writes_back_once),
+		TEST(a_failed_flush_is_tried_again),
+		TEST(a_poisoned_store_is_left_alone),
 		TEST(a_busy_drive_writes_back_after_five_seconds),
 		cmocka_unit_test(zones_come_back_closed),
 	};
