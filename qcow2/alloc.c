@@ -8,7 +8,9 @@
  * 2. Data clusters read as zeroes when handed out: new space at the end of the file (made long at
  *    once, so that no mapping ever points past its end), or discarded before reuse.
  * 3. Clusters that were unmapped go to quarantine. Only quarantine_release(), after the flush has
- *    made the unmapping durable, lowers their counts and gives them back.
+ *    made the unmapping durable, lowers their counts and gives them back. When many wait there,
+ *    quarantine_crowded() has an allocation flush first, lest the file grow without bound where
+ *    zones are reset and written again and nobody flushes.
  * 4. A zone's worth of clusters is wanted in one piece, so a much smaller piece is passed over in
  *    favour of the end of the file, and tables do not nibble at large pieces.
  *
@@ -29,6 +31,8 @@
 #define TABLE_RUN      64u	    /* tables come out of runs up to this long */
 #define FEWEST	       8u	    /* 1/8 of what was wanted is still a good piece */
 #define END_SKIP_LIMIT (1u << 22)   /* clusters counted beyond the end of the file: corrupt */
+#define MAX_QUARANTINE                                                                             \
+	(256ull << 20) /* bytes: a flush for each of these costs little beside them */
 
 int alloc_init(struct qcow2 *q)
 {
@@ -350,12 +354,14 @@ int quarantine_add(struct qcow2 *q, uint64_t first, uint64_t nr)
 
 	if (last && last->first + last->nr == first) {
 		last->nr += nr;
+		q->quarantined += nr;
 		return 0;
 	}
 	err = quarantine_reserve(q, 1);
 	if (err)
 		return err;
 	q->quarantine[q->nr_quarantine++] = (struct run){ first, nr, false };
+	q->quarantined += nr;
 	atomic_store_explicit(&q->meta_dirty, true, memory_order_relaxed);
 	return plant(no_quarantine) ? quarantine_release(q) : 0;
 }
@@ -405,8 +411,14 @@ int quarantine_release(struct qcow2 *q)
 				return err;
 			r->first += done;
 			r->nr -= done;
+			q->quarantined -= done;
 		}
 		q->nr_quarantine--;
 	}
 	return 0;
+}
+
+bool quarantine_crowded(const struct qcow2 *q)
+{
+	return q->quarantined << q->cluster_bits > MAX_QUARANTINE;
 }

@@ -133,6 +133,7 @@ struct qcow2 {
 	uint32_t nr_pool;
 	struct run *quarantine; /* unmapped since the last flush: one reference each to drop */
 	size_t nr_quarantine, cap_quarantine;
+	uint64_t quarantined; /* clusters in it */
 
 	bool refs_grew;	     /* refcounts were raised since they were last written */
 	bool reftable_moved; /* the header on disk still names the old table */
@@ -243,6 +244,8 @@ int quarantine_add(struct qcow2 *q, uint64_t first, uint64_t nr);
 int quarantine_reserve(struct qcow2 *q, size_t n);
 /* Drops what is in quarantine: discards and lowers refcounts (in memory). After a flush's syncs. */
 int quarantine_release(struct qcow2 *q);
+/* So much is in quarantine that a flush should come before more is allocated. */
+bool quarantine_crowded(const struct qcow2 *q);
 /* Whether [HOST, HOST + LEN) touches header, L1, refcount structures, L2 tables, write pointers. */
 bool alloc_overlaps_meta(const struct qcow2 *q, uint64_t host, uint64_t len);
 

@@ -213,11 +213,17 @@ static int write_data(struct qcow2 *q, const struct iovec *iov, int n, uint64_t 
 	return err ? err : write_once(q, iov, n, len, host, how);
 }
 
+/* So much has changed, or was given up, that it should be flushed before more is allocated. */
+static bool crowded(const struct qcow2 *q)
+{
+	return cache_crowded(q) || shadow_crowded(q) || quarantine_crowded(q);
+}
+
 /* Finds or makes a place for OFF, in place of a full disk after having emptied the quarantine. */
 static int place(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t limit, uint64_t *host,
 		 uint64_t *run)
 {
-	int err = cache_crowded(q) || shadow_crowded(q) ? flush_locked(q) : 0;
+	int err = crowded(q) ? flush_locked(q) : 0;
 
 	if (!err)
 		err = map_for_write(q, off, len, limit, host, run);

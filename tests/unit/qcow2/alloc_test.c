@@ -247,6 +247,39 @@ static void a_full_disk_under_a_mapped_zone_empties_the_quarantine(void **state)
 	ram_free(d);
 }
 
+/* Nobody flushes, as between two idle flushes: the file stays within what is in use, and a bound. */
+static void resets_and_rewrites_without_a_flush_do_not_grow_the_file(void **state)
+{
+	const uint64_t zone = 32 * MIB;
+	struct qcow2_create_opts o = {
+		.size = 8 * zone,
+		.zoned = true,
+		.zone = { .zone_size = zone, .zone_capacity = zone },
+	};
+	struct ramdisk *d = make_image(&o);
+	struct qcow2 *q = open_image(d, 0);
+	size_t syncs;
+
+	(void)state;
+	ram_forget(d);
+	for (unsigned int i = 0; i < 200; i++) { /* 6400 MiB are given up */
+		uint64_t at = i % 8 * zone;
+
+		assert_int_equal(qcow2_zone_reset(q, i % 8), 0);
+		put(q, at, 4096, i); /* its zone gets all its clusters */
+		qcow2_wp_advance(q, i % 8, at + 4096);
+		if (i == 14) /* 224 MiB in quarantine: not yet */
+			assert_int_equal(ram_count(d, RAM_SYNC), 0);
+	}
+	assert_true(d->size <= 8 * zone + 256 * MIB + 2 * zone);
+	syncs = ram_count(d, RAM_SYNC);
+	assert_true(syncs);
+	assert_true(syncs < 200 / 2); /* and not one for each */
+	assert_int_equal(qcow2_close(q), 0);
+	expect_sound(d, 0);
+	ram_free(d);
+}
+
 static void short_transfers_are_finished(void **state)
 {
 	struct qcow2_create_opts o = small_zoned();
@@ -329,6 +362,7 @@ int main(void)
 		cmocka_unit_test(metadata_is_never_handed_out_even_if_it_is_not_counted),
 		cmocka_unit_test(a_full_disk_is_enospc_and_passes),
 		cmocka_unit_test(a_full_disk_under_a_mapped_zone_empties_the_quarantine),
+		cmocka_unit_test(resets_and_rewrites_without_a_flush_do_not_grow_the_file),
 		cmocka_unit_test(short_transfers_are_finished),
 		cmocka_unit_test(the_cache_evicts_the_clean_and_keeps_the_dirty),
 		cmocka_unit_test(a_table_with_two_kinds_is_refused),
