@@ -146,6 +146,8 @@ int flush_locked(struct qcow2 *q)
 
 	if (atomic_load(&q->poisoned))
 		return -EROFS;
+	if (plant(log_emptied_early))
+		shadow_flushed(q);
 	err = wp_collect(q);
 	if (!err && plant(reuse_before_reset_is_durable))
 		err = release(q);

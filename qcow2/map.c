@@ -194,8 +194,8 @@ static int lookup_each(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg)
 			return err;
 		l->m = m;
 	} else if (m.kind != l->m.kind || m.kind == CLUSTER_COMPRESSED ||
-		   (m.kind == CLUSTER_DATA &&
-		    (m.host != next || m.copied != l->m.copied || check_place(q, &m)))) {
+		   (m.kind == CLUSTER_DATA && ((m.host != next && !plant(lookup_passes_a_jump)) ||
+					       m.copied != l->m.copied || check_place(q, &m)))) {
 		return WALK_STOP;
 	}
 	l->clusters += nr;

@@ -31,6 +31,7 @@
 #include <string.h>
 
 #include "alloc.h"
+#include "plant.h"
 #include "shadow.h"
 
 struct piece { /* what is mapped where, in clusters */
@@ -135,7 +136,9 @@ static int plan_entry(struct replay *r, uint32_t i)
 		return 0;
 	p->logged = true;
 	if (e->kind == SHADOW_RESET) {
-		*p = (struct plan){ .from = i + 1, .logged = true, .reset = true };
+		*p = (struct plan){ .from = plant(reset_voids_nothing) ? 0 : i + 1,
+				    .logged = true,
+				    .reset = true };
 	} else if (p->finished) {
 		return wrong(r, "entry %u of its log follows the zone's finish", i);
 	} else if (e->kind == SHADOW_FINISH) {
@@ -159,7 +162,8 @@ static int plan_pointer(struct replay *r, uint32_t zone)
 		return wp == disk ? 0 : wrong(r, "zone %u is conventional and has moved", zone);
 	if (wp < start || (wp > end && wp != disk) || wp % 512)
 		return wrong(r, "the write pointer of zone %u is outside of it", zone);
-	if (wp == start && (p->finished || (!p->reset && disk > start))) /* (4) */
+	if (wp == start && (p->finished || (!p->reset && disk > start)) &&
+	    !plant(half_a_reset_forgotten)) /* (4) */
 		*p = (struct plan){ .from = r->nr_log, .logged = true, .reset = true };
 	if (!p->reset && wp < disk)
 		return wrong(r, "zone %u has gone back without a reset", zone);
@@ -199,12 +203,14 @@ static void sort_out(struct replay *r, uint32_t i)
 		return;
 	if (e->kind == SHADOW_SPARE || i < p->from) {
 		keep = 0;
-	} else if (p->finished) {
+	} else if (p->finished && !plant(finish_keeps_clusters)) {
 		cut = cluster_of(q, align_up(p->finish, q->cluster_size));
 		keep = cut <= m.at ? 0 : cut - m.at < m.nr ? cut - m.at : m.nr;
 	}
 	if (keep)
-		r->piece[r->nr_pieces++] = (struct piece){ m.at, m.host, keep, m.zone };
+		r->piece[r->nr_pieces++] =
+			(struct piece){ m.at, m.host, plant(replay_maps_one_less) ? keep - 1 : keep,
+					m.zone };
 	if (keep < m.nr)
 		r->gone[r->nr_gone++] =
 			(struct piece){ m.at + keep, m.host + keep, m.nr - keep, m.zone };
@@ -519,7 +525,7 @@ static int count_piece(struct replay *r, const struct piece *m)
 		bool is_free;
 		int err = ref_run(r->q, m->host + i, m->nr - i, &is_free, &len);
 
-		if (!err && is_free)
+		if (!err && is_free && !plant(replay_counts_nothing))
 			err = ref_adjust(r->q, m->host + i, len, true);
 		if (err)
 			return err;
@@ -570,7 +576,7 @@ static int apply_zone(struct replay *r, uint32_t zone, size_t *next, uint32_t *z
 		return err;
 	++*zones;
 	if (sequential(r, zone))
-		wp_adopt(q, zone, wp, p->reset);
+		wp_adopt(q, zone, wp, p->reset && !plant(replay_forgets_resets));
 	return 0;
 }
 
@@ -580,15 +586,16 @@ static int apply(struct replay *r, uint32_t *zones)
 	size_t next = 0;
 	int err = 0;
 
-	q->scan_pos = q->scan_end; /* (3) */
+	if (!plant(replay_takes_tables_anywhere))
+		q->scan_pos = q->scan_end; /* (3) */
 	for (size_t i = 0; !err && i < r->nr_suspects; i++)
-		if (r->suspect[i].spare && !r->suspect[i].used)
+		if (r->suspect[i].spare && !r->suspect[i].used && !plant(replay_leaks))
 			err = give_up(r, &r->suspect[i]);
 	for (size_t i = 0; !err && i < r->nr_pieces; i++)
 		err = count_piece(r, &r->piece[i]);
 	for (uint32_t z = 0; !err && z < q->info.zoned.nr_zones; z++)
 		err = apply_zone(r, z, &next, zones);
-	if (!err)
+	if (!err && !plant(replay_not_flushed))
 		err = flush_locked(q);
 	q->scan_pos = 0;
 	return err;

@@ -36,6 +36,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "plant.h"
 #include "shadow.h"
 
 #define ROOM 8u /* entries: more than any one step between two looks at shadow_crowded() notes */
@@ -180,7 +181,12 @@ static const char *mismatch(const struct qcow2 *q, struct shadow_head *h)
 		return "it was not finished";
 	if (h->sum != shadow_head_sum(h))
 		return "its head is damaged";
-	if (h->generation != want.generation || !(q->hdr.autoclear & AUTOCLEAR_SHADOW))
+	if (plant(generation_not_compared)) {
+		want.generation = h->generation;
+		want.sum = h->sum;
+	}
+	if (h->generation != want.generation ||
+	    (!(q->hdr.autoclear & AUTOCLEAR_SHADOW) && !plant(autoclear_not_looked_at)))
 		return "the image was opened for writing since";
 	if (memcmp((char *)h + at, (char *)&want + at, sizeof(want) - at - sizeof(want.log)))
 		return "it describes another image";
@@ -398,6 +404,7 @@ void shadow_end(struct qcow2 *q, bool clean)
 	if (q->wp == shadow_wps(s->head))
 		q->wp = NULL;
 	munmap(s->head, s->bytes);
+	clean |= plant(shadow_removed_after_an_error);
 	/* A copy of the file should not carry a promise. Not worth a sync, nor an error. */
 	if (begun && clean &&
 	    file_write(q->file, &none, sizeof(none),
@@ -427,13 +434,17 @@ static void append(struct qcow2 *q, struct shadow_entry e)
 	log = atomic_load_explicit(&s->head->log, memory_order_relaxed);
 	assert((uint32_t)log < SHADOW_ENTRIES);
 	e.sum = shadow_entry_sum(&e, log >> 32, (uint32_t)log);
+	if (plant(entry_counted_early))
+		atomic_store(&s->head->log, log + 1);
 	s->log[(uint32_t)log] = e;
 	atomic_store_explicit(&s->head->log, log + 1, memory_order_release);
 }
 
 void shadow_map(struct qcow2 *q, uint64_t off, uint64_t host, uint64_t len)
 {
-	if (q->shadow)
+	if (plant(mapping_noted_askew))
+		host += q->cluster_size;
+	if (q->shadow && !plant(mapping_not_noted))
 		append(q, (struct shadow_entry){ .kind = SHADOW_MAP,
 						 .zone = (uint32_t)(off >> q->zone_bits),
 						 .off = off,
@@ -453,7 +464,7 @@ void shadow_finish(struct qcow2 *q, uint32_t zone, uint64_t wp)
 
 void shadow_spare(struct qcow2 *q, uint64_t host, uint64_t len)
 {
-	if (q->shadow && !shadow_crowded(q))
+	if (q->shadow && !shadow_crowded(q) && !plant(spare_not_noted))
 		append(q, (struct shadow_entry){ .kind = SHADOW_SPARE, .host = host, .len = len });
 }
 

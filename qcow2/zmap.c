@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include "image.h"
+#include "plant.h"
 
 #define MAX_EXTENTS   1024u	  /* per zone */
 #define MAX_MAP_BYTES (64u << 20) /* all zones of an image together */
@@ -115,7 +116,8 @@ bool zmap_add(struct qcow2 *q, uint32_t zone, uint64_t off, uint64_t len, uint64
 			len = m->ext[i].off - off;
 		if (!len)
 			return true;
-		if (off == end && host == prev->host + length(prev)) {
+		if (off == end &&
+		    (host == prev->host + length(prev) || plant(zone_map_joins_strangers))) {
 			atomic_store_explicit(&prev->len, length(prev) + len, memory_order_relaxed);
 			return true;
 		}

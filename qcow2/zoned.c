@@ -439,9 +439,12 @@ int qcow2_zone_reset(struct qcow2 *q, uint32_t zone)
 	if (!err) {
 		if (!plant(reset_keeps_the_zone_map))
 			zmap_drop(q, zone);
+		if (plant(reset_noted_early))
+			shadow_reset(q, zone);
 		atomic_store(&q->wp[zone], zone_start(q, zone));
 		atomic_store(&q->zones[zone].number, 0);
-		shadow_reset(q, zone); /* after the pointer */
+		if (!plant(reset_not_noted))
+			shadow_reset(q, zone); /* after the pointer */
 		note_unmapped(q, before);
 		q->zones[zone].reset = true;
 		announce(q, zone);
@@ -489,6 +492,8 @@ int qcow2_zone_finish(struct qcow2 *q, uint32_t zone, uint64_t wp)
 		err = map_unmap(q, wp, zone_end(q, zone));
 	zmap_drop(q, zone); /* also after an error: the tail's cluster may have moved */
 	if (!err) {
+		if (plant(finish_noted_late))
+			atomic_store(&q->wp[zone], end);
 		shadow_finish(q, zone, wp); /* before the pointer */
 		note_unmapped(q, before);
 		atomic_store(&q->wp[zone], end);

@@ -15,6 +15,7 @@
  * 1. (D1, D2) The zone shows a generation between low's and the last that began; in low's, its
  *    write pointer is not below low's; in none is it above what was accepted.
  * 2. (D2, D3, D4) Every LBA below the pointer holds the version of that one generation, all of it.
+ *    D4 is named when a flushed LBA holds what was written to another.
  * 3. (D5) Finished is all or nothing: the pointer at the end, zeroes behind what was written. No
  *    more zones are partly written than may be active (drive_judge()).
  * 4. Above the pointer are zeroes or bytes that were once written to that very LBA. The drive
@@ -424,6 +425,42 @@ static bool judge_conventional(const struct model *m, struct mwindow w, uint32_t
 	return true;
 }
 
+/* Of which other LBA of the drive the block B is. */
+static bool stray_of(const struct model *m, const uint8_t *b, uint32_t *zone, uint32_t *lba)
+{
+	for (uint32_t z = m->geo.conventional; z < m->geo.nr_zones; z++)
+		for (uint32_t g = 0; g < m->zone[z].nr_gens; g++)
+			for (uint32_t i = 0; i < m->geo.zone_lbas; i++) {
+				uint32_t version = m->zone[z].gen[g].version[i];
+
+				if (!version || !holds(b, z, i, version))
+					continue;
+				*zone = z;
+				*lba = i;
+				return true;
+			}
+	return false;
+}
+
+/* Adds to WHY what was flushed to one address and is found at another. */
+static void find_strays(const struct model *m, const struct mbound *low, uint32_t zone, uint64_t wp,
+			const uint8_t *buf, char why[MODEL_WHYLEN])
+{
+	size_t len = strlen(why);
+
+	for (uint32_t i = 0; i < low->wp && i < wp; i++) {
+		const uint8_t *b = buf + (size_t)i * MODEL_LBA;
+		uint32_t z, lba;
+
+		if (is_own(m, zone, i, b) || !stray_of(m, b, &z, &lba))
+			continue;
+		snprintf(why + len, MODEL_WHYLEN - len,
+			 "D4: zone %u LBA %u, which was flushed, holds zone %u LBA %u; ", zone, i,
+			 z, lba);
+		return;
+	}
+}
+
 bool model_judge(const struct model *m, struct mwindow w, uint32_t zone, uint64_t wp,
 		 const uint8_t *buf, uint32_t *gen, char why[MODEL_WHYLEN])
 {
@@ -456,8 +493,10 @@ bool model_judge(const struct model *m, struct mwindow w, uint32_t zone, uint64_
 		if (ok)
 			*gen = g;
 	}
-	if (!ok)
+	if (!ok) {
+		find_strays(m, low, zone, wp, buf, why);
 		return false;
+	}
 	for (uint32_t i = wp;
 	     i < m->geo.zone_lbas && (uint64_t)zone * m->geo.zone_lbas + i < m->geo.lbas; i++)
 		if (!is_own(m, zone, i, buf + (size_t)i * MODEL_LBA))

@@ -7,6 +7,9 @@
  * copies. Moments are: before every call at the seam, and before every single store into the
  * shadow, which is write-protected: each store faults, is looked at, and is let through alone by
  * the processor's single-step flag.
+ *
+ * Messages name the clause of the contract that is broken (docs/reliability.md); with the engine
+ * that has planted bugs the test is the laboratory of the shadow (tests/crash/planted.txt).
  */
 #include <fcntl.h>
 #include <ftw.h>
@@ -119,12 +122,24 @@ struct lab {
 };
 static struct lab *the_lab;
 
+/* What was acknowledged is at its address. */
+static bool holds(struct qcow2 *q, unsigned int i, const struct zone_model *m)
+{
+	uint8_t *want = pattern(i * ZONE, CAP, m->version), *got = malloc(CAP);
+	bool same;
+
+	memset(want + m->data, 0, CAP - m->data);
+	assert_int_equal(qcow2_read(q, got, i * ZONE, CAP, 0), 0);
+	same = !memcmp(want, got, m->wp);
+	free(want);
+	free(got);
+	return same;
+}
+
 static void expect_zone(struct qcow2 *q, unsigned int i, const struct zone_model *m)
 {
-	if (m->data)
-		expect(q, i * ZONE, m->data, m->version);
-	if (m->wp > m->data)
-		expect_zeroes(q, i * ZONE + m->data, m->wp - m->data);
+	if (!holds(q, i, m))
+		fail_msg("D4: zone %u does not hold what was written to it", i);
 }
 
 static void expect_drive(struct lab *l, struct qcow2 *q)
@@ -136,8 +151,8 @@ static void expect_drive(struct lab *l, struct qcow2 *q)
 		if (i == l->in_flight && wp == l->next.wp)
 			m = &l->next;
 		if (wp != m->wp)
-			fail_msg("zone %u: write pointer %llu, not %llu", i, (unsigned long long)wp,
-				 (unsigned long long)m->wp);
+			fail_msg("D7: zone %u: write pointer %llu, not %llu", i,
+				 (unsigned long long)wp, (unsigned long long)m->wp);
 		expect_zone(q, i, m);
 	}
 }
@@ -150,9 +165,10 @@ static void expect_no_corruption(struct ramdisk *d, bool leaks)
 	struct qcow2 *q = open_image(copy, QCOW2_RDONLY | QCOW2_INSPECT);
 
 	assert_int_equal(qcow2_check(q, &res, say, leaks ? top : NULL), 0);
-	assert_int_equal(res.corruptions, 0);
-	assert_true(leaks || !res.leaks);
-	assert_int_equal(res.check_errors, 0);
+	if (res.corruptions || res.check_errors || (res.leaks && !leaks))
+		fail_msg("D6: %llu corruptions, %llu errors, %llu leaks",
+			 (unsigned long long)res.corruptions, (unsigned long long)res.check_errors,
+			 (unsigned long long)res.leaks);
 	assert_int_equal(qcow2_close(q), 0);
 	ram_free(copy);
 }
@@ -164,7 +180,8 @@ static void expect_adopted(struct lab *l, struct ramdisk *d, bool leaks)
 	struct qcow2 *q = open_in(d, adopt_dir);
 	uint64_t wp = qcow2_wp(q, i);
 
-	assert_null(strstr(notice, "not used"));
+	if (strstr(notice, "not used"))
+		fail_msg("D7: %s", notice);
 	expect_drive(l, q);
 	expect_no_corruption(d, leaks);
 	if (wp + 4096 <= i * ZONE + CAP) {
@@ -343,6 +360,13 @@ static void lab_write(struct lab *l, unsigned int i, uint64_t len)
 	done(l);
 }
 
+/* A write that fails when its data is there: the pointer stays. */
+static void lab_write_failing(struct lab *l, unsigned int i, uint64_t len)
+{
+	put(l->q, i * ZONE + l->zone[i].wp, len, 99);
+	kill_here(l);
+}
+
 static void lab_reset(struct lab *l, unsigned int i)
 {
 	l->next = (struct zone_model){ 0, 0, ++l->version };
@@ -373,6 +397,7 @@ static void lab_history(struct lab *l)
 	lab_write(l, 0, 4096);
 	lab_write(l, 1, 512);
 	lab_write(l, 0, 10240);
+	lab_write_failing(l, 1, 16384);
 	lab_finish(l, 1);
 	lab_flush(l);
 	lab_reset(l, 0);
@@ -424,6 +449,27 @@ static void small_clusters_and_growing_tables_too(void **state)
 	lab_write(&l, 7, 1536);
 	lab_finish(&l, 7);
 	lab_flush(&l);
+	lab_end(&l);
+}
+
+/*
+ * A refcount block speaks for 256 clusters, a zone has 24. Of two zones the first on the disk is the
+ * later in the file: counting it needs another block when the other is not counted yet.
+ */
+static void an_adoption_may_need_tables(void **state)
+{
+	struct qcow2_create_opts o = small_zoned();
+	struct lab l;
+
+	(void)state;
+	o.cluster_size = 2048;
+	o.refcount_bits = 64;
+	lab_begin(&l, o);
+	for (unsigned int i = 14; i; i -= 2) {
+		lab_write(&l, i, 1024);
+		lab_write(&l, i - 1, 1024);
+		lab_flush(&l);
+	}
 	lab_end(&l);
 }
 
@@ -505,6 +551,59 @@ static void what_was_adopted_is_told(void **state)
 	ram_free(d);
 }
 
+/* Makes DISK what OP has left. */
+static void do_op(struct ramdisk *disk, const struct ram_op *op)
+{
+	if (op->call == RAM_WRITE) {
+		memcpy(disk->bytes + op->off, op->data, op->len);
+		if (op->off + op->len > disk->size)
+			disk->size = op->off + op->len;
+	} else if (op->call == RAM_FALLOCATE) {
+		memset(disk->bytes + op->off, 0, op->len);
+	} else if (op->call == RAM_TRUNCATE) {
+		disk->size = op->len;
+	}
+}
+
+/* A zone that was reset and written again: as it was, empty, or as it is to become. */
+static void expect_old_or_new(struct ramdisk *d)
+{
+	struct ramdisk *copy = ram_copy(d);
+	struct qcow2 *q = open_image(copy, 0);
+	const uint64_t wp = qcow2_wp(q, 1) - ZONE;
+	struct zone_model m = { wp, wp, wp == 4096 ? 8 : 2 };
+
+	if (wp && wp != 4096 && wp != 512)
+		fail_msg("D2: zone 1 has a write pointer it never had");
+	if (!holds(q, 1, &m))
+		fail_msg("D3: zone 1 has old and new data below its pointer");
+	assert_int_equal(qcow2_close(q), 0);
+	expect_no_corruption(copy, true);
+	ram_free(copy);
+}
+
+/* In the order of its writes alone; the rest is the crash laboratory's, for it is a flush. */
+static void a_power_cut_in_an_adoption_mixes_nothing(void **state)
+{
+	uint8_t *shadow;
+	char path[256];
+	struct ramdisk *d = killed(&shadow, path), *copy = ram_copy(d);
+	struct qcow2 *q;
+
+	(void)state;
+	copy->keep_data = true;
+	q = open_in(copy, adopt_dir);
+	assert_non_null(strstr(notice, "taken over"));
+	for (size_t i = 0; i < copy->nr_ops; i++) {
+		do_op(d, &copy->ops[i]);
+		expect_old_or_new(d);
+	}
+	assert_int_equal(qcow2_close(q), 0);
+	free(shadow);
+	ram_free(copy);
+	ram_free(d);
+}
+
 static void a_clean_close_leaves_no_shadow(void **state)
 {
 	struct qcow2_create_opts o = small_zoned();
@@ -567,8 +666,9 @@ static void another_writer_in_between_makes_it_void(void **state)
 	qcow2_wp_advance(q, 0, 512);
 	assert_int_equal(qcow2_close(q), 0);
 	q = open_in(d, adopt_dir);
+	if (qcow2_wp(q, 0) != 512)
+		fail_msg("D1: what another has flushed since is lost");
 	assert_non_null(strstr(notice, "opened for writing since"));
-	assert_int_equal(qcow2_wp(q, 0), 512);
 	expect(q, 0, 512, 50);
 	assert_int_equal(qcow2_close(q), 0);
 	assert_false(exists(path));
@@ -603,7 +703,8 @@ static void what_another_image_says_is_ignored(void **state)
 			header_put(other, ext + 8 + 16, 2, 8);
 		else
 			other->bytes[ext + 8] ^= 1; /* UUID: not even its name is right */
-		assert_int_equal(adopt_copy(other), 0);
+		if (adopt_copy(other) != 0)
+			fail_msg("D3: a shadow that is not the image's was taken over");
 		ram_free(other);
 	}
 	remove(path);
@@ -690,7 +791,8 @@ static void a_failed_flush_and_then_a_kill_loses_nothing(void **state)
 	assert_int_equal(qcow2_close(q), -EIO);
 	d->hook = NULL;
 	q = open_in(d, adopt_dir);
-	assert_int_equal(qcow2_wp(q, 0), 8192);
+	if (qcow2_wp(q, 0) != 8192)
+		fail_msg("D7: a failed close has lost what was written");
 	expect(q, 0, 8192, 1);
 	assert_int_equal(qcow2_close(q), 0);
 	expect_sound(d, 0);
@@ -865,7 +967,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		t(a_kill_at_any_store_or_call_loses_nothing),
 		t(small_clusters_and_growing_tables_too),
+		t(an_adoption_may_need_tables),
 		t(what_was_adopted_is_told),
+		t(a_power_cut_in_an_adoption_mixes_nothing),
 		t(a_clean_close_leaves_no_shadow),
 		t(a_failed_open_leaves_no_shadow),
 		t(another_writer_in_between_makes_it_void),
