@@ -25,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 #include <event2/event.h>
+#include "aio.h"
 #include "loop.h"
 
 STAILQ_HEAD(loop_msgs, loop_msg);
@@ -32,6 +33,7 @@ STAILQ_HEAD(loop_msgs, loop_msg);
 struct loop {
 	struct event_base *base;
 	struct workers *pool;
+	struct aio_ring *ring; /* NULL: nobody asked for it yet */
 	struct event *wake_ev;
 	int wake_fd;
 	atomic_bool stopping;
@@ -128,6 +130,7 @@ void loop_free(struct loop *loop)
 {
 	if (!loop)
 		return;
+	aio_ring_free(loop->ring);
 	event_free(loop->wake_ev);
 	event_base_free(loop->base);
 	close(loop->wake_fd);
@@ -143,6 +146,11 @@ struct event_base *loop_base(struct loop *loop)
 struct workers *loop_pool(struct loop *loop)
 {
 	return loop->pool;
+}
+
+struct aio_ring **loop_ring(struct loop *loop)
+{
+	return &loop->ring;
 }
 
 struct loop *loop_current(void)

@@ -13,6 +13,7 @@
 
 struct event_base;
 struct event;
+struct aio_ring;
 struct loop;
 struct workers;
 
@@ -27,6 +28,7 @@ struct loop *loop_new(struct workers *pool);
 void loop_free(struct loop *loop); /* after loop_run(); messages not yet run are forgotten */
 struct event_base *loop_base(struct loop *loop);
 struct workers *loop_pool(struct loop *loop);
+struct aio_ring **loop_ring(struct loop *loop); /* aio.c's place; freed with the loop */
 
 /* Runs until loop_stop(), in the calling thread, which becomes the loop's thread. */
 void loop_run(struct loop *loop);
