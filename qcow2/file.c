@@ -126,6 +126,11 @@ const void *file_map(struct file *f, uint64_t len)
 	return f->ops->map ? f->ops->map(f, len) : NULL;
 }
 
+int file_direct(struct file *f, const struct iovec *iov, int n, uint64_t off)
+{
+	return f->ops->direct ? f->ops->direct(f, iov, n, off) : -1;
+}
+
 int file_truncate(struct file *f, uint64_t size)
 {
 	int err;

@@ -33,6 +33,8 @@ struct file_ops {
 	int (*fallocate)(struct file *f, int mode, uint64_t off, uint64_t len);
 	int (*ftruncate)(struct file *f, uint64_t size);
 	int (*size)(struct file *f, uint64_t *size);
+	/* See file_direct(); NULL: only the members above move this file's data. */
+	int (*direct)(struct file *f, const struct iovec *iov, int n, uint64_t off);
 	/* See file_map(); NULL: such a file has no view. */
 	const void *(*map)(struct file *f, uint64_t len);
 	void (*close)(struct file *f);
@@ -75,6 +77,11 @@ int file_truncate(struct file *f, uint64_t size) __attribute__((warn_unused_resu
  * view a file.
  */
 const void *file_map(struct file *f, uint64_t len);
+/*
+ * A descriptor by which others may move guest data between the N pieces of IOV and the file at OFF,
+ * around the page cache; open until file_close(). -1: the file has none, or they do not lie as it asks.
+ */
+int file_direct(struct file *f, const struct iovec *iov, int n, uint64_t off);
 /* Makes the range read as zeroes and gives its space back where the file system can. */
 int file_discard(struct file *f, uint64_t off, uint64_t len) __attribute__((warn_unused_result));
 

@@ -3,7 +3,8 @@
  * The real file: one descriptor, and with FILE_DIRECT a second one that bypasses the page cache.
  *
  * Guest data goes through the second descriptor when buffer, length and offset are multiples of
- * 4096; all else, metadata above all, through the first. The kernel keeps the two coherent.
+ * 4096; all else, metadata above all, through the first. The kernel keeps the two coherent. Whoever
+ * has a better way to wait for a direct transfer than to sleep in it gets the descriptor.
  *
  * FILE_NOWAIT on a read is RWF_NOWAIT. On a write through the page cache it is not passed on: file
  * systems answer it with EAGAIN for every block they have yet to allocate, while the page cache
@@ -94,6 +95,18 @@ static ssize_t posix_pwritev(struct file *f, const struct iovec *iov, int n, uin
 	return done < 0 ? -errno : done;
 }
 
+static int posix_direct(struct file *f, const struct iovec *iov, int n, uint64_t off)
+{
+	struct file_posix *p = posix_of(f);
+
+	for (int i = 0; i < n; i++) {
+		if (!may_go_direct(p, iov[i].iov_base, iov[i].iov_len, off, FILE_DATA))
+			return -1;
+		off += iov[i].iov_len;
+	}
+	return p->direct_fd;
+}
+
 static int posix_fdatasync(struct file *f)
 {
 	if (posix_of(f)->unsafe)
@@ -179,6 +192,7 @@ static const struct file_ops posix_ops = {
 	.fallocate = posix_fallocate_mode,
 	.ftruncate = posix_ftruncate,
 	.size = posix_size,
+	.direct = posix_direct,
 	.map = posix_map,
 	.close = posix_close,
 };

@@ -185,14 +185,19 @@ const void *qcow2_peek(const struct qcow2 *q, uint64_t off, uint64_t len)
 	return host + len <= end ? q->view + host : NULL;
 }
 
+/* After a write and before anybody is told of it: the flush that follows must see it. */
+static void note_written(struct qcow2 *q)
+{
+	if (!atomic_load(&q->data_unsynced) && !plant(data_not_synced))
+		atomic_store(&q->data_unsynced, true);
+}
+
 static int write_once(struct qcow2 *q, const struct iovec *iov, int n, uint64_t len, uint64_t host,
 		      unsigned int how)
 {
 	int err = file_writev(q->file, iov, n, len, host, how);
 
-	/* After the write and before its completion: the flush that follows must see it. */
-	if (!atomic_load(&q->data_unsynced) && !plant(data_not_synced))
-		atomic_store(&q->data_unsynced, true);
+	note_written(q);
 	return err;
 }
 
@@ -302,4 +307,27 @@ int qcow2_writev(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, 
 		off += iov[i].iov_len;
 	}
 	return err;
+}
+
+int qcow2_locate(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,
+		 bool write, uint64_t *host)
+{
+	const struct zone_rec *z;
+	uint64_t at, run;
+	int fd;
+
+	if (write ? may_write(q, off, len) : !in_disk(q, off, len) || q->no_data)
+		return -1;
+	z = zone_at(q, off);
+	if (!z || !zmap_find(z, off, &at, &run) || run < len)
+		return -1;
+	fd = file_direct(q->file, iov, n, at);
+	if (fd >= 0)
+		*host = at;
+	return fd;
+}
+
+void qcow2_wrote(struct qcow2 *q)
+{
+	note_written(q);
 }

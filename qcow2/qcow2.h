@@ -134,6 +134,18 @@ int qcow2_write(struct qcow2 *q, const void *buf, uint64_t off, uint64_t len, un
 int qcow2_writev(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		 unsigned int flags);
 
+/*
+ * The way around both for a caller that can wait for the disk by itself (QCOW2_DIRECT): a descriptor,
+ * and in *HOST where in it the LEN bytes at OFF lie, in one piece. The caller moves them between there
+ * and the N pieces of IOV, by transfers that go around the page cache; whole, or else by the functions
+ * above, which also know why it failed. -1: by those in any case. Does not block. Good until the zone is
+ * reset or finished, or the image closed. Any thread.
+ */
+int qcow2_locate(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,
+		 bool write, uint64_t *host);
+/* What qcow2_locate() located is written: for flushes to know, before anybody else is told. */
+void qcow2_wrote(struct qcow2 *q);
+
 /* The write pointer of ZONE as last set, or as the image had it when opened. Marker bits masked. */
 uint64_t qcow2_wp(const struct qcow2 *q, uint32_t zone);
 
