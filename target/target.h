@@ -23,6 +23,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "aio.h"
 #include "nvme.h"
 #include "work.h"
 
@@ -61,6 +62,7 @@ struct tgt_req {
 	void (*execute)(struct tgt_req *); /* set by tgt_req_init() */
 	STAILQ_ENTRY(tgt_req) link;	   /* the command set's, while it is gathered */
 	struct work work;
+	struct aio aio;
 	struct loop_msg msg;  /* tgt_req_complete_remote() */
 	uint16_t status;      /* carried from work() to done() */
 	uint64_t set_data[8]; /* the command set's own */

@@ -4,7 +4,8 @@
  *
  *	zns_parse()		decode and refuse: all that can be told from the SQE and constants
  *	zns_exec_write()	loop: zone_write_begin() judges and gives the LBAs; the store is
- *				written on the spot with NOWAIT, or by a worker where that would block
+ *				written on the spot with NOWAIT; where that would block, by the
+ *				loop's ring, or by a worker
  *	zns_run_writes()	loop: what came in one wake-up and is small waits for its end, and what
  *				then lies side by side is written together
  *	zns_write_end()		loop: zone_write_end() gives back the writes that may now complete
@@ -21,6 +22,12 @@
  *     that could not be done on the loop).
  *  4. A retried command begins again at tgt_req_execute() and decodes its SQE anew; set_data is
  *     scratch.
+ *  5. What the ring did not move whole, a worker moves as if the ring had not been asked: there alone
+ *     it is found out why, and what that means. A write by the ring is told to the store before
+ *     zone_write_end(), so that no flush misses it.
+ *
+ * The ring is for images that go around the page cache, where whatever is read or written waits for
+ * the disk; for the others the store locates nothing. It takes what lies in one piece and is aligned.
  *
  * Writes go to the page cache and seldom block. One that took over a millisecond may have slept for
  * the disk, or only have lost the processor to another program: so the ones after it are watched for
@@ -39,6 +46,7 @@
 #define RUNS	   8 /* of neighbours, in what one wake-up brought */
 #define RUN_WRITES 32
 #define RUN_PIECE  32768u /* bytes; for larger ones a system call of their own is little */
+static_assert(RUN_WRITES <= AIO_PIECES, "");
 
 #define RW_DTYPE 0x00f00000u /* CDW12: directive type; we have no directives */
 
@@ -82,6 +90,29 @@ uint16_t store_status(const struct zns *zns, int err, bool write)
 	log_err("namespace %u: the image cannot be %s: %s", zns->ns.nsid,
 		write ? "written" : "read", strerror(-err));
 	return status;
+}
+
+/*
+ * Has the ring move LEN bytes between where REQ's LBAs lie and the N pieces of IOV. False: nothing
+ * happens, and a worker is to do it.
+ */
+static bool by_ring(struct tgt_req *req, const struct iovec *iov, int n, uint64_t len,
+		    void (*done)(struct aio *))
+{
+	const struct zns *zns = req_zns(req);
+	struct aio *a = &req->aio;
+
+	*a = (struct aio){
+		.write = req->dir == TGT_H2C, .iov = iov, .n = n, .len = len, .done = done
+	};
+	a->fd = zns->store->ops->locate(zns->store, iov, n, lba_off(zns, req_cmd(req)->io.lba), len,
+					a->write, &a->off);
+	return a->fd >= 0 && aio_submit(req->queue->loop, a);
+}
+
+static bool moved_whole(const struct aio *a)
+{
+	return a->res == (int64_t)a->len;
 }
 
 /* --- the ways of a command --- */
@@ -189,18 +220,26 @@ static bool run_continues(const struct write_run *run, const struct tgt_req *req
 	return lba == run->end && lba & (req_zns(req)->zones.zsze - 1) && run->nr < RUN_WRITES;
 }
 
-/* FIRST and those chained to it. */
+/* The pieces of FIRST and those chained to it: how many, and in *LEN their bytes. */
+static int run_pieces(struct tgt_req *first, struct iovec iov[RUN_WRITES], uint64_t *len)
+{
+	int n = 0;
+
+	*len = 0;
+	for (struct tgt_req *req = first; req; req = STAILQ_NEXT(req, link)) {
+		iov[n++] = (struct iovec){ req->buf, req->len };
+		*len += req->len;
+	}
+	return n;
+}
+
 static int write_store(struct tgt_req *first, unsigned int flags)
 {
 	const struct zns *zns = req_zns(first);
 	struct iovec iov[RUN_WRITES];
-	uint64_t len = 0;
-	int n = 0;
+	uint64_t len;
+	int n = run_pieces(first, iov, &len);
 
-	for (struct tgt_req *req = first; req; req = STAILQ_NEXT(req, link)) {
-		iov[n++] = (struct iovec){ req->buf, req->len };
-		len += req->len;
-	}
 	return zns->store->ops->write(zns->store, iov, n, lba_off(zns, req_cmd(first)->io.lba), len,
 				      flags);
 }
@@ -243,6 +282,29 @@ static void zns_write_done(struct work *w)
 	end_run(first, -(int)first->status);
 }
 
+static void zns_write_moved(struct aio *a)
+{
+	struct tgt_req *first = aio_req(a);
+	struct store *store = req_zns(first)->store;
+
+	if (!moved_whole(a)) {
+		write_by_worker(first);
+		return;
+	}
+	store->ops->wrote(store);
+	end_run(first, 0);
+}
+
+static void write_by_ring(struct tgt_req *first)
+{
+	struct iovec iov[RUN_WRITES];
+	uint64_t len;
+	int n = run_pieces(first, iov, &len);
+
+	if (!by_ring(first, iov, n, len, zns_write_moved))
+		write_by_worker(first);
+}
+
 /* How often this thread has given up the processor to wait for something. */
 static long sleeps(void)
 {
@@ -282,7 +344,7 @@ static void write_run(struct write_run *run)
 	int err = write_inline(first);
 
 	if (err == -EAGAIN)
-		write_by_worker(first);
+		write_by_ring(first);
 	else
 		end_run(first, err);
 }
@@ -402,6 +464,33 @@ static void zns_read_done(struct work *w)
 	zns_read_end(req, -(int)req->status);
 }
 
+static void read_by_worker(struct tgt_req *req)
+{
+	work_submit(req->queue->loop, &req->work, zns_read_work, zns_read_done);
+}
+
+static void zns_read_moved(struct aio *a)
+{
+	struct tgt_req *req = aio_req(a);
+
+	if (moved_whole(a))
+		zns_read_end(req, 0);
+	else
+		read_by_worker(req);
+}
+
+/* Unless a part of it lies in another zone, or is not written. */
+static void read_by_ring(struct tgt_req *req)
+{
+	const struct zone_io *io = &req_cmd(req)->io;
+	struct iovec iov = { req->buf, req->len };
+	uint32_t valid;
+
+	zone_read_span(&req_zns(req)->zones, io->lba, io->nlb, &valid);
+	if (valid < io->nlb || !by_ring(req, &iov, 1, req->len, zns_read_moved))
+		read_by_worker(req);
+}
+
 static void zns_exec_read(struct tgt_req *req)
 {
 	struct zns *zns = req_zns(req);
@@ -420,7 +509,7 @@ static void zns_exec_read(struct tgt_req *req)
 	}
 	err = read_store(req, STORE_NOWAIT);
 	if (err == -EAGAIN)
-		work_submit(req->queue->loop, &req->work, zns_read_work, zns_read_done);
+		read_by_ring(req);
 	else
 		zns_read_end(req, err);
 }

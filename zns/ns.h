@@ -92,6 +92,11 @@ static inline struct tgt_req *work_req(struct work *w)
 	return (struct tgt_req *)((char *)w - offsetof(struct tgt_req, work));
 }
 
+static inline struct tgt_req *aio_req(struct aio *a)
+{
+	return (struct tgt_req *)((char *)a - offsetof(struct tgt_req, aio));
+}
+
 static inline struct tgt_req *msg_req(struct loop_msg *msg)
 {
 	return (struct tgt_req *)((char *)msg - offsetof(struct tgt_req, msg));

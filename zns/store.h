@@ -42,6 +42,16 @@ struct store_ops {
 	/* LEN bytes in N pieces, within one zone. */
 	int (*write)(struct store *s, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		     unsigned int flags);
+	/*
+	 * Where LEN bytes lie in a file that goes around the page cache, so that the caller may move
+	 * them to or from the N pieces of IOV without a worker: a descriptor, and its offset in *AT;
+	 * whole, or else by read() or write(), which know why it failed. -1: by those in any case.
+	 * As for those: below the write pointer, or within one zone. Does not block.
+	 */
+	int (*locate)(struct store *s, const struct iovec *iov, int n, uint64_t off, uint64_t len,
+		      bool write, uint64_t *at);
+	/* After each write that was made so, before its completion. Takes no lock. */
+	void (*wrote)(struct store *s);
 	/* The write pointer of ZONE as the image has it: an absolute byte offset. */
 	uint64_t (*wp)(struct store *s, uint32_t zone);
 	/*

@@ -43,6 +43,17 @@ static int sq_write(struct store *s, const struct iovec *iov, int n, uint64_t of
 	return qcow2_writev(image(s), iov, n, off, len, nowait(flags));
 }
 
+static int sq_locate(struct store *s, const struct iovec *iov, int n, uint64_t off, uint64_t len,
+		     bool write, uint64_t *at)
+{
+	return qcow2_locate(image(s), iov, n, off, len, write, at);
+}
+
+static void sq_wrote(struct store *s)
+{
+	qcow2_wrote(image(s));
+}
+
 static uint64_t sq_wp(struct store *s, uint32_t zone)
 {
 	return qcow2_wp(image(s), zone);
@@ -80,6 +91,8 @@ static const struct store_ops store_qcow2_ops = {
 	.read = sq_read,
 	.peek = sq_peek,
 	.write = sq_write,
+	.locate = sq_locate,
+	.wrote = sq_wrote,
 	.wp = sq_wp,
 	.wp_advance = sq_wp_advance,
 	.reset = sq_reset,

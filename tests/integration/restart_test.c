@@ -2,8 +2,9 @@
 /*
  * What a restart keeps: every write pointer, every state (open ones come back Closed), all data,
  * and the names by which a host knows the namespace. After TERM, and after kill -9 once the drive
- * has been idle for long enough to have written everything back.
+ * has been idle for long enough to have written everything back. With an argument: in that --cache mode.
  */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -15,6 +16,8 @@
 #include "daemon.h"
 
 static struct rig rig;
+static const char *cache = "writeback";
+static char served[128]; /* the image and its options */
 static struct host_ctrl ctrl;
 static struct host_queue *q;
 static struct rig_ns ns;
@@ -30,8 +33,9 @@ static int setup(void **state)
 {
 	(void)state;
 	rig_init(&rig);
+	snprintf(served, sizeof(served), "%s,cache=%s", rig.img, cache);
 	assert_int_equal(rig_create(&rig, rig.img, RIG_SEED), 0);
-	assert_int_equal(rig_serve(&rig, rig.img), 0);
+	assert_int_equal(rig_serve(&rig, served), 0);
 	attach();
 	return 0;
 }
@@ -95,7 +99,7 @@ static void a_restart_keeps_everything(void **state)
 	host_detach(&ctrl);
 	assert_int_equal(rig_stop(&rig, SIGTERM, 10000 * rig_slowness(), NULL), 0);
 	assert_int_equal(rig_check(&rig, rig.img), 0);
-	assert_int_equal(rig_serve(&rig, rig.img), 0);
+	assert_int_equal(rig_serve(&rig, served), 0);
 	attach();
 	assert_all_states_kept();
 }
@@ -107,7 +111,7 @@ static void a_restart_with_the_host_still_there_keeps_everything(void **state)
 	assert_int_equal(rig_stop(&rig, SIGTERM, 10000 * rig_slowness(), NULL), 0);
 	host_detach(&ctrl);
 	assert_int_equal(rig_check(&rig, rig.img), 0);
-	assert_int_equal(rig_serve(&rig, rig.img), 0);
+	assert_int_equal(rig_serve(&rig, served), 0);
 	attach();
 	assert_all_states_kept();
 }
@@ -123,7 +127,7 @@ static void a_kill_while_idle_keeps_everything(void **state)
 		assert_int_equal(rig_stop(&rig, SIGKILL, 10000, NULL), -1);
 		host_detach(&ctrl);
 		assert_int_equal(rig_check(&rig, rig.img), 0);
-		assert_int_equal(rig_serve(&rig, rig.img), 0);
+		assert_int_equal(rig_serve(&rig, served), 0);
 		attach();
 		assert_all_states_kept();
 	}
@@ -139,7 +143,7 @@ static void writing_goes_on_after_a_restart(void **state)
 		rig_write(q, &ns, lba, 333, 4);
 		lba += 333;
 		host_detach(&ctrl);
-		rig_restart(&rig, rig.img);
+		rig_restart(&rig, served);
 		attach();
 		assert_zone(q, &ns, 0, NVME_ZNS_ZS_CLOSED, lba);
 		rig_verify(q, &ns, 0, lba, 4);
@@ -155,7 +159,7 @@ static void limits_hold_at_once_after_a_restart(void **state)
 	for (z = 0; z < ns.active; z++)
 		assert_int_equal(host_write(q, 1, z * ns.zsze, 1, block, 512), 0);
 	host_detach(&ctrl);
-	rig_restart(&rig, rig.img);
+	rig_restart(&rig, served);
 	attach();
 	assert_int_equal(host_write(q, 1, z * ns.zsze, 1, block, 512), ZSTATUS(TOO_MANY_ACTIVE));
 	assert_int_equal(host_write(q, 1, 1, 1, block, 512), 0);
@@ -169,7 +173,7 @@ static void the_namespace_keeps_its_names(void **state)
 	assert_int_equal(host_identify(&ctrl.admin, NVME_IDENTIFY_CNS_NS_DESC_LIST, 1, 0, before),
 			 0);
 	host_detach(&ctrl);
-	rig_restart(&rig, rig.img);
+	rig_restart(&rig, served);
 	attach();
 	assert_int_equal(host_identify(&ctrl.admin, NVME_IDENTIFY_CNS_NS_DESC_LIST, 1, 0, after),
 			 0);
@@ -178,7 +182,7 @@ static void the_namespace_keeps_its_names(void **state)
 
 static void a_read_only_namespace_takes_no_writes(void **state)
 {
-	char image[128];
+	char image[140];
 	uint8_t block[512] = { 0 };
 	uint32_t crc;
 
@@ -187,7 +191,7 @@ static void a_read_only_namespace_takes_no_writes(void **state)
 	host_detach(&ctrl);
 	assert_int_equal(rig_stop(&rig, SIGTERM, 10000 * rig_slowness(), NULL), 0);
 	crc = rig_crc_file(rig.img);
-	snprintf(image, sizeof(image), "%s,ro", rig.img);
+	snprintf(image, sizeof(image), "%s,ro", served);
 	assert_int_equal(rig_serve(&rig, image), 0);
 	attach();
 	assert_int_equal(host_write(q, 1, 100, 1, block, 512), NVME_SC_NS_WRITE_PROTECTED);
@@ -201,7 +205,18 @@ static void a_read_only_namespace_takes_no_writes(void **state)
 
 #define t(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(void)
+/* Whether files where the tests have theirs may be read around the page cache. */
+static bool has_direct(void)
+{
+	const char *tmp = getenv("TMPDIR");
+	int fd = open(tmp ? tmp : "/tmp", O_TMPFILE | O_RDWR | O_DIRECT | O_CLOEXEC, 0600);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		t(a_restart_keeps_everything),
@@ -213,5 +228,11 @@ int main(void)
 		t(a_read_only_namespace_takes_no_writes),
 	};
 
+	if (argc > 1)
+		cache = argv[1];
+	if (!strcmp(cache, "none") && !has_direct()) {
+		fprintf(stderr, "SKIP: no O_DIRECT in the temporary directory\n");
+		return 77;
+	}
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Commands from SQE to CQE, over a store in memory. */
+#include <fcntl.h>
 #include "fake_host.h"
 #include "zone.h"
 
@@ -400,6 +401,129 @@ static void neighbours_of_one_wake_up_are_one_write(void **ctx)
 	}
 }
 
+/* Whether the ring did it; no test of what it does can run where there is none. */
+static bool by_ring(struct bench *b)
+{
+	int workers = b->ram->writes;
+
+	b->ram->nowait_again = true;
+	b->ram->locates = b->ram->fd;
+	assert_int_equal(host_write(&b->h, ZONE(NR - 1), 1, data, 0), 0);
+	assert_int_equal(b->ram->located, 1);
+	return b->ram->writes == workers;
+}
+
+static void what_is_located_needs_no_worker(void **ctx)
+{
+	struct bench *b = *ctx;
+	uint64_t lba;
+
+	if (!by_ring(b))
+		skip();
+	assert_int_equal(host_write(&b->h, 0, 8, data, 0), 0);
+	assert_int_equal(host_append(&b->h, 0, 8, data + 8 * 512, FUA, &lba), 0);
+	assert_int_equal(lba, 8);
+	assert_int_equal(b->ram->wrote, 3);
+	assert_int_equal(b->ram->durable_wp[0], 16 * 512);
+	assert_int_equal(host_read(&b->h, 0, 16, back), 0);
+	assert_memory_equal(back, data, 16 * 512);
+	assert_int_equal(b->ram->writes + b->ram->reads, 0);
+	/* Not all of it is the store's. */
+	assert_int_equal(host_read(&b->h, 0, 20, back), 0);
+	assert_int_equal(b->ram->reads, 1);
+	assert_true(all_zero(back + 16 * 512, 4 * 512));
+	/* And what is not located goes where it always went. */
+	b->ram->locates = -1;
+	assert_int_equal(host_write(&b->h, 16, 8, data, 0), 0);
+	assert_int_equal(host_read(&b->h, 16, 8, back), 0);
+	assert_int_equal(b->ram->writes, 1);
+	assert_int_equal(b->ram->reads, 2);
+}
+
+static void neighbours_are_one_write_by_the_ring_too(void **ctx)
+{
+	enum { N = 64 };
+	struct bench *b = *ctx;
+	struct cmd cmds[N];
+	struct burst burst;
+
+	if (!by_ring(b))
+		skip();
+	fill_burst(cmds, N);
+	burst_send(&b->h, &burst, cmds, N);
+	for (unsigned int i = 0; i < N; i++)
+		assert_int_equal(cmd_wait(&cmds[i]), 0);
+	assert_int_equal(b->ram->located, 3);
+	assert_int_equal(b->ram->wrote, 3);
+	assert_int_equal(b->ram->writes, 0);
+	for (unsigned int i = 0; i < N; i++) {
+		assert_int_equal(host_read(&b->h, ZONE(i % 2) + i / 2, 1, back), 0);
+		assert_memory_equal(back, data + 512 * i, 512);
+	}
+}
+
+enum { NO_FD = 1 << 20 };
+
+static void what_the_ring_reads_short_a_worker_reads(void **ctx)
+{
+	const int fds[] = { memfd_create("short", MFD_CLOEXEC), NO_FD };
+	struct bench *b = *ctx;
+
+	if (!by_ring(b))
+		skip();
+	assert_int_equal(ftruncate(fds[0], 3 * 512 + 100), 0);
+	assert_int_equal(host_write(&b->h, 0, 8, data, 0), 0);
+	for (int i = 0; i < 2; i++) {
+		b->ram->locates = fds[i];
+		memset(back, 0xff, 8 * 512);
+		assert_int_equal(host_read(&b->h, 0, 8, back), 0);
+		assert_memory_equal(back, data, 8 * 512);
+		assert_int_equal(b->ram->reads, i + 1);
+	}
+	b->ram->read_err = -EIO;
+	assert_int_equal(host_read(&b->h, 0, 8, back), RFAULT);
+	close(fds[0]);
+}
+
+static void what_the_ring_cannot_write_a_worker_writes(void **ctx)
+{
+	const int fds[] = { open("/dev/full", O_WRONLY | O_CLOEXEC), NO_FD };
+	struct bench *b = *ctx;
+
+	if (!by_ring(b))
+		skip();
+	b->ram->wrote = 0;
+	for (int i = 0; i < 2; i++) {
+		b->ram->locates = fds[i];
+		assert_int_equal(host_write(&b->h, ZONE(i), 8, data, 0), 0);
+		assert_int_equal(b->ram->writes, i + 1);
+		assert_int_equal(host_read(&b->h, ZONE(i), 8, back), 0);
+		assert_memory_equal(back, data, 8 * 512);
+	}
+	b->ram->write_err = -ENOSPC;
+	assert_int_equal(host_write(&b->h, ZONE(2), 8, data, 0), NO_ROOM);
+	assert_int_equal(b->ram->wrote, 0);
+	close(fds[0]);
+}
+
+static void neighbours_that_the_ring_cannot_write_fail_each_for_itself(void **ctx)
+{
+	enum { N = 16 };
+	struct bench *b = *ctx;
+	struct cmd cmds[N];
+	struct burst burst;
+
+	if (!by_ring(b))
+		skip();
+	b->ram->locates = NO_FD;
+	b->ram->write_err = -EIO;
+	b->ram->write_err_at = (ZONE(1) + 3) * 512;
+	fill_burst(cmds, N);
+	burst_send(&b->h, &burst, cmds, N);
+	for (unsigned int i = 0; i < N; i++)
+		assert_int_equal(cmd_wait(&cmds[i]), i % 2 && i / 2 >= 3 ? WFAULT : 0);
+}
+
 /* The fourth block of zone 1 cannot be written: those before it are, and those of zone 0. */
 static void neighbours_fail_each_for_itself(void **ctx)
 {
@@ -538,6 +662,44 @@ static void a_reset_waits_and_others_wait_for_it(void **ctx)
 	assert_int_equal(cmd_wait(&rd), 0);
 	assert_int_equal(b->ram->resets, 1);
 	assert_true(all_zero(back + 512, 7 * 512));
+}
+
+/* A write into a full pipe is in flight until somebody reads from that. */
+static void a_reset_waits_for_the_ring(void **ctx)
+{
+	static char buf[65536];
+	struct bench *b = *ctx;
+	struct cmd wr, reset;
+	int fds[2];
+	ssize_t n;
+
+	if (!by_ring(b))
+		skip();
+	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+	assert_int_equal(fcntl(fds[1], F_SETPIPE_SZ, 65536), 65536);
+	assert_int_equal(write(fds[1], buf, 65536), 65536);
+	b->ram->locates = fds[1];
+	cmd_init(&wr, nvme_cmd_write, 0, 7, 0);
+	wr.data = data;
+	wr.length = 8 * 512;
+	cmd_send(&b->h, &wr);
+	cmd_init(&reset, SEND, 0, 0, NVME_ZNS_ZSA_RESET);
+	cmd_send(&b->h, &reset);
+	assert_int_equal(host_write(&b->h, ZONE(1) + 1, 1, data, 0),
+			 ZSTAT(NVME_SC_ZNS_INVALID_WRITE)); /* the loop is not held up */
+	ram_sleep(30);
+	assert_false(cmd_is_done(&wr) || cmd_is_done(&reset));
+	assert_int_equal(b->ram->resets, 0);
+	for (size_t got = 0; got < 65536 + 8 * 512; got += (size_t)n) {
+		n = read(fds[0], buf, sizeof(buf));
+		assert_true(n > 0);
+	}
+	assert_int_equal(cmd_wait(&wr), 0);
+	assert_int_equal(cmd_wait(&reset), 0);
+	assert_int_equal(b->ram->resets, 1);
+	assert_int_equal(b->ram->writes, 0);
+	close(fds[0]);
+	close(fds[1]);
 }
 
 static struct bench *closing;
@@ -790,6 +952,12 @@ int main(void)
 		TEST(after_slow_writes_the_next_go_to_workers),
 		TEST(what_is_only_busy_stays_on_the_loop),
 		TEST(neighbours_of_one_wake_up_are_one_write),
+		TEST(what_is_located_needs_no_worker),
+		TEST(neighbours_are_one_write_by_the_ring_too),
+		TEST(what_the_ring_reads_short_a_worker_reads),
+		TEST(what_the_ring_cannot_write_a_worker_writes),
+		TEST(neighbours_that_the_ring_cannot_write_fail_each_for_itself),
+		TEST(a_reset_waits_for_the_ring),
 		TEST(neighbours_fail_each_for_itself),
 		TEST(a_burst_may_be_any),
 		TEST(a_failed_write_tells_why_and_can_be_repeated),

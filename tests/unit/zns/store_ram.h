@@ -2,6 +2,7 @@
 /*
  * A store in memory, for tests: checks what zns promises its stores, counts calls, and fails or
  * delays on request. Unwritten memory is poisoned, so that a read above the write pointer shows.
+ * The memory is a file's, which a test may have located.
  */
 #ifndef TESTS_ZNS_STORE_RAM_H
 #define TESTS_ZNS_STORE_RAM_H
@@ -9,13 +10,16 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 #include "cmocka_all.h"
 #include "store.h"
 
 struct store_ram {
 	struct store store;   /* first */
 	uint8_t *data;	      /* NULL: as large as asked, but nothing is kept */
+	int fd;		      /* of what data is a mapping */
 	_Atomic uint64_t *wp; /* several loops advance it */
 	uint64_t *durable_wp;
 	/* What the next calls return; 0: they work. */
@@ -23,10 +27,11 @@ struct store_ram {
 	atomic_llong write_err_at; /* only writes at this offset fail; -1: all */
 	atomic_bool nowait_again;  /* NOWAIT calls answer -EAGAIN */
 	atomic_bool lends;	   /* peek() finds what is there */
+	atomic_int locates;	   /* a descriptor to be found by locate(); -1: none */
 	atomic_int write_ms;	   /* a write takes so long */
 	atomic_int busy_ms;	   /* and uses the processor so long */
 	atomic_int flush_ms;
-	atomic_int reads, writes, resets, finishes, flushes, inline_writes;
+	atomic_int reads, writes, resets, finishes, flushes, inline_writes, located, wrote;
 	pthread_mutex_t gate; /* held by a test: writes off the loop, resets and flushes wait */
 };
 
@@ -119,6 +124,29 @@ static int ram_write(struct store *s, const struct iovec *iov, int n, uint64_t o
 	return 0;
 }
 
+static int ram_locate(struct store *s, const struct iovec *iov, int n, uint64_t off, uint64_t len,
+		      bool write, uint64_t *at)
+{
+	struct store_ram *r = store_ram(s);
+
+	(void)write;
+	ram_check(s, off, len);
+	if (r->locates < 0)
+		return -1;
+	for (int i = 0; i < n; i++)
+		len -= iov[i].iov_len;
+	if (len)
+		abort();
+	r->located++;
+	*at = off;
+	return r->locates;
+}
+
+static void ram_wrote(struct store *s)
+{
+	store_ram(s)->wrote++;
+}
+
 static uint64_t ram_wp(struct store *s, uint32_t zone)
 {
 	return store_ram(s)->wp[zone];
@@ -187,6 +215,8 @@ static const struct store_ops store_ram_ops = {
 	.read = ram_read,
 	.peek = ram_peek,
 	.write = ram_write,
+	.locate = ram_locate,
+	.wrote = ram_wrote,
 	.wp = ram_wp,
 	.wp_advance = ram_wp_advance,
 	.reset = ram_reset,
@@ -204,13 +234,18 @@ static inline struct store_ram *ram_new(const struct store_geometry *geo, bool k
 	r->store.ops = &store_ram_ops;
 	r->store.geo = *geo;
 	r->write_err_at = -1;
+	r->fd = r->locates = -1;
 	pthread_mutex_init(&r->gate, NULL);
 	r->wp = calloc(geo->nr_zones, sizeof(*r->wp));
 	r->durable_wp = calloc(geo->nr_zones, sizeof(*r->wp));
 	for (i = 0; i < geo->nr_zones; i++)
 		r->wp[i] = r->durable_wp[i] = geo->zone_size * i;
 	if (keep) {
-		r->data = malloc(geo->zone_size * geo->nr_zones);
+		r->fd = memfd_create("store", MFD_CLOEXEC);
+		if (r->fd < 0 || ftruncate(r->fd, (off_t)(geo->zone_size * geo->nr_zones)))
+			abort();
+		r->data = mmap(NULL, geo->zone_size * geo->nr_zones, PROT_READ | PROT_WRITE,
+			       MAP_SHARED, r->fd, 0);
 		memset(r->data, 0xee, geo->zone_size * geo->nr_zones);
 	}
 	return r;
@@ -219,7 +254,10 @@ static inline struct store_ram *ram_new(const struct store_geometry *geo, bool k
 static inline void ram_free(struct store_ram *r)
 {
 	pthread_mutex_destroy(&r->gate);
-	free(r->data);
+	if (r->data) {
+		munmap(r->data, r->store.geo.zone_size * r->store.geo.nr_zones);
+		close(r->fd);
+	}
 	free(r->wp);
 	free(r->durable_wp);
 	free(r);
