@@ -71,6 +71,7 @@ static void *host_thread(void *arg)
 static inline void host_start(struct host *h, struct workers *pool)
 {
 	h->pool = pool;
+	h->borrows = false;
 	h->loop = loop_new(pool);
 	assert_non_null(h->loop);
 	h->queue = (struct tgt_queue){ .ops = &host_ops, .loop = h->loop };
