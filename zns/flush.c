@@ -80,10 +80,10 @@ static void zns_flush_done(struct work *w)
 	if (!batch.first)
 		zone_items_init(&batch);
 	zone_items_init(&f->batch);
+	idle_retry(zns, f->err); /* while it counts as running, and no other can begin */
 	pthread_mutex_lock(&f->lock);
 	again = f->running = f->waiting.first != NULL;
 	pthread_mutex_unlock(&f->lock);
-	idle_retry(zns, f->err);
 	if (again)
 		work_submit(loop_current(), &f->work, zns_flush_work, zns_flush_done);
 	/* The last of these may be the last that holds the namespace: it is not touched after. */
@@ -175,7 +175,7 @@ static void idle_post(struct zns_idle *idle)
 	loop_post(idle->loop, &idle->msg);
 }
 
-/* A flush has ended with ERR. Before the next one begins, so by one thread at a time. */
+/* A flush has ended with ERR. One at a time does. */
 static void idle_retry(struct zns *zns, int err)
 {
 	struct zns_idle *idle = &zns->idle;
