@@ -13,7 +13,8 @@
  *run): larger frames would be cut off. (3) Frames that do not fit into the socket are dropped, as
  *on any wire; TCP sends them again.
  *
- * One thread.  Signals only end it: TERM, INT and HUP go on to the kernel.
+ * One thread.  Signals only end it: TERM, INT and HUP go on to the kernel.  PIPE, of a write to a
+ * connection that the other end has reset (libslirp does not ask for EPIPE), is ignored.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -237,7 +238,7 @@ static Slirp *slirp_start(void)
 
 static void kernel_exec(int end, char **argv)
 {
-	static const int handled[] = { SIGCHLD, SIGTERM, SIGINT, SIGHUP };
+	static const int handled[] = { SIGCHLD, SIGPIPE, SIGTERM, SIGINT, SIGHUP };
 	size_t i;
 
 	for (i = 0; i < sizeof(handled) / sizeof(*handled); i++)
@@ -268,6 +269,7 @@ int main(int argc, char **argv)
 	close(ends[0]);
 	fcntl(ends[1], F_SETFL, O_NONBLOCK);
 	signal(SIGCHLD, on_child);
+	signal(SIGPIPE, SIG_IGN);
 	signal(SIGTERM, on_signal);
 	signal(SIGINT, on_signal);
 	signal(SIGHUP, on_signal);
