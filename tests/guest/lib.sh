@@ -49,6 +49,41 @@ summary() { # also: the kernel has not complained; ends the scenario
 	exit
 }
 
+### a bound: what takes longer says where everybody waits, and fails; run then ends the guest
+
+bound() { # [SECONDS NAME]: for what follows; without arguments none
+	[ "$BOUND" ] || exec {BOUND}> >(bound_watch >/dev/console 2>&1)
+	echo "${1:-1000000} ${2-}" >&"$BOUND"
+}
+BOUND=
+
+bound_watch() { # reads bounds
+	local seconds=1000000 name='' next what
+	while true; do
+		read -r -t "$seconds" next what
+		case $? in
+		0) seconds=$next name=$what ;;
+		1) return ;; # the scenario has ended
+		*) break ;;
+		esac
+	done
+	say "FAILED: $name: not done after $seconds s"
+	where
+	echo "GUEST-EXIT: 1"
+}
+
+where() { # where each process waits in the kernel, and each thread of the kernel that waits for something in particular
+	local p stat
+	for p in /proc/[0-9]*; do
+		stat=$(<"$p/stat") 2>/dev/null || continue
+		stat=${stat##*) }
+		[ "${stat%% *}" = D ] || [ "${stat%% *}" = R ] || [ "$(tr -d '\0' <"$p/cmdline")" ] || continue
+		echo "${p#/proc/} $(<"$p/comm") ${stat%% *} in $(<"$p/wchan"): $(tr '\0' ' ' <"$p/cmdline")"
+		cat "$p/stack" # none in user-mode Linux
+	done 2>/dev/null
+	dmesg | tail -n 30
+}
+
 ### the reference: nvmet over null_blk
 
 ref_start() {

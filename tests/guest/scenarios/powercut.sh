@@ -8,7 +8,7 @@
 # path goes while writes to its zones are in flight.  The failover takes their bios away from the path's zone write plugs,
 # which so keep a reference, and are never freed.
 . /usr/lib/guest.sh
-ROUNDS=${ROUNDS:-10}
+ROUNDS=${ROUNDS:-10} STEP=${STEP:-60}
 RANDOM=${SEED:-1}
 say "seed ${SEED:-1}, $ROUNDS rounds with each"
 modprobe -qa btrfs zonefs 2>/dev/null
@@ -23,19 +23,26 @@ slice() { dd if=/tmp/data iflag=skip_bytes,count_bytes,fullblock bs=64k skip="$1
 stopped() { [ -e $work/stop ]; }
 failures() { sed 's/^/    /' $work/wrong; [ ! -s $work/wrong ]; } # the status of a check that has collected sentences
 
-cut_now() { # while the workers work; then nothing is mounted, nothing connected, and the drive is back
-	local i
+cut_now() { # NAME: while the workers work; then nothing is mounted, nothing connected, and the drive is back
+	local i workers
+	workers=$(jobs -p)
 	sleep "$(printf '%d.%02d' $((RANDOM % 2)) $((RANDOM % 100)))"
+	bound "$STEP" "$1: cut"
 	host_do cut >$work/cut || { cat $work/cut; return 1; }
 	touch $work/stop
+	bound "$STEP" "$1: disconnect"
 	disconnect || return
-	wait
+	bound "$STEP" "$1: end of the workers"
+	# shellcheck disable=SC2086
+	wait $workers
 	rm $work/stop
+	bound "$STEP" "$1: unmount"
 	for i in $(seq 20); do
 		umount /mnt 2>$work/umount && break
 		sleep 0.2
 	done
 	! grep -q ' /mnt ' /proc/mounts || { cat $work/umount; return 1; }
+	bound "$STEP" "$1: connect"
 	host_do start && connect -i 2
 }
 
@@ -88,8 +95,9 @@ btrfs_round() { # N
 	: >$work/wrong
 	(sync_files "$1") 2>$work/sync_files &
 	(other_files) 2>$work/other_files &
-	check "btrfs $1: cut" cut_now || return
+	check "btrfs $1: cut" cut_now "btrfs $1" || return
 	sed "s,^,    ," $work/cut
+	bound "$STEP" "btrfs $1: check"
 	check "btrfs $1: btrfs check" btrfs check "/dev/$Z"
 	check "btrfs $1: mount" mount -t btrfs "/dev/$Z" /mnt || return
 	check "btrfs $1: $(wc -l <$work/sums) synced files are as before" intact
@@ -166,8 +174,9 @@ make_zonefs() {
 zonefs_round() { # N
 	: >$work/wrong
 	(append_files) 2>$work/append_files &
-	check "zonefs $1: cut" cut_now || return
+	check "zonefs $1: cut" cut_now "zonefs $1" || return
 	sed "s,^,    ," $work/cut
+	bound "$STEP" "zonefs $1: check"
 	check "zonefs $1: mount" mount -t zonefs "/dev/$Z" /mnt || return
 	check "zonefs $1: sizes" sizes
 	check "zonefs $1: synced data as before" lives
@@ -179,6 +188,7 @@ for fs in btrfs zonefs; do
 	check "connect" connect -i 2 || summary
 	for n in $(seq "$ROUNDS"); do
 		if [ $((n % 5)) = 1 ]; then
+			bound "$STEP" "$fs $n: make"
 			! grep -q ' /mnt ' /proc/mounts || check "unmount" umount /mnt
 			check "make $fs" make_$fs || summary
 		fi
