@@ -176,6 +176,13 @@ disconnect() {
 	return 1
 }
 
+gone() { # the host has noticed that the drive is
+	local i
+	for i in $(seq 400); do [ "$(cat "/sys/class/nvme/$C/state")" = connecting ] && return 0; sleep 0.1; done
+	say "$C is $(cat "/sys/class/nvme/$C/state")"
+	return 1
+}
+
 queue() { cat "/sys/block/$Z/queue/$1"; }
 path_queue() { cat "/sys/block/$P/queue/$1"; }
 lba() { echo $(($1 * ZONE_SIZE / LBA)); } # ZONE: its first block

@@ -3,6 +3,8 @@
 #
 # A cut is final for what the host had mounted: it could not know what the drive's cache has lost.  So the controller is
 # deleted, which fails all that is in flight, the file system unmounted, and the drive, when it is back, connected anew.
+# Deleted once the host has noticed: one that is deleted before does not recover from errors any more, and all in flight
+# waits for the time-out of 30 s.
 #
 # The host must not use multipath (APPEND=nvme_core.multipath=N): 6.12 loops for ever in disk_free_zone_resources() when a
 # path goes while writes to its zones are in flight.  The failover takes their bios away from the path's zone write plugs,
@@ -31,7 +33,7 @@ cut_now() { # NAME: while the workers work; then nothing is mounted, nothing con
 	host_do cut >$work/cut || { cat $work/cut; return 1; }
 	touch $work/stop
 	bound "$STEP" "$1: disconnect"
-	disconnect || return
+	gone && disconnect || return
 	bound "$STEP" "$1: end of the workers"
 	# shellcheck disable=SC2086
 	wait $workers

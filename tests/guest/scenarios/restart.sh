@@ -42,7 +42,6 @@ same_drive() { # NAME
 	check "$1: all data" all_data
 }
 live() { local i; for i in $(seq 400); do [ "$(cat "/sys/class/nvme/$C/state")" = live ] && return 0; sleep 0.1; done; return 1; }
-gone() { local i; for i in $(seq 400); do [ "$(cat "/sys/class/nvme/$C/state")" = connecting ] && return 0; sleep 0.1; done; return 1; }
 
 disconnect
 check "connect, to be kept through the stop" connect -i 2 --reconnect-delay=1 --ctrl-loss-tmo=60 --keep-alive-tmo=5
