@@ -50,8 +50,10 @@ cut_now() { # NAME: while the workers work; then nothing is mounted, nothing con
 
 ### btrfs
 
-sync_files() { # write files and sync each: what then is in $work/sums must be there for ever
-	local n from length f
+# write files and sync each: what then is in $work/sums must be there for ever.  A sync counts if the drive was there when
+# it returned: 6.12 may say that one is done whose commit was aborted for the loss of the drive (docs/testing.md).
+sync_files() {
+	local n from length f state
 	for n in $(seq 1000); do
 		stopped && return
 		from=$((RANDOM * 64)) length=$((1 + RANDOM * RANDOM % 300000)) f=/mnt/synced/$1.$n
@@ -60,6 +62,7 @@ sync_files() { # write files and sync each: what then is in $work/sums must be t
 		0) mv $f $f.renamed && sync $f.renamed && f=$f.renamed || continue ;;
 		1) sync -f $f || continue ;;
 		esac
+		read -r state <"/sys/class/nvme/$C/state" && [ "$state" = live ] || return
 		echo "$from $length $f" >>$work/sums
 	done
 }
