@@ -8,7 +8,7 @@
 #
 # The host must not use multipath (APPEND=nvme_core.multipath=N): 6.12 loops for ever in disk_free_zone_resources() when a
 # path goes while writes to its zones are in flight.  The failover takes their bios away from the path's zone write plugs,
-# which so keep a reference, and are never freed.
+# which so keep a reference, and are never freed.  And a flush under way is then said to be done (docs/testing.md).
 . /usr/lib/guest.sh
 ROUNDS=${ROUNDS:-10} STEP=${STEP:-60}
 RANDOM=${SEED:-1}
