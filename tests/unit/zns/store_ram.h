@@ -234,7 +234,8 @@ static inline struct store_ram *ram_new(const struct store_geometry *geo, bool k
 	r->store.ops = &store_ram_ops;
 	r->store.geo = *geo;
 	r->write_err_at = -1;
-	r->fd = r->locates = -1;
+	r->fd = -1;
+	r->locates = -1;
 	pthread_mutex_init(&r->gate, NULL);
 	r->wp = calloc(geo->nr_zones, sizeof(*r->wp));
 	r->durable_wp = calloc(geo->nr_zones, sizeof(*r->wp));
