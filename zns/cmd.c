@@ -11,6 +11,8 @@
  *	zns_write_end()		loop: zone_write_end() gives back the writes that may now complete
  *	zns_dispatch()		loop: acts on what the zones give back, for any command of any loop
  *	zns_finish()		loop: completes, or hands to the next flush what must be durable
+ *	zns_lend()		loop: a read of what lies in memory is sent from there, and goes none of
+ *				these ways; zns_release() when it is sent
  *
  * Invariants:
  *
