@@ -236,7 +236,7 @@ static struct pdu_verdict check(struct conn *c, size_t have)
 	struct rx *rx = &c->rx;
 	struct pdu_verdict v = { .what = PDU_OK };
 
-	if (!memcmp(&rx->hdr.h, &rx->good, sizeof(rx->good)))
+	if (rx->hdr.h.type == PDU_CMD && !memcmp(&rx->hdr.h, &rx->good, sizeof(rx->good)))
 		return v;
 	v = pdu_check(&c->ctx, &rx->hdr, have);
 	if (v.what == PDU_OK && rx->hdr.h.type == PDU_CMD)

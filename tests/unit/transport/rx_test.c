@@ -738,6 +738,27 @@ static void a_starved_capsule_goes_on_or_dies(void **state)
 	free(buf);
 }
 
+/* Before any capsule was judged there is none that these could be like. */
+static void a_header_of_zeroes_is_judged(void **state)
+{
+	const uint8_t zeroes[4096] = { 0 };
+
+	(void)state;
+	for (int ready = 0; ready < 2; ready++) {
+		struct pdu_hdr h;
+
+		rig_open();
+		if (ready)
+			rig_handshake(0, 0);
+		rig->nout = 0;
+		assert_int_equal(rig_feed(zeroes, sizeof(struct pdu_hdr), SIZE_MAX), -EPROTO);
+		rig_send(SIZE_MAX);
+		memcpy(&h, rig->out, sizeof(h));
+		assert_int_equal(h.type, PDU_C2H_TERM);
+		rig_close();
+	}
+}
+
 static size_t most_staged(void)
 {
 	struct iovec iov[2];
@@ -830,6 +851,7 @@ int main(void)
 		cmocka_unit_test(a_connected_queue_takes_its_whole_depth),
 		cmocka_unit_test(capsules_pass_when_memory_waits_for_data),
 		cmocka_unit_test(a_starved_capsule_goes_on_or_dies),
+		cmocka_unit_test(a_header_of_zeroes_is_judged),
 		cmocka_unit_test(the_stage_is_as_large_as_the_host_makes_it),
 		cmocka_unit_test(changed_bytes_never_break_it),
 	};
