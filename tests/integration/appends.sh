@@ -26,8 +26,10 @@ for ((i = 0; i < 10000; i++)); do
 done
 probe "${appends[@]:0:8}" >/dev/null || fail "the first appends"	# open the two zones
 before=$(wc -l <"$tmp/trace")
+begun=$SECONDS
 probe "${appends[@]}" >/dev/null || fail "probe ended $?"
 tail -n +$((before + 1)) "$tmp/trace" >appending
+took=$((SECONDS - begun))
 pkill -TERM -P "$znsd_pid" -x znsd
 wait "$znsd_pid"
 znsd_pid=
@@ -40,6 +42,6 @@ it "writes about once an append"
 
 # What is written back in the background is not the appends': a busy drive does it every 5 s.
 it "does not sync"
-[ "$syncs" -le 8 ] || fail "$syncs syncs"
+[ "$syncs" -le $((8 + took)) ] || fail "$syncs syncs in $took s"
 
 finish
