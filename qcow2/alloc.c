@@ -50,7 +50,7 @@ static bool overlaps(uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
 static bool toptable_points_into(const struct toptable *t, uint64_t mask, uint64_t host,
 				 uint64_t len)
 {
-	for (uint32_t i = 0; i < t->nr; i++) {
+	for (uint32_t i = 0; i < t->used; i++) {
 		uint64_t off = t->entry[i] & mask;
 
 		if (off && off - host < len)

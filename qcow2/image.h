@@ -55,8 +55,9 @@ struct run {
  */
 struct toptable {
 	uint64_t *entry;
-	uint32_t nr;  /* entries in memory and, once flushed, on disk */
-	uint64_t off; /* host */
+	uint32_t nr;   /* entries in memory and, once flushed, on disk */
+	uint32_t used; /* none from here on ever said anything: most of a refcount table */
+	uint64_t off;  /* host */
 	uint8_t *dirty;
 	uint32_t dirty_lo, dirty_hi; /* sectors [lo, hi) hold all dirty ones */
 };

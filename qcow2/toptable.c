@@ -30,8 +30,11 @@ int toptable_read(struct qcow2 *q, struct toptable *t, uint64_t off, uint32_t nr
 	err = file_read(q->file, t->entry, nr * sizeof(*t->entry), off, 0);
 	if (err)
 		return err;
-	for (uint32_t i = 0; i < nr; i++)
+	for (uint32_t i = 0; i < nr; i++) {
 		t->entry[i] = be64toh(t->entry[i]);
+		if (t->entry[i])
+			t->used = i + 1;
+	}
 	t->nr = nr;
 	t->off = off;
 	return 0;
@@ -71,6 +74,8 @@ void toptable_set(struct toptable *t, uint32_t i, uint64_t value)
 
 	assert(i < t->nr);
 	t->entry[i] = value;
+	if (i >= t->used)
+		t->used = i + 1;
 	t->dirty[sector] = 1;
 	if (!toptable_dirty(t)) {
 		t->dirty_lo = sector;
