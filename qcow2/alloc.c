@@ -6,11 +6,13 @@
  *    taken from it is checked against the refcounts and against the metadata's own places first,
  *    so a stale or lying entry costs time, never data.
  * 2. Data clusters read as zeroes when handed out: new space at the end of the file (made long at
- *    once, so that no mapping ever points past its end), or discarded before reuse.
+ *    once, so that no mapping ever points past its end), or zeroed before reuse. But whoever fills
+ *    whole clusters before they are mapped can have them as they are (loan.c).
  * 3. Clusters that were unmapped go to quarantine. Only quarantine_release(), after the flush has
  *    made the unmapping durable, lowers their counts and gives them back. When many wait there,
  *    quarantine_crowded() has an allocation flush first, lest the file grow without bound where
- *    zones are reset and written again and nobody flushes.
+ *    zones are reset and written again and nobody flushes. What is free then goes back to the file
+ *    system; in memory it is kept until alloc_trim(), to be written into again, and zeroed by pieces.
  * 4. A zone's worth of clusters is wanted in one piece, so a much smaller piece is passed over in
  *    favour of the end of the file, and tables do not nibble at large pieces.
  *
@@ -30,7 +32,9 @@
 #define SCAN_BYTES     (256u << 10) /* of refcount blocks looked at per allocation */
 #define TABLE_RUN      64u	    /* tables come out of runs up to this long */
 #define FEWEST	       8u	    /* 1/8 of what was wanted is still a good piece */
-#define END_SKIP_LIMIT (1u << 22)   /* clusters counted beyond the end of the file: corrupt */
+#define PIECE_BYTES    (4u << 20)   /* in memory: allocated in one go, or this part of a zone: */
+#define PIECES	       64u
+#define END_SKIP_LIMIT (1u << 22) /* clusters counted beyond the end of the file: corrupt */
 #define MAX_QUARANTINE                                                                             \
 	(256ull << 20) /* bytes: a flush for each of these costs little beside them */
 
@@ -72,6 +76,13 @@ bool alloc_overlaps_meta(const struct qcow2 *q, uint64_t host, uint64_t len)
 	       toptable_points_into(&q->l1, L1E_OFFSET_MASK, host, len);
 }
 
+/* Gives the space of free clusters back to the file system. */
+static int discard(struct qcow2 *q, uint64_t first, uint64_t nr)
+{
+	loans_gone(q, first, nr);
+	return file_discard(q->file, first << q->cluster_bits, nr << q->cluster_bits);
+}
+
 static void pool_remove(struct qcow2 *q, uint32_t i)
 {
 	q->pool[i] = q->pool[--q->nr_pool];
@@ -109,16 +120,43 @@ static void pool_add(struct qcow2 *q, uint64_t first, uint64_t nr, bool zeroed)
 		q->pool[smallest] = new;
 }
 
-/* The best run for MIN to MAX clusters: the smallest that holds all, else the largest. */
-static int pool_best(const struct qcow2 *q, uint64_t min, uint64_t max, bool choosy)
+enum choice {
+	ANY,
+	CHOOSY, /* rather none than too small a part, or a table out of a large one */
+	STALE,	/* of what is not known to read as zeroes */
+};
+
+/* Other entries may name these clusters, too. */
+static void pool_forget(struct qcow2 *q, uint64_t first, uint64_t nr)
 {
+	for (uint32_t i = 0; i < q->nr_pool;) {
+		struct run r = q->pool[i];
+
+		if (!overlaps(r.first, r.nr, first, nr)) {
+			i++;
+			continue;
+		}
+		pool_remove(q, i);
+		if (r.first < first)
+			pool_add(q, r.first, first - r.first, r.zeroed);
+		if (r.first + r.nr > first + nr)
+			pool_add(q, first + nr, r.first + r.nr - first - nr, r.zeroed);
+		i = 0;
+	}
+}
+
+/* The best run for MIN to MAX clusters: the smallest that holds all, else the largest. */
+static int pool_best(const struct qcow2 *q, uint64_t min, uint64_t max, enum choice choice)
+{
+	bool choosy = choice == CHOOSY;
 	uint64_t fewest = choosy && max / FEWEST > min ? max / FEWEST : min;
 	int best = -1;
 
 	for (uint32_t i = 0; i < q->nr_pool; i++) {
 		const struct run *r = &q->pool[i], *b = best < 0 ? NULL : &q->pool[best];
 
-		if (r->nr < fewest || (choosy && max == 1 && r->nr > TABLE_RUN))
+		if (r->nr < fewest || (choosy && max == 1 && r->nr > TABLE_RUN) ||
+		    (choice == STALE && r->zeroed))
 			continue;
 		if (!b || (b->nr < max && r->nr > b->nr) || (r->nr >= max && r->nr < b->nr))
 			best = i;
@@ -127,12 +165,13 @@ static int pool_best(const struct qcow2 *q, uint64_t min, uint64_t max, bool cho
 }
 
 /* Takes a run out of the pool, verified free. *NR 0: the pool has none that suits. */
-static int pool_take(struct qcow2 *q, uint64_t min, uint64_t max, bool choosy, struct run *out)
+static int pool_take(struct qcow2 *q, uint64_t min, uint64_t max, enum choice choice,
+		     struct run *out)
 {
 	int i;
 
 	out->nr = 0;
-	while ((i = pool_best(q, min, max, choosy)) >= 0) {
+	while ((i = pool_best(q, min, max, choice)) >= 0) {
 		struct run r = q->pool[i];
 		uint64_t want = r.nr < max ? r.nr : max, len;
 		bool is_free;
@@ -264,35 +303,49 @@ static int take_at_end(struct qcow2 *q, uint64_t min, uint64_t max, struct run *
 
 static int take(struct qcow2 *q, uint64_t min, uint64_t max, struct run *out)
 {
-	int err = pool_take(q, min, max, true, out);
+	int err = pool_take(q, min, max, CHOOSY, out);
 
 	if (err || out->nr)
 		return err;
 	if (q->scan_pos < q->scan_end) {
 		err = scan_some(q);
 		if (!err)
-			err = pool_take(q, min, max, true, out);
+			err = pool_take(q, min, max, CHOOSY, out);
 		if (err || out->nr)
 			return err;
 	}
 	err = take_at_end(q, min, max, out);
 	if (err != -ENOSPC)
 		return err;
-	err = pool_take(q, min, max, false, out);
+	err = pool_take(q, min, max, ANY, out);
 	if (err)
 		return err;
 	return out->nr ? 0 : -ENOSPC;
 }
 
+/*
+ * In memory no more is allocated than is soon written: what lies together is worth little there, zeroing
+ * is work, and what comes next may be adopted (loan.c).
+ */
+static uint64_t piece(const struct qcow2 *q)
+{
+	uint64_t bytes = q->info.zoned.zone_size / PIECES;
+
+	return (bytes > PIECE_BYTES ? bytes : PIECE_BYTES) >> q->cluster_bits;
+}
+
 int alloc_data(struct qcow2 *q, uint64_t min, uint64_t max, uint64_t *host, uint64_t *nr)
 {
 	struct run r;
-	int err = take(q, min, max, &r);
+	int err;
 
+	if (q->file->in_memory && max > piece(q))
+		max = piece(q) > min ? piece(q) : min;
+	err = take(q, min, max, &r);
 	if (err)
 		return err;
 	if (!r.zeroed && !plant(recycled_without_zeroing)) {
-		err = file_discard(q->file, r.first << q->cluster_bits, r.nr << q->cluster_bits);
+		err = file_zero(q->file, r.first << q->cluster_bits, r.nr << q->cluster_bits);
 		q->meta_unsynced |= !plant(zeroing_not_synced);
 	}
 	if (!err)
@@ -304,6 +357,61 @@ int alloc_data(struct qcow2 *q, uint64_t min, uint64_t max, uint64_t *host, uint
 	*host = r.first << q->cluster_bits;
 	*nr = r.nr;
 	return 0;
+}
+
+int alloc_stale(struct qcow2 *q, uint64_t max, struct run *out)
+{
+	int err;
+
+	out->nr = 0;
+	if (q->scan_pos < q->scan_end && !plant(lent_while_scanned))
+		return scan_some(q);
+	err = pool_take(q, 1, max, STALE, out);
+	if (!err && out->nr && !plant(stale_twice))
+		pool_forget(q, out->first, out->nr);
+	return err;
+}
+
+void alloc_stale_back(struct qcow2 *q, const struct run *r)
+{
+	pool_add(q, r->first, r->nr, false);
+}
+
+/* Whether R, which is no longer in the pool, or a part of it was free, and is in it again, discarded. */
+static bool trim_run(struct qcow2 *q, struct run r)
+{
+	bool any = false, is_free;
+	uint64_t len;
+
+	for (; r.nr; r.first += len, r.nr -= len) {
+		if (ref_run(q, r.first, r.nr, &is_free, &len))
+			break;
+		if ((!is_free && !plant(trim_believes_the_pool)) ||
+		    alloc_overlaps_meta(q, r.first << q->cluster_bits, len << q->cluster_bits) ||
+		    discard(q, r.first, len))
+			continue;
+		pool_add(q, r.first, len, true);
+		any = true;
+	}
+	return any;
+}
+
+bool alloc_trim(struct qcow2 *q)
+{
+	bool any = false;
+
+	for (uint32_t i = 0; i < q->nr_pool;) {
+		struct run r = q->pool[i];
+
+		if (r.zeroed) {
+			i++;
+			continue;
+		}
+		pool_remove(q, i);
+		any |= trim_run(q, r);
+		i = 0;
+	}
+	return any;
 }
 
 int alloc_raw_table(struct qcow2 *q, uint64_t *host)
@@ -366,6 +474,14 @@ int quarantine_add(struct qcow2 *q, uint64_t first, uint64_t nr)
 	return plant(no_quarantine) ? quarantine_release(q) : 0;
 }
 
+/* Clusters are free now. Whether they read as zeroes: in memory they are kept, if the pool has room. */
+static bool give_up(struct qcow2 *q, uint64_t first, uint64_t nr)
+{
+	if (q->file->in_memory && q->nr_pool < POOL_RUNS)
+		return false;
+	return !discard(q, first, nr);
+}
+
 /* Lowers the counts of a run and gives back what is free then; returns what it did. */
 static int release_piece(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t *done)
 {
@@ -383,23 +499,29 @@ static int release_piece(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t 
 		return err;
 	for (uint64_t i = 0; i < nr;) {
 		uint64_t len;
-		int failed;
 
 		err = ref_run(q, first + i, nr - i, &is_free, &len);
 		if (err)
 			return err;
 		if (is_free) {
-			failed = file_discard(q->file, (first + i) << q->cluster_bits,
-					      len << q->cluster_bits);
-			pool_add(q, first + i, len, !failed);
+			pool_add(q, first + i, len, give_up(q, first + i, len));
 		}
 		i += len;
 	}
 	return 0;
 }
 
+static int by_place(const void *a, const void *b)
+{
+	const struct run *x = a, *y = b;
+
+	return x->first < y->first ? -1 : x->first > y->first;
+}
+
 int quarantine_release(struct qcow2 *q)
 {
+	/* What lies side by side comes together again, and the pool has to know fewer pieces. */
+	qsort(q->quarantine, q->nr_quarantine, sizeof(*q->quarantine), by_place);
 	while (q->nr_quarantine) {
 		struct run *r = &q->quarantine[q->nr_quarantine - 1];
 

@@ -126,6 +126,11 @@ const void *file_map(struct file *f, uint64_t len)
 	return f->ops->map ? f->ops->map(f, len) : NULL;
 }
 
+void *file_lend(struct file *f, uint64_t off, uint64_t len)
+{
+	return f->ops->lend ? f->ops->lend(f, off, len) : NULL;
+}
+
 int file_direct(struct file *f, const struct iovec *iov, int n, uint64_t off)
 {
 	return f->ops->direct ? f->ops->direct(f, iov, n, off) : -1;
@@ -168,6 +173,16 @@ static int write_zeroes(struct file *f, uint64_t off, uint64_t len)
 	}
 	free(zeroes);
 	return err;
+}
+
+int file_zero(struct file *f, uint64_t off, uint64_t len)
+{
+	int err;
+
+	if (!f->in_memory)
+		return file_discard(f, off, len);
+	err = fallocate_retry(f, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, off, len);
+	return err == -EOPNOTSUPP ? file_discard(f, off, len) : full_disk(err);
 }
 
 int file_discard(struct file *f, uint64_t off, uint64_t len)

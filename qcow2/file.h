@@ -37,13 +37,16 @@ struct file_ops {
 	int (*direct)(struct file *f, const struct iovec *iov, int n, uint64_t off);
 	/* See file_map(); NULL: such a file has no view. */
 	const void *(*map)(struct file *f, uint64_t len);
+	/* See file_lend(); NULL: nothing of this file is lent. */
+	void *(*lend)(struct file *f, uint64_t off, uint64_t len);
 	void (*close)(struct file *f);
 };
 
 /* What every kind of file begins with; the kinds embed it. */
 struct file {
 	const struct file_ops *ops;
-	int fd; /* for lock.c; -1 when there is no descriptor behind the file */
+	int fd;		/* for lock.c; -1 when there is no descriptor behind the file */
+	bool in_memory; /* a byte that was given back costs more to get again than to write anew */
 };
 
 #define FILE_RDONLY 0x1
@@ -82,7 +85,14 @@ const void *file_map(struct file *f, uint64_t len);
  * around the page cache; open until file_close(). -1: the file has none, or they do not lie as it asks.
  */
 int file_direct(struct file *f, const struct iovec *iov, int n, uint64_t off);
+/*
+ * LEN bytes of the view at OFF for a system call to write to, all of them there and to stay (tmpfs may
+ * swap them); or NULL: the file cannot, or has not got the room.
+ */
+void *file_lend(struct file *f, uint64_t off, uint64_t len);
 /* Makes the range read as zeroes and gives its space back where the file system can. */
 int file_discard(struct file *f, uint64_t off, uint64_t len) __attribute__((warn_unused_result));
+/* Makes the range read as zeroes, the quickest way. */
+int file_zero(struct file *f, uint64_t off, uint64_t len) __attribute__((warn_unused_result));
 
 #endif

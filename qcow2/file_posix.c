@@ -13,6 +13,10 @@
  * On a tmpfs, which does not know RWF_NOWAIT, a read waits for nothing (but what was swapped out).
  *
  * A file that goes around the page cache has no view, which is the page cache.
+ *
+ * On a tmpfs a page that is there is worth keeping: to get another one costs several times what it
+ * costs to fill. So ranges are zeroed in place, and what is to be written anew is lent: the data of a
+ * socket, say, is received where it stays.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,13 +33,17 @@
 
 #define DIRECT_ALIGN 4096
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14; an older one refuses it, and nothing is lent */
+#endif
+
 struct file_posix {
 	struct file file;
 	int direct_fd; /* -1: none */
-	void *view;
+	bool writable;
+	char *view;
 	size_t view_len; /* 0: none */
 	bool unsafe;
-	bool in_memory; /* on a tmpfs */
 	bool maps_agree;
 };
 
@@ -58,7 +66,7 @@ static ssize_t posix_pread(struct file *f, void *buf, size_t len, uint64_t off, 
 	struct iovec iov = { buf, len };
 	ssize_t n;
 
-	if (!(flags & FILE_NOWAIT) || p->in_memory) {
+	if (!(flags & FILE_NOWAIT) || p->file.in_memory) {
 		n = pread(direct ? p->direct_fd : f->fd, buf, len, off);
 		return n < 0 ? -errno : n;
 	}
@@ -114,8 +122,32 @@ static int posix_fdatasync(struct file *f)
 	return fdatasync(f->fd) ? -errno : 0;
 }
 
+/* Holes are zeroes already: most of them are left out. */
+static int zero_in_place(int fd, uint64_t off, uint64_t end)
+{
+	static const char zeroes[65536];
+
+	while (off < end) {
+		off_t data = lseek(fd, (off_t)off, SEEK_DATA);
+		uint64_t left = end - (uint64_t)data;
+		ssize_t n;
+
+		if (data < 0)
+			return errno == ENXIO ? 0 : -errno;
+		if ((uint64_t)data >= end)
+			return 0;
+		n = pwrite(fd, zeroes, left < sizeof(zeroes) ? left : sizeof(zeroes), data);
+		if (n < 0)
+			return -errno;
+		off = (uint64_t)data + (uint64_t)n;
+	}
+	return 0;
+}
+
 static int posix_fallocate_mode(struct file *f, int mode, uint64_t off, uint64_t len)
 {
+	if (mode & FALLOC_FL_ZERO_RANGE && f->in_memory)
+		return zero_in_place(f->fd, off, off + len);
 	return fallocate(f->fd, mode, off, len) ? -errno : 0;
 }
 
@@ -145,7 +177,7 @@ static void know_file_system(struct file_posix *p)
 	fstatfs(p->file.fd, &fs);
 	switch ((unsigned long)fs.f_type) {
 	case TMPFS_MAGIC:
-		p->in_memory = true;
+		p->file.in_memory = true;
 		p->maps_agree = true;
 		break;
 	case EXT4_SUPER_MAGIC:
@@ -160,16 +192,27 @@ static void know_file_system(struct file_posix *p)
 static const void *posix_map(struct file *f, uint64_t len)
 {
 	struct file_posix *p = posix_of(f);
+	int how = PROT_READ | (f->in_memory && p->writable ? PROT_WRITE : 0);
 	void *view;
 
 	if (p->direct_fd >= 0 || p->view_len || !p->maps_agree)
 		return NULL;
-	view = mmap(NULL, len, PROT_READ, MAP_SHARED | MAP_NORESERVE, f->fd, 0);
+	view = mmap(NULL, len, how, MAP_SHARED | MAP_NORESERVE, f->fd, 0);
 	if (view == MAP_FAILED)
 		return NULL;
 	p->view = view;
 	p->view_len = len;
 	return view;
+}
+
+static void *posix_lend(struct file *f, uint64_t off, uint64_t len)
+{
+	struct file_posix *p = posix_of(f);
+
+	if (!f->in_memory || !p->writable || off + len > p->view_len ||
+	    madvise(p->view + off, len, MADV_POPULATE_WRITE))
+		return NULL;
+	return p->view + off;
 }
 
 static void posix_close(struct file *f)
@@ -194,6 +237,7 @@ static const struct file_ops posix_ops = {
 	.size = posix_size,
 	.direct = posix_direct,
 	.map = posix_map,
+	.lend = posix_lend,
 	.close = posix_close,
 };
 
@@ -230,6 +274,7 @@ int file_posix(const char *path, unsigned int flags, struct file **out)
 	p->file.ops = &posix_ops;
 	p->direct_fd = -1;
 	p->unsafe = flags & FILE_UNSAFE;
+	p->writable = !(flags & FILE_RDONLY);
 	/* O_NONBLOCK: a FIFO must not hold us up before it is refused. */
 	p->file.fd = open(
 		path, access | O_CLOEXEC | O_NONBLOCK | (flags & FILE_CREATE ? O_CREAT : 0), 0644);

@@ -89,6 +89,21 @@ struct zone_rec {
 	bool reset; /* since the last flush */
 };
 
+/* What may be lent, and how much is; loan.c. */
+#define MAX_LOANS 256u
+struct stock {
+	uint64_t first, nr; /* clusters */
+	uint32_t zone;	    /* that it is for, as long as others have some */
+};
+struct loans {
+	pthread_mutex_t lock; /* a leaf, below q->lock; protects the rest */
+	struct stock stock[MAX_LOANS];
+	uint32_t nr_stock, nr_lent;
+	/* Clusters that are in memory for sure, a bit each, of the first nr_present; under q->lock. */
+	uint64_t *present;
+	uint64_t nr_present;
+};
+
 struct wp_todo {
 	uint32_t zone;
 	uint64_t wp; /* copied before the data was synced */
@@ -151,10 +166,16 @@ struct qcow2 {
 	size_t nr_todo, cap_todo;
 	size_t map_bytes;      /* memory in zone maps, the retired ones too */
 	struct shadow *shadow; /* NULL: none is kept */
+	struct loans loans;
 	const char *
 		view; /* of the file, for qcow2_peek(); NULL: there is none. Constant while open. */
 	uint64_t view_len;
 };
+
+static inline bool writable(const struct qcow2 *q)
+{
+	return !(q->flags & QCOW2_RDONLY);
+}
 
 static inline uint64_t cluster_of(const struct qcow2 *q, uint64_t host)
 {
@@ -237,6 +258,14 @@ int ref_get(struct qcow2 *q, uint64_t cluster, uint64_t *count);
  * and lie below the file's end. -ENOSPC when there is no room.
  */
 int alloc_data(struct qcow2 *q, uint64_t min, uint64_t max, uint64_t *host, uint64_t *nr);
+/*
+ * A run of 1 to MAX free clusters that are not known to read as zeroes, NR 0: there is none. It has
+ * no reference, but nobody else finds it until alloc_stale_back().
+ */
+int alloc_stale(struct qcow2 *q, uint64_t max, struct run *out);
+void alloc_stale_back(struct qcow2 *q, const struct run *r);
+/* Gives back to the file system what is free and was kept; whether there was anything. */
+bool alloc_trim(struct qcow2 *q);
 /* One cluster for a table, its bytes undefined. */
 int alloc_table(struct qcow2 *q, uint64_t *host);
 /* Notes that one reference to each of NR clusters is gone once the next flush is durable. */
@@ -271,6 +300,11 @@ int map_lookup(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m, u
  */
 int map_for_write(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t limit, uint64_t *host,
 		  uint64_t *run);
+/*
+ * Maps the NR clusters from FIRST on, which have no place yet, to HOST: whole, written, and with no
+ * reference. -EEXIST: some have a place.
+ */
+int map_adopt(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t host);
 /* Unmaps all clusters that begin in [OFF, END); what they held goes to quarantine. */
 int map_unmap(struct qcow2 *q, uint64_t off, uint64_t end);
 
@@ -281,6 +315,17 @@ int map_entry(struct qcow2 *q, uint64_t cluster, struct mapping *m);
  * now (nr 0: nothing, or it was so already): the caller's to put into quarantine, there is room.
  */
 int map_set(struct qcow2 *q, uint64_t cluster, uint64_t host, bool *changed, struct run *old);
+
+/* loan.c */
+
+void loans_init(struct qcow2 *q);
+/* Nothing is lent: puts all that could be back into the pool. */
+void loans_return(struct qcow2 *q);
+void loans_free(struct qcow2 *q);
+/* The space of these clusters is given back: they are in memory no more. */
+void loans_gone(struct qcow2 *q, uint64_t first, uint64_t nr);
+/* Something that was lent is not to come back: it was adopted. */
+void loans_adopted(struct qcow2 *q);
 
 /* compress.c */
 
@@ -310,6 +355,8 @@ void wp_adopt(struct qcow2 *q, uint32_t zone, uint64_t wp, bool reset);
 bool zmap_find(const struct zone_rec *z, uint64_t off, uint64_t *host, uint64_t *run);
 /* Notes a mapping in the zone's map; false: declined (memory), lookups take the slow way. */
 bool zmap_add(struct qcow2 *q, uint32_t zone, uint64_t off, uint64_t len, uint64_t host);
+/* Whether the map is of so many pieces that it should be made of no more. */
+bool zmap_scattered(const struct zone_rec *z);
 /* Frees the map of a zone that is quiet. */
 void zmap_drop(struct qcow2 *q, uint32_t zone);
 

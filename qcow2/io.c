@@ -201,7 +201,17 @@ static int write_once(struct qcow2 *q, const struct iovec *iov, int n, uint64_t 
 	return err;
 }
 
-/* When the disk is full, clusters given up lately may be in quarantine: a flush frees them. */
+/*
+ * The disk is full; but clusters given up lately may be in quarantine, which a flush frees, and others be
+ * kept. Whether there is space now.
+ */
+static bool make_space(struct qcow2 *q)
+{
+	bool freed = q->nr_quarantine && !flush_locked(q);
+
+	return alloc_trim(q) || freed;
+}
+
 static int write_data(struct qcow2 *q, const struct iovec *iov, int n, uint64_t len, uint64_t host,
 		      unsigned int how)
 {
@@ -212,7 +222,7 @@ static int write_data(struct qcow2 *q, const struct iovec *iov, int n, uint64_t 
 	if (how & FILE_NOWAIT)
 		return -EAGAIN;
 	pthread_mutex_lock(&q->lock);
-	if (q->nr_quarantine && !flush_locked(q))
+	if (make_space(q))
 		err = 0;
 	pthread_mutex_unlock(&q->lock);
 	return err ? err : write_once(q, iov, n, len, host, how);
@@ -224,7 +234,7 @@ static bool crowded(const struct qcow2 *q)
 	return cache_crowded(q) || shadow_crowded(q) || quarantine_crowded(q);
 }
 
-/* Finds or makes a place for OFF, in place of a full disk after having emptied the quarantine. */
+/* Finds or makes a place for OFF; on a full disk, after having made space. */
 static int place(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t limit, uint64_t *host,
 		 uint64_t *run)
 {
@@ -232,10 +242,9 @@ static int place(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t limit, ui
 
 	if (!err)
 		err = map_for_write(q, off, len, limit, host, run);
-	if (err != -ENOSPC || !q->nr_quarantine)
+	if (err != -ENOSPC || !make_space(q))
 		return err;
-	err = flush_locked(q);
-	return err ? err : map_for_write(q, off, len, limit, host, run);
+	return map_for_write(q, off, len, limit, host, run);
 }
 
 static int write_slow(struct qcow2 *q, const void *buf, uint64_t off, uint64_t *len)
@@ -307,6 +316,43 @@ int qcow2_writev(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, 
 		off += iov[i].iov_len;
 	}
 	return err;
+}
+
+int qcow2_adopt(struct qcow2 *q, const void *mem, uint64_t off, uint64_t len, unsigned int flags)
+{
+	uint64_t host = (uint64_t)((const char *)mem - q->view);
+	uint32_t zone = off >> q->zone_bits;
+	int err = may_write(q, off, len);
+
+	if (err)
+		return err;
+	if (in_cluster(q, off | len) || zmap_scattered(&q->zones[zone]))
+		return -EEXIST;
+	if (!(flags & QCOW2_NOWAIT))
+		pthread_mutex_lock(&q->lock);
+	else if (pthread_mutex_trylock(&q->lock))
+		return -EAGAIN;
+	if (atomic_load(&q->poisoned))
+		err = -EROFS;
+	else if (crowded(q))
+		err = flags & QCOW2_NOWAIT ? -EAGAIN : flush_locked(q);
+	if (!err)
+		err = map_adopt(q, cluster_of(q, off), cluster_of(q, len), host);
+	if (!err)
+		zmap_add(q, zone, off, len, host);
+	pthread_mutex_unlock(&q->lock);
+	if (err)
+		return err == -ENOSPC ? -EEXIST : err;
+	loans_adopted(q);
+	return 0; /* note_written() has nothing to tell: the new counts have the next flush sync, too */
+}
+
+void qcow2_trim(struct qcow2 *q)
+{
+	pthread_mutex_lock(&q->lock);
+	loans_return(q);
+	alloc_trim(q);
+	pthread_mutex_unlock(&q->lock);
 }
 
 int qcow2_locate(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,

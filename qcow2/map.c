@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "image.h"
+#include "alloc.h"
 #include "plant.h"
 
 #define CHUNK_CLUSTERS 65536u /* allocated in one go: 512 KiB of L2 entries */
@@ -263,6 +263,17 @@ static int fill_each(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg)
 	return 0;
 }
 
+/* Enters NR clusters from HOST on. Cannot fail: all these tables are dirty, hence in the cache. */
+static void fill(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t host)
+{
+	struct allocation a = { .host = host };
+	int err = walk(q, first, nr, true, fill_each, &a);
+
+	assert(!err);
+	(void)err;
+	shadow_map(q, first << q->cluster_bits, host, nr << q->cluster_bits);
+}
+
 /* Gives clusters to what reads as zeroes from cluster FIRST on, NR clusters at most. */
 static int allocate_run(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t *host, uint64_t *got)
 {
@@ -284,13 +295,26 @@ static int allocate_run(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t *
 	err = alloc_data(q, 1, a.clusters, &where, &n);
 	if (err)
 		return err;
-	a.host = where;
-	/* Cannot fail: all these tables are dirty, hence in the cache. */
-	err = walk(q, first, n, true, fill_each, &a);
-	assert(!err);
-	shadow_map(q, first << q->cluster_bits, where, n << q->cluster_bits);
+	fill(q, first, n, where);
 	*host = where;
 	*got = n;
+	return 0;
+}
+
+int map_adopt(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t host)
+{
+	struct allocation a = { .clusters = 0 };
+	int err = walk(q, first, nr, false, count_each, &a);
+
+	if (err < 0)
+		return err;
+	if (a.clusters < nr || a.zeroes)
+		return -EEXIST;
+	err = walk(q, first, nr, true, touch_each, NULL);
+	if (!err && !plant(adopted_not_counted))
+		err = ref_adjust(q, cluster_of(q, host), nr, true);
+	if (!err)
+		fill(q, first, nr, host);
 	return err;
 }
 

@@ -28,11 +28,6 @@
 
 #define AT(field) (unsigned int)offsetof(struct disk_header, field)
 
-static bool writable(const struct qcow2 *q)
-{
-	return !(q->flags & QCOW2_RDONLY);
-}
-
 static bool inspecting(const struct qcow2 *q)
 {
 	return q->flags & QCOW2_INSPECT;
@@ -664,6 +659,7 @@ static void image_free(struct qcow2 *q)
 	cache_free(q);
 	free(q->pool);
 	free(q->quarantine);
+	loans_free(q);
 	file_close(q->file);
 	pthread_mutex_destroy(&q->lock);
 	free(q->path);
@@ -689,6 +685,7 @@ int qcow2_open(const char *path, const struct qcow2_open_opts *opts, struct qcow
 	}
 	q->flags = opts->flags;
 	pthread_mutex_init(&q->lock, NULL);
+	loans_init(q);
 	assert(!writable(q) || !(q->flags & (QCOW2_NO_LOCK | QCOW2_INSPECT)));
 	q->info.read_only = !writable(q);
 	ret = open_file(q, opts->file, err);
@@ -717,6 +714,8 @@ int qcow2_close(struct qcow2 *q)
 {
 	int err = plant(close_does_not_flush) ? 0 : qcow2_flush(q);
 
+	if (!err && q->file->in_memory)
+		qcow2_trim(q);
 	/* The refcounts that the last flush lowered: not to be lost without need. */
 	if (!err && q->leaks_unsynced && !plant(close_without_last_sync))
 		err = file_sync(q->file);

@@ -135,6 +135,26 @@ int qcow2_writev(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, 
 		 unsigned int flags);
 
 /*
+ * Memory for a system call to receive the LEN bytes of a write to ZONE into which is yet to come; or NULL: use
+ * your own. Nobody but the kernel may touch it, as with qcow2_peek(). It is then either adopted or
+ * given back, before the image is closed. None is lent but by an image on a tmpfs, and of whole clusters,
+ * up to 1 MiB. Does not block. Any thread.
+ */
+void *qcow2_borrow(struct qcow2 *q, uint32_t zone, uint64_t len);
+/*
+ * Writes what was received into MEM, LEN bytes of qcow2_borrow(), at OFF, without a copy. After an error
+ * it still is to be given back. -EEXIST: it does not fit there, use qcow2_write(), which can write it, too.
+ * Else as that.
+ */
+int qcow2_adopt(struct qcow2 *q, const void *mem, uint64_t off, uint64_t len, unsigned int flags);
+void qcow2_give_back(struct qcow2 *q, uint32_t zone, void *mem, uint64_t len);
+/*
+ * Gives back to the file system what an image on a tmpfs keeps, to be written anew, of zones that were
+ * reset; qcow2_close() does so, too. Takes time: 100 us for each MiB.
+ */
+void qcow2_trim(struct qcow2 *q);
+
+/*
  * The way around both for a caller that can wait for the disk by itself (QCOW2_DIRECT): a descriptor,
  * and in *HOST where in it the LEN bytes at OFF lie, in one piece. The caller moves them between there
  * and the N pieces of IOV, by transfers that go around the page cache; whole, or else by the functions

@@ -16,7 +16,8 @@
 #include "image.h"
 #include "plant.h"
 
-#define MAX_EXTENTS   1024u	  /* per zone */
+#define MAX_EXTENTS   1024u /* per zone */
+#define SCATTERED     768u
 #define MAX_MAP_BYTES (64u << 20) /* all zones of an image together */
 
 static uint64_t length(const struct extent *e)
@@ -131,6 +132,13 @@ bool zmap_add(struct qcow2 *q, uint32_t zone, uint64_t off, uint64_t len, uint64
 	}
 	extent_set(&new, off, len, host);
 	return replace(q, z, m, nr, i, &new);
+}
+
+bool zmap_scattered(const struct zone_rec *z)
+{
+	const struct zone_map *m = atomic_load_explicit(&z->map, memory_order_relaxed);
+
+	return m && atomic_load_explicit(&m->nr, memory_order_relaxed) >= SCATTERED;
 }
 
 void zmap_drop(struct qcow2 *q, uint32_t zone)

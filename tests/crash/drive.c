@@ -121,12 +121,31 @@ static uint64_t zone_off(const struct drive *d, uint32_t zone)
 	return (uint64_t)zone * d->geo->zone;
 }
 
+/* Writes LEN bytes of the buffer: what can be lent is received there first, as from a socket. */
+static int put_bytes(struct drive *d, uint32_t zone, uint64_t off, uint64_t len)
+{
+	uint8_t *mem = qcow2_borrow(d->q, zone, len);
+	int err;
+
+	if (!mem)
+		return qcow2_write(d->q, d->buf, off, len, 0);
+	err = file_write(&d->disk->file, d->buf, len, (uint64_t)(mem - d->disk->data), FILE_DATA);
+	if (!err)
+		err = qcow2_adopt(d->q, mem, off, len, 0);
+	if (!err)
+		return 0;
+	if (err == -EEXIST)
+		err = qcow2_write(d->q, mem, off, len, 0);
+	qcow2_give_back(d->q, zone, mem, len);
+	return err;
+}
+
 static int put_lbas(struct drive *d, uint32_t zone, uint32_t lba, uint32_t nr, uint32_t version)
 {
 	for (uint32_t i = 0; i < nr; i++)
 		model_fill(d->buf + (size_t)i * MODEL_LBA, zone, lba + i, version);
-	return qcow2_write(d->q, d->buf, zone_off(d, zone) + (uint64_t)lba * MODEL_LBA,
-			   (uint64_t)nr * MODEL_LBA, 0);
+	return put_bytes(d, zone, zone_off(d, zone) + (uint64_t)lba * MODEL_LBA,
+			 (uint64_t)nr * MODEL_LBA);
 }
 
 static void advance(struct drive *d, uint32_t zone)
@@ -137,11 +156,12 @@ static void advance(struct drive *d, uint32_t zone)
 
 /*
  * Whether a write at LBA may take clusters: the first one takes those of the whole zone, unless only
- * small pieces are free. The tables that a resize gives back are such pieces.
+ * small pieces are free. The tables that a resize gives back are such pieces. What is adopted is taken
+ * by each write.
  */
 static bool may_take(const struct drive *d, uint32_t lba)
 {
-	return !lba || d->geo->most_zones;
+	return !lba || d->geo->most_zones || d->geo->in_memory;
 }
 
 bool drive_write(struct drive *d, uint32_t zone, uint32_t lba, uint32_t nr, bool reversed)
@@ -293,6 +313,8 @@ bool drive_flush_and_append(struct drive *d, uint32_t zone, uint32_t nr)
 		return ok;
 	z = &d->m->zone[zone];
 	w = &z->gen[z->nr_gens - 1].write[z->gen[z->nr_gens - 1].nr_writes - 1];
+	if (may_take(d, w->lba))
+		model_note_activity(d->m, here(d));
 	if (put_lbas(d, zone, w->lba, w->nr, w->version))
 		return drive_broken(d, "a write that had to wait failed");
 	advance(d, zone);

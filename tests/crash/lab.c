@@ -109,6 +109,7 @@ static void run_workload(struct lab *lab)
 	};
 
 	d.disk = simdisk_new(d.geo->cap);
+	d.disk->file.in_memory = d.geo->in_memory;
 	d.disk->log = &log;
 	d.disk->trace = true;
 	d.geo_model = geo;

@@ -34,7 +34,8 @@ struct geometry {
 	uint32_t refcount_bits;
 	uint32_t max_active;
 	uint32_t short_by; /* bytes the last zone lacks */
-	uint64_t cap;	   /* the file never grows beyond */
+	bool in_memory; /* as a file on a tmpfs; though what it keeps is lost with the power here, too */
+	uint64_t cap; /* the file never grows beyond */
 };
 
 /* A row of the table of workloads; the language of SCRIPT is explained in workload.c. */

@@ -395,6 +395,19 @@ static void sim_close(struct file *f)
 	(void)f; /* the laboratory keeps it */
 }
 
+static const void *sim_map(struct file *f, uint64_t len)
+{
+	(void)len;
+	return f->in_memory ? sim(f)->data : NULL;
+}
+
+static void *sim_lend(struct file *f, uint64_t off, uint64_t len)
+{
+	struct simdisk *d = sim(f);
+
+	return f->in_memory && off + len <= d->size ? d->data + off : NULL;
+}
+
 static const struct file_ops sim_ops = {
 	.pread = sim_pread,
 	.pwrite = sim_pwrite,
@@ -402,6 +415,8 @@ static const struct file_ops sim_ops = {
 	.fallocate = sim_fallocate,
 	.ftruncate = sim_ftruncate,
 	.size = sim_size,
+	.map = sim_map,
+	.lend = sim_lend,
 	.close = sim_close,
 };
 

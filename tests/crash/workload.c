@@ -129,6 +129,19 @@ static const struct geometry brink = {
 	.cap = 8 << 20,
 };
 
+/* What zones gave up is kept, received into, adopted. A write is of whole clusters, or not. */
+static const struct geometry kept = {
+	.name = "kept",
+	.cluster = 1024,
+	.zone = 32768,
+	.capacity = 30 << 10,
+	.nr_zones = 20,
+	.refcount_bits = 16,
+	.max_active = 6,
+	.in_memory = true,
+	.cap = 2 << 20,
+};
+
 const struct workload workloads[] = {
 	{ "append", &tiny, "| a0:1 a0:3 f a0:2 a1:4 f a0:9 f", 1, 100 },
 	{ "append-large", &ragged, "| a0:30 f a0:70 a1:100 f a15:62 f", 1, 100 },
@@ -201,6 +214,22 @@ const struct workload workloads[] = {
 	{ "resize-refcounts", &brink, "A0-32:9 f | z100 a99:2 f", 1, 30 },
 	{ "resize-cut", &growing, "a3:9 f | z30 a29:3 a3:2 x a3:1 z60 k a3:4 r29 f z25 x a3:1 f", 8,
 	  50 },
+	{ "adopt", &kept, "A0-3:60 f r0 r1 f | a4:4 a4:8 f a5:2 a4:3 a4:4 f r2 a5:10 r3 f a6:30 f",
+	  1, 100 },
+	{ "adopt-reset", &kept, "A0-3:60 f r0 r1 r2 r3 f | a4:20 f r4 a4:4 f a4:2 r4 f a4:6 a5:8 f",
+	  1, 100 },
+	{ "adopt-finish", &kept, "A0-2:60 f r0 r1 r2 f | a4:4 F4 f a5:6 a5:1 F5 f r4 a5:1 F6 f", 1,
+	  100 },
+	{ "adopt-in-flight", &kept,
+	  "A0-2:60 f r0 r1 r2 f | p4:4 f p4:2 p5:8 f c f o4:8 p4:2 f o5:6 c f", 1, 100 },
+	{ "adopt-meanwhile", &kept,
+	  "A0-2:60 f r0 r1 r2 f | a4:4 a5:4 f a4:2 g4:2 a5:4 g4:1 a4:1 g5:4 r5 a5:4 g4:2 f", 1,
+	  100 },
+	{ "adopt-kill", &kept, "A0-2:60 f r0 r1 r2 f | a4:4 a5:2 k a4:4 f a5:4 k r4 a4:2 k a5:2 f",
+	  1, 100 },
+	{ "adopt-cut", &kept, "A0-3:60 f r0 r1 f | a4:4 f a5:2 x r2 a4:4 a5:2 f x a6:4 r4 f a6:8 x",
+	  8, 50 },
+	{ "random-kept", &kept, "A0-5:60 f r0 r1 r2 f ~4 f | ~30", 400, 30 },
 	{ "random-tiny", &tiny, "~4 f | s ~30", 400, 30 },
 	{ "random-ragged", &ragged, "~4 f | ~30", 400, 30 },
 	{ "random-mixed", &mixed, "~4 f | ~30", 400, 30 },

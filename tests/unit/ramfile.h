@@ -39,6 +39,7 @@ struct ramdisk {
 	bool keep_data;
 	size_t max_transfer; /* a read or write moves no more than this at a time; 0: all */
 	bool no_punch;	     /* fallocate answers EOPNOTSUPP */
+	bool in_memory; /* as on a tmpfs: what is opened from now on has a view, and lends of it */
 	/* Called before every call, reads too; not 0: the call fails with it and does nothing. */
 	int (*hook)(void *arg, const struct ram_op *op);
 	void *hook_arg;
@@ -223,6 +224,19 @@ static inline int ram_size(struct file *f, uint64_t *size)
 	return 0;
 }
 
+static inline const void *ram_map(struct file *f, uint64_t len)
+{
+	(void)len;
+	return f->in_memory ? ram_of(f)->bytes : NULL;
+}
+
+static inline void *ram_lend(struct file *f, uint64_t off, uint64_t len)
+{
+	struct ramdisk *d = ram_of(f);
+
+	return off + len <= d->size ? d->bytes + off : NULL;
+}
+
 static inline void ram_close(struct file *f)
 {
 	ram_of(f)->open_files--;
@@ -238,12 +252,14 @@ static inline struct file *ram_open(struct ramdisk *d)
 		.fallocate = ram_fallocate,
 		.ftruncate = ram_ftruncate,
 		.size = ram_size,
+		.map = ram_map,
+		.lend = ram_lend,
 		.close = ram_close,
 	};
 	struct ramfile *f = malloc(sizeof(*f));
 
 	assert(f);
-	f->file = (struct file){ .ops = &ops, .fd = -1 };
+	f->file = (struct file){ .ops = &ops, .fd = -1, .in_memory = d->in_memory };
 	f->disk = d;
 	d->open_files++;
 	return &f->file;
