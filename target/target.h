@@ -46,7 +46,11 @@ struct connect_wait;
 #define TGT_NSID_MAX	 1024 /* NN */
 
 enum tgt_dir { TGT_NONE, TGT_H2C, TGT_C2H };
-enum tgt_loan { TGT_OWN, TGT_LENT, TGT_UNREADABLE /* lent, and the transport could not read it */ };
+enum tgt_loan {
+	TGT_OWN,
+	TGT_LENT,
+	TGT_UNREADABLE /* lent, and the transport could not read or fill it */
+};
 
 /* One NVMe command, embedded in the transport's command slot. */
 struct tgt_req {
@@ -123,8 +127,10 @@ struct tgt_command_set {
 	void (*effects)(struct nvme_cmd_effects_log *log);    /* log 05h: iocs part */
 	/*
 	 * A read whose data lies ready in memory: points req->buf at its len bytes, for a system call to
-	 * read, and has nothing more to do. False: nothing happened, execute() brings the data into a
-	 * buffer. The data is good until release(), which the request's end calls. The queue's loop.
+	 * read, and has nothing more to do. A write: points req->buf at where a system call may put its
+	 * data, to be executed as ever. False: nothing happened, the transport has the buffer, and
+	 * execute() brings or takes the data. It is good until release(), which the request's end calls.
+	 * The queue's loop.
 	 */
 	bool (*lend)(struct tgt_req *req);
 	void (*release)(struct tgt_req *req);
@@ -186,8 +192,9 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 void tgt_queue_gather(struct tgt_queue *queue);
 void tgt_queue_run(struct tgt_queue *queue);
 /*
- * May spare a TGT_C2H request its buffer and its execution: true, and req->buf has the data. The
- * transport completes it with 0, only sends from the buffer, and notes in req->lent if it could not.
+ * May spare a request its buffer. A TGT_C2H one is not executed then: req->buf has the data, the transport
+ * completes it with 0. It only sends from the buffer, or receives into it, by a system call, and notes in
+ * req->lent if it could not.
  */
 bool tgt_req_lend(struct tgt_req *req);
 void tgt_req_execute(struct tgt_req *req);

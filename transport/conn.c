@@ -172,23 +172,28 @@ static void slot_ready(struct slot *slot)
 		slot_run(slot);
 }
 
-/* What the target lends is sent from where it lies; a digest would have us read it ourselves. */
+/*
+ * What the target lends is sent from where it lies, or received where it stays; a digest would have us
+ * read it ourselves.
+ */
 static bool slot_borrow(struct slot *slot)
 {
 	const struct conn *c = slot->conn;
 
-	return !slot->status && slot->req.dir == TGT_C2H && !c->ctx.ddgst && !*c->no_loans &&
+	return !slot->status && slot->req.len && !c->ctx.ddgst && !*c->no_loans &&
 	       tgt_req_lend(&slot->req);
 }
 
 void slot_start(struct slot *slot)
 {
-	if (slot_borrow(slot)) {
+	bool lent = slot_borrow(slot);
+
+	if (lent && slot->req.dir == TGT_C2H) {
 		slot->state = SLOT_EXEC;
 		tgt_req_complete(&slot->req, 0);
 		return;
 	}
-	if (!slot->status && slot->req.dir != TGT_NONE && slot->req.len) {
+	if (!lent && !slot->status && slot->req.len) {
 		int err = slot_buffer(slot);
 
 		if (err == -EAGAIN) {

@@ -24,6 +24,7 @@ static_assert(CONN_MAX_SLOTS < 255, "a slot's index is the low byte of its TTAG"
 #define RX_STAGE	 4096  /* bytes; a recv brings so many small PDUs, or more into a buffer */
 #define RX_STAGE_MAX	 65536 /* for hosts that fill it */
 #define RX_BULK		 16384 /* bytes of data in a PDU, from which on it is not staged */
+#define RX_BULK_HEADERS	 512   /* bytes then staged at a time, where no data is expected */
 
 enum slot_state {
 	SLOT_FREE,
@@ -170,6 +171,8 @@ int rx_want(struct conn *c, struct iovec iov[2]);
 int rx_got(struct conn *c, size_t n);
 /* Goes on with staged bytes after a block was lifted; as rx_got(). */
 int rx_resume(struct conn *c);
+/* Where data is being received could not be written to: the target shall know if it lent that. */
+void rx_unwritable(struct conn *c);
 void rx_stop(struct conn *c);
 
 /* tx.c: the send machine. */

@@ -9,7 +9,7 @@
  * 1. Headers are staged, so that one recv brings many PDUs; data goes straight to the buffer of
  *    its command, staged data being copied there. In DATA nothing is staged after a step, unless
  *    the machine is blocked. A stage that is filled is replaced by a larger one: many small writes
- *    in a recv are worth the copy. Large pieces are not, so behind these little is staged.
+ *    in a recv are worth the copy. Large pieces are not, so behind these but a header is staged.
  * 2. No field is used before pdu_check() passed it, and nothing but the common header before the
  *    header digest was found right.
  * 3. A PDU is begun only when it can be kept: with no free slot, its header stays staged
@@ -18,6 +18,7 @@
  * 4. Whatever becomes of a command, its data is consumed: a refused one's goes nowhere (rx.to is
  *    NULL), one with a bad digest completes, when all of its data came, with Transient Transport
  *    Error, and the connection lives on.
+ *    What is lent by the target (tgt_req_lend()) only the kernel writes to.
  * 5. H2CData is taken only by a slot in state DATA (its R2T is wholly sent), at its next byte.
  */
 #include <assert.h>
@@ -25,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <unistd.h>
 #include "conn.h"
 
 #define RX_MORE 1 /* of the steps: more bytes are needed, or a block must be lifted; 0: go on */
@@ -74,12 +76,21 @@ static void grow(struct rx *rx)
 		move_staged(rx, large, RX_STAGE_MAX);
 }
 
-/* How many bytes of what comes are to be staged. */
-static uint32_t room(const struct rx *rx)
+/*
+ * How many bytes of what comes are to be staged. Large pieces of data are not to be copied: behind one of
+ * them no more than the header of the next, behind another header some, for it is mostly a capsule's.
+ */
+static uint32_t room(const struct conn *c)
 {
-	uint32_t cap = rx->bulk && rx->tail < RX_STAGE ? RX_STAGE : rx->cap;
+	const struct rx *rx = &c->rx;
+	uint32_t left = rx->cap - rx->tail, few = RX_BULK_HEADERS;
 
-	return cap - rx->tail;
+	if (!rx->bulk)
+		return left;
+	if (rx->state == RX_DATA)
+		few = sizeof(struct pdu_data) + (c->ctx.hdgst ? PDU_DIGEST_LEN : 0) +
+		      (c->ctx.ddgst ? PDU_DIGEST_LEN : 0);
+	return few < left ? few : left;
 }
 
 void rx_stop(struct conn *c)
@@ -103,8 +114,8 @@ int rx_want(struct conn *c, struct iovec iov[2])
 	}
 	if (rx->state == RX_DATA && rx->to)
 		iov[n++] = (struct iovec){ rx->to, rx->left };
-	if (room(rx))
-		iov[n++] = (struct iovec){ rx->stage + rx->tail, room(rx) };
+	if (room(c))
+		iov[n++] = (struct iovec){ rx->stage + rx->tail, room(c) };
 	return n;
 }
 
@@ -292,19 +303,44 @@ static int step_header(struct conn *c)
 	return err;
 }
 
+/* What is lent is left to the kernel, for which a byte that is not there is an error and no signal. */
+static int copy_lent(struct conn *c, const uint8_t *from, uint32_t n)
+{
+	struct rx *rx = &c->rx;
+	struct iovec local = { (void *)(uintptr_t)from, n }, remote = { rx->to, n };
+
+	if (process_vm_writev(getpid(), &local, 1, &remote, 1, 0) == (ssize_t)n)
+		return 0;
+	rx_unwritable(c);
+	return -EFAULT;
+}
+
 /* N bytes of data are at FROM: in place, or staged. */
-static void data_in(struct conn *c, const uint8_t *from, uint32_t n)
+static int data_in(struct conn *c, const uint8_t *from, uint32_t n)
 {
 	struct rx *rx = &c->rx;
 
 	if (rx->to) {
-		if (from != rx->to)
+		if (from != rx->to && n && rx->slot->req.lent) {
+			int err = copy_lent(c, from, n);
+
+			if (err)
+				return err;
+		} else if (from != rx->to) {
 			memcpy(rx->to, from, n);
+		}
 		if (c->ctx.ddgst)
 			rx->crc = crc_feed(rx->crc, rx->to, n);
 		rx->to += n;
 	}
 	rx->left -= n;
+	return 0;
+}
+
+void rx_unwritable(struct conn *c)
+{
+	if (c->rx.slot && c->rx.slot->req.lent)
+		c->rx.slot->req.lent = TGT_UNREADABLE;
 }
 
 /* The PDU's data is in, and its digest was right, or is of no interest. */
@@ -327,8 +363,10 @@ static int step_data(struct conn *c)
 {
 	struct rx *rx = &c->rx;
 	uint32_t n = staged(rx) < rx->left ? staged(rx) : rx->left;
+	int err = data_in(c, rx->stage + rx->head, n);
 
-	data_in(c, rx->stage + rx->head, n);
+	if (err)
+		return err;
 	rx->head += n;
 	if (rx->left)
 		return RX_MORE;

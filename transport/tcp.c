@@ -365,8 +365,11 @@ static int receive_some(struct peer *p)
 		n = readv(p->fd, iov, pieces);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return 0;
-		if (n < 0)
+		if (n < 0) {
+			if (errno == EFAULT)
+				rx_unwritable(&p->conn);
 			log_info("%s: %s", p->conn.name, strerror(errno));
+		}
 		if (n <= 0)
 			return -ECONNRESET;
 		err = rx_got(&p->conn, (size_t)n);

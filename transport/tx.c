@@ -265,7 +265,8 @@ void tx_unreadable(struct conn *c)
 	struct tx_item *item;
 
 	STAILQ_FOREACH (item, &c->tx.queue, link)
-		if (item->kind == TX_RESP && item_slot(item)->req.lent)
+		if (item->kind == TX_RESP && item_slot(item)->req.dir == TGT_C2H &&
+		    item_slot(item)->req.lent)
 			item_slot(item)->req.lent = TGT_UNREADABLE;
 }
 

@@ -12,7 +12,8 @@
  *	zns_dispatch()		loop: acts on what the zones give back, for any command of any loop
  *	zns_finish()		loop: completes, or hands to the next flush what must be durable
  *	zns_lend()		loop: a read of what lies in memory is sent from there, and goes none of
- *				these ways; zns_release() when it is sent
+ *				these ways; zns_release() when it is sent. A write that is large may be
+ *				received where it will stay, and its data is adopted rather than written
  *
  * Invariants:
  *
@@ -235,15 +236,29 @@ static int run_pieces(struct tgt_req *first, struct iovec iov[RUN_WRITES], uint6
 	return n;
 }
 
+/* What is lent is adopted, and then is the store's: it has no buffer any more. */
+static int adopt(struct tgt_req *req, uint64_t off, unsigned int flags)
+{
+	struct store *store = req_zns(req)->store;
+	int err = store->ops->adopt(store, req->buf, off, req->len, flags);
+
+	if (!err)
+		req->buf = NULL;
+	return err;
+}
+
 static int write_store(struct tgt_req *first, unsigned int flags)
 {
 	const struct zns *zns = req_zns(first);
+	uint64_t off = lba_off(zns, req_cmd(first)->io.lba), len;
 	struct iovec iov[RUN_WRITES];
-	uint64_t len;
-	int n = run_pieces(first, iov, &len);
+	int n = run_pieces(first, iov, &len), err = -EEXIST;
 
-	return zns->store->ops->write(zns->store, iov, n, lba_off(zns, req_cmd(first)->io.lba), len,
-				      flags);
+	if (first->lent && n == 1)
+		err = adopt(first, off, flags);
+	if (err == -EEXIST)
+		err = zns->store->ops->write(zns->store, iov, n, off, len, flags);
+	return err;
 }
 
 static void zns_write_work(struct work *w)
@@ -516,14 +531,32 @@ static void zns_exec_read(struct tgt_req *req)
 		zns_read_end(req, err);
 }
 
+static uint32_t req_zone(const struct tgt_req *req)
+{
+	return (uint32_t)(req_slba(req) / req_zns(req)->zones.zsze);
+}
+
+static bool lend_for_write(struct tgt_req *req)
+{
+	struct store *store = req_zns(req)->store;
+
+	if (req->cmd.opcode != nvme_cmd_write && req->cmd.opcode != nvme_zns_cmd_append)
+		return false;
+	req->buf = store->ops->borrow(store, req_zone(req), req->len);
+	return req->buf;
+}
+
 bool zns_lend(struct tgt_req *req)
 {
 	struct zns *zns = req_zns(req);
 	struct zone_io *io = &req_cmd(req)->io;
 	const void *data;
 
-	if (req->cmd.opcode != nvme_cmd_read ||
-	    atomic_load_explicit(&zns->lends_no_more, memory_order_relaxed))
+	if (atomic_load_explicit(&zns->lends_no_more, memory_order_relaxed))
+		return false;
+	if (req->dir == TGT_H2C)
+		return lend_for_write(req);
+	if (req->cmd.opcode != nvme_cmd_read)
 		return false;
 	io->lba = req_slba(req);
 	io->nlb = req_nlb(req);
@@ -544,9 +577,12 @@ void zns_release(struct tgt_req *req)
 
 	if (req->lent == TGT_UNREADABLE &&
 	    !atomic_exchange_explicit(&zns->lends_no_more, true, memory_order_relaxed))
-		log_err("namespace %u: data of the image could not be read while it was sent",
-			zns->ns.nsid);
-	end_read(req);
+		log_err("namespace %u: data of the image could not be %s", zns->ns.nsid,
+			req->dir == TGT_H2C ? "received into its file" : "read while it was sent");
+	if (req->dir == TGT_C2H)
+		end_read(req);
+	else if (req->buf)
+		zns->store->ops->give_back(zns->store, req_zone(req), req->buf, req->len);
 }
 
 /* --- parse --- */

@@ -22,12 +22,13 @@
 #include "conn.h"
 
 enum {
-	FAKE_NONE,    /* no data; completes at once */
-	FAKE_READ,    /* cdw10 bytes to the host */
-	FAKE_WRITE,   /* cdw10 bytes from the host */
-	FAKE_LEND,    /* as FAKE_READ, but the data is lent: fake.lends */
-	FAKE_REFUSE,  /* tgt_req_init() answers cdw12 */
-	FAKE_HOLD,    /* completes when the test says so */
+	FAKE_NONE,	 /* no data; completes at once */
+	FAKE_READ,	 /* cdw10 bytes to the host */
+	FAKE_WRITE,	 /* cdw10 bytes from the host */
+	FAKE_LEND,	 /* as FAKE_READ, but the data is lent: fake.lends */
+	FAKE_LEND_WRITE, /* as FAKE_WRITE, but what it goes to is lent */
+	FAKE_REFUSE,	 /* tgt_req_init() answers cdw12 */
+	FAKE_HOLD,	 /* completes when the test says so */
 	FAKE_CONNECT, /* from now on the queue has a controller, and 128 entries; cdw12: no SQHD */
 };
 
@@ -42,7 +43,7 @@ static struct {
 	struct tgt_queue *queue; /* the last that connected */
 	uint32_t wrote_len;
 	uint16_t wrote_cid, last_status;
-	const void *lends;
+	const void *lends, *executed_on;
 	unsigned int lent, released, unreadable;
 	uint8_t wrote[1 << 20]; /* data of the last write executed; not cleared */
 } fake;
@@ -74,6 +75,7 @@ static uint32_t fake_op(const struct tgt_req *req)
 static void fake_execute(struct tgt_req *req)
 {
 	COUNT(executed);
+	fake.executed_on = req->buf;
 	if (req->dir == TGT_C2H && req->len)
 		memset(req->buf, req->cmd.cid & 0xff, req->len);
 	if (req->dir == TGT_H2C && req->len && req->len <= sizeof(fake.wrote)) {
@@ -112,7 +114,7 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 	req->lent = TGT_OWN;
 	if (fake_op(req) == FAKE_READ || fake_op(req) == FAKE_LEND)
 		req->dir = TGT_C2H;
-	if (fake_op(req) == FAKE_WRITE)
+	if (fake_op(req) == FAKE_WRITE || fake_op(req) == FAKE_LEND_WRITE)
 		req->dir = TGT_H2C;
 	if (req->dir != TGT_NONE)
 		req->len = le32toh(req->cmd.cdw10);
@@ -134,7 +136,7 @@ void tgt_queue_run(struct tgt_queue *queue)
 bool tgt_req_lend(struct tgt_req *req)
 {
 	assert_false(req->queue->closing);
-	if (fake_op(req) != FAKE_LEND)
+	if (fake_op(req) != FAKE_LEND && fake_op(req) != FAKE_LEND_WRITE)
 		return false;
 	COUNT(lent);
 	req->buf = (void *)(uintptr_t)fake.lends;

@@ -797,17 +797,54 @@ static void the_stage_is_as_large_as_the_host_makes_it(void **state)
 	n = make_h2c_data(buf, 1, le16toh(r2t.ttag), 0, true, pattern, 1 << 17, 0);
 	assert_int_equal(rig_feed(buf, n, SIZE_MAX), 0);
 	assert_memory_equal(fake.wrote, pattern, 1 << 17);
-	assert_int_equal(most_staged(), RX_STAGE);
+	assert_int_equal(most_staged(), RX_BULK_HEADERS);
 	/* An idle connection keeps what it has begun to receive, and little memory. */
 	n = make_cmd(buf, (struct fake_cmd){ .cid = 2, .op = FAKE_WRITE, .len = LEN }, pattern, LEN,
 		     0);
 	assert_int_equal(rig_feed(buf, 50, SIZE_MAX), 0);
 	rx_trim(&rig->conn.rx);
-	assert_int_equal(most_staged(), RX_STAGE - 50);
+	assert_int_equal(most_staged(), RX_BULK_HEADERS);
 	assert_int_equal(rig_feed(buf + 50, n - 50, SIZE_MAX), 0);
 	assert_int_equal(fake.wrote_cid, 2);
 	free(buf);
 	rig_close();
+}
+
+/* Data whose place is lent goes there and nowhere else, however it comes. */
+static void what_is_lent_is_received_into(void **state)
+{
+	enum { LEN = 1 << 17, HALF = LEN / 2 };
+	uint8_t *buf = malloc(1 << 20), *place = malloc(LEN);
+	struct pdu_r2t r2t;
+	size_t n;
+
+	(void)state;
+	for (size_t step = 1; step < SIZE_MAX / 4096; step *= 4099) {
+		rig_open();
+		rig_handshake(0, 0);
+		rig_connect(0, false);
+		memset(place, 0, LEN);
+		fake.lends = place;
+		n = make_cmd(buf, (struct fake_cmd){ .cid = 1, .op = FAKE_LEND_WRITE, .len = LEN },
+			     NULL, 0, 0);
+		assert_int_equal(rig_feed(buf, n, SIZE_MAX), 0);
+		rig_send(SIZE_MAX);
+		memcpy(&r2t, rig->out + rig->nout - sizeof(r2t), sizeof(r2t));
+		assert_int_equal(r2t.h.type, PDU_R2T);
+		assert_int_equal(rig->pool.used, 0);
+		n = make_h2c_data(buf, 1, le16toh(r2t.ttag), 0, false, pattern, HALF, 0);
+		n += make_h2c_data(buf + n, 1, le16toh(r2t.ttag), HALF, true, pattern + HALF, HALF,
+				   0);
+		assert_int_equal(rig_feed(buf, n, step == 1 ? 4099 : step), 0);
+		assert_ptr_equal(fake.executed_on, place);
+		assert_memory_equal(place, pattern, LEN);
+		assert_int_equal(fake.released, 0);
+		rig_send(SIZE_MAX);
+		assert_int_equal(fake.released, 1);
+		rig_close();
+	}
+	free(buf);
+	free(place);
 }
 
 /* Garbage, and almost-right PDUs with a byte changed: no crash, no leak, no endless loop. */
@@ -852,6 +889,7 @@ int main(void)
 		cmocka_unit_test(capsules_pass_when_memory_waits_for_data),
 		cmocka_unit_test(a_starved_capsule_goes_on_or_dies),
 		cmocka_unit_test(a_header_of_zeroes_is_judged),
+		cmocka_unit_test(what_is_lent_is_received_into),
 		cmocka_unit_test(the_stage_is_as_large_as_the_host_makes_it),
 		cmocka_unit_test(changed_bytes_never_break_it),
 	};

@@ -568,6 +568,49 @@ static void a_loan_that_cannot_be_read_ends_the_connection(void **state)
 	munmap(hole, 4096);
 }
 
+/* Nor can it be filled, be it by readv() or from what was staged. */
+static void a_loan_that_cannot_be_filled_ends_the_connection(void **state)
+{
+	enum { LEN = 1 << 17 };
+	void *hole = mmap(NULL, LEN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *buf = calloc(2, LEN + 128);
+	struct pdu_r2t r2t;
+	int fd;
+
+	(void)state;
+	assert_ptr_not_equal(hole, MAP_FAILED);
+	for (int staged = 0; staged < 2; staged++) {
+		size_t n;
+
+		net_up(NULL);
+		fake.lends = hole;
+		fake.released = fake.unreadable = 0;
+		fd = dial_connected(0);
+		put_all(fd, buf,
+			make_cmd(buf,
+				 (struct fake_cmd){ .cid = 1, .op = FAKE_LEND_WRITE, .len = LEN },
+				 NULL, 0, 0));
+		assert_int_equal(recv(fd, &r2t, sizeof(r2t), MSG_WAITALL), sizeof(r2t));
+		assert_int_equal(r2t.h.type, PDU_R2T);
+		n = make_h2c_data(buf, 1, le16toh(r2t.ttag), 0, true, buf + LEN + 128, LEN, 0);
+		if (staged) {
+			put_all(fd, buf, 100);
+		} else {
+			put_all(fd, buf, sizeof(struct pdu_data));
+			usleep(20000);
+			(void)send(fd, buf, n, MSG_NOSIGNAL);
+		}
+		while (recv(fd, buf, LEN, 0) > 0)
+			;
+		close(fd);
+		net_down();
+		assert_int_equal(fake.released, 1);
+		assert_int_equal(fake.unreadable, 1);
+	}
+	free(buf);
+	munmap(hole, LEN);
+}
+
 /* Reads until all buffers of the sockets are full, and no more for so many ms, then all. */
 static bool survives_a_pause(uint32_t ms)
 {
@@ -639,6 +682,7 @@ int main(void)
 		cmocka_unit_test(disconnect_and_vanishing_may_race),
 		cmocka_unit_test(free_buffers_go_back_when_idle),
 		cmocka_unit_test(a_loan_that_cannot_be_read_ends_the_connection),
+		cmocka_unit_test(a_loan_that_cannot_be_filled_ends_the_connection),
 		cmocka_unit_test(a_host_that_takes_nothing_is_closed),
 		cmocka_unit_test(what_cannot_be_listened_on_is_a_sentence),
 	};

@@ -110,9 +110,13 @@ static void cmd_go(struct loop_msg *msg)
 		tgt_req_complete(req, 0);
 		return;
 	}
+	if (req->dir == TGT_H2C && c->host->borrows && req->ns->set->lend(req))
+		req->lent = TGT_LENT;
 	if (req->len) {
-		req->buf = malloc(req->len); /* not zeroed: what is not filled shows */
-		memset(req->buf, 0xdd, req->len);
+		if (!req->lent) {
+			req->buf = malloc(req->len); /* not zeroed: what is not filled shows */
+			memset(req->buf, 0xdd, req->len);
+		}
 		if (c->length != req->len)
 			abort();
 		if (req->dir == TGT_H2C)
