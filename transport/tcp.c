@@ -50,7 +50,8 @@
 #include "tcp.h"
 
 #define ACCEPT_BUDGET 16	   /* connections a wake-up */
-#define READ_BUDGET   (512u << 10) /* bytes a wake-up and connection */
+/* Bytes a wake-up and connection: few, so that the host goes on with what is done while the rest is. */
+#define READ_BUDGET   (64u << 10)
 #define SEND_BUDGET   (1u << 20)
 #define SEND_PIECES   128
 #define LISTEN_RETRY  200 /* ms, when there are no file descriptors left */

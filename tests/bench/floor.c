@@ -35,9 +35,9 @@
 #include "host.h"
 #include "loop.h"
 
-#define RX_SIZE	  (256u << 10)
+#define RX_SIZE	  (64u << 10)
 #define RX_ROOM	  128u	       /* before it: the piece of a header */
-#define READ_MAX  (512u << 10) /* bytes a wake-up and connection, as the drive */
+#define READ_MAX  (64u << 10)  /* bytes a wake-up and connection, as the drive */
 #define DATA_MAX  (1u << 20)
 #define ANSWERS	  256u /* owed at once: twice the deepest queue */
 #define LOOPS_MAX 16
