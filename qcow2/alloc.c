@@ -34,7 +34,8 @@
 #define FEWEST	       8u	    /* 1/8 of what was wanted is still a good piece */
 #define PIECE_BYTES    (4u << 20)   /* in memory: allocated in one go, or this part of a zone: */
 #define PIECES	       64u
-#define END_SKIP_LIMIT (1u << 22) /* clusters counted beyond the end of the file: corrupt */
+#define TRIM_BYTES     (64u << 20) /* given back in one go, under the lock: some milliseconds */
+#define END_SKIP_LIMIT (1u << 22)  /* clusters counted beyond the end of the file: corrupt */
 #define MAX_QUARANTINE                                                                             \
 	(256ull << 20) /* bytes: a flush for each of these costs little beside them */
 
@@ -377,7 +378,7 @@ void alloc_stale_back(struct qcow2 *q, const struct run *r)
 	pool_add(q, r->first, r->nr, false);
 }
 
-/* Whether R, which is no longer in the pool, or a part of it was free, and is in it again, discarded. */
+/* Whether R, which the pool names no more, or a part of it was free, and is in it again, discarded. */
 static bool trim_run(struct qcow2 *q, struct run r)
 {
 	bool any = false, is_free;
@@ -398,7 +399,7 @@ static bool trim_run(struct qcow2 *q, struct run r)
 
 bool alloc_trim(struct qcow2 *q)
 {
-	bool any = false;
+	const uint64_t most = TRIM_BYTES >> q->cluster_bits;
 
 	for (uint32_t i = 0; i < q->nr_pool;) {
 		struct run r = q->pool[i];
@@ -408,10 +409,15 @@ bool alloc_trim(struct qcow2 *q)
 			continue;
 		}
 		pool_remove(q, i);
-		any |= trim_run(q, r);
+		if (r.nr > most) {
+			pool_add(q, r.first + most, r.nr - most, false);
+			r.nr = most;
+		}
+		if (trim_run(q, r))
+			return true;
 		i = 0;
 	}
-	return any;
+	return false;
 }
 
 int alloc_raw_table(struct qcow2 *q, uint64_t *host)

@@ -264,7 +264,7 @@ int alloc_data(struct qcow2 *q, uint64_t min, uint64_t max, uint64_t *host, uint
  */
 int alloc_stale(struct qcow2 *q, uint64_t max, struct run *out);
 void alloc_stale_back(struct qcow2 *q, const struct run *r);
-/* Gives back to the file system what is free and was kept; whether there was anything. */
+/* Gives back to the file system some of what is free and was kept; false: there is no more. */
 bool alloc_trim(struct qcow2 *q);
 /* One cluster for a table, its bytes undefined. */
 int alloc_table(struct qcow2 *q, uint64_t *host);

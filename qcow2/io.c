@@ -349,10 +349,16 @@ int qcow2_adopt(struct qcow2 *q, const void *mem, uint64_t off, uint64_t len, un
 
 void qcow2_trim(struct qcow2 *q)
 {
-	pthread_mutex_lock(&q->lock);
-	loans_return(q);
-	alloc_trim(q);
-	pthread_mutex_unlock(&q->lock);
+	bool more;
+
+	if (!q->file->in_memory)
+		return;
+	do {
+		pthread_mutex_lock(&q->lock);
+		loans_return(q);
+		more = alloc_trim(q);
+		pthread_mutex_unlock(&q->lock);
+	} while (more);
 }
 
 int qcow2_locate(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,

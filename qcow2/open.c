@@ -714,7 +714,7 @@ int qcow2_close(struct qcow2 *q)
 {
 	int err = plant(close_does_not_flush) ? 0 : qcow2_flush(q);
 
-	if (!err && q->file->in_memory)
+	if (!err)
 		qcow2_trim(q);
 	/* The refcounts that the last flush lowered: not to be lost without need. */
 	if (!err && q->leaks_unsynced && !plant(close_without_last_sync))

@@ -26,6 +26,9 @@
  * else a flush begins. So nothing ticks when nothing is written, an idle drive is clean after a
  * second, and a busy one records its write pointers every five.
  *
+ * When nothing was written for half a minute, the store gives back what it keeps to be written again
+ * (store->ops->trim()), by the same ticket as a flush.
+ *
  * A flush that fails, whoever asked for it, leaves what it was for to the next one; so the timer is
  * armed again, for a second, and for twice as long after each failure in a row, up to 30 seconds.
  * But not when the store is poisoned (EROFS): no flush will succeed there any more.
@@ -35,6 +38,7 @@
 #include "ns.h"
 
 #define IDLE_MS	     1000
+#define TRIM_MS	     30000
 #define IDLE_MAX_MS  5000
 #define RETRY_MAX_MS 30000
 
@@ -66,6 +70,8 @@ static void zns_flush_work(struct work *w)
 	pthread_mutex_lock(&zns->meta_lock);
 	f->err = zns_flush_locked(zns);
 	pthread_mutex_unlock(&zns->meta_lock);
+	if (atomic_exchange(&f->trim, false))
+		zns->store->ops->trim(zns->store);
 }
 
 static void zns_flush_done(struct work *w)
@@ -152,8 +158,11 @@ static void idle_fired(struct loop_timer *t)
 	}
 	/* A change from here on finds armed false and arms anew. */
 	atomic_store(&idle->armed, false);
-	if (atomic_load(&idle->dirty))
+	if (idle->trims)
+		atomic_store(&idle_zns(idle)->flusher.trim, true);
+	if (idle->trims || atomic_load(&idle->dirty))
 		flusher_begin(idle_zns(idle), NULL);
+	idle->trims = !idle->trims && !loop_timer_arm(t, TRIM_MS);
 }
 
 static void idle_arm(struct loop_msg *msg)
@@ -163,6 +172,7 @@ static void idle_arm(struct loop_msg *msg)
 	uint32_t retry_ms = atomic_load(&idle->retry_ms);
 
 	idle->since = clock_ms();
+	idle->trims = false;
 	if (loop_timer_arm(&idle->timer, retry_ms ? retry_ms : IDLE_MS))
 		atomic_store(&idle->armed, false); /* the next change tries again */
 }

@@ -21,6 +21,7 @@ struct zns_flusher {
 	/* Of the flush that runs: the worker's, then its loop's. */
 	struct zone_items batch;
 	int err;
+	atomic_bool trim; /* it is to trim, too */
 	struct work work;
 };
 
@@ -30,6 +31,7 @@ struct zns_idle {
 	struct loop_timer timer;   /* loop's */
 	struct loop_msg msg;	   /* to arm it from elsewhere */
 	uint64_t since;		   /* ms: when it was first armed; loop's */
+	bool trims;		   /* when it fires next: there was no change for long; loop's */
 	atomic_bool armed;	   /* msg is under way, or the timer set */
 	atomic_bool dirty;	   /* the store has something that a flush would make durable */
 	_Atomic uint64_t touched;  /* ms: the last change */

@@ -76,6 +76,8 @@ struct store_ops {
 	int (*reset)(struct store *s, uint32_t zone);
 	/* Full, and zeroes from WP on. */
 	int (*finish)(struct store *s, uint32_t zone, uint64_t wp);
+	/* Gives back what is kept for writes to come: there are none. Blocks, as long as it takes. */
+	void (*trim)(struct store *s);
 	/* Makes all that was done before durable. -EROFS: nor will any other flush. */
 	int (*flush)(struct store *s);
 	/* Flushes and frees. */

@@ -89,6 +89,11 @@ static int sq_finish(struct store *s, uint32_t zone, uint64_t wp)
 	return qcow2_zone_finish(image(s), zone, wp);
 }
 
+static void sq_trim(struct store *s)
+{
+	qcow2_trim(image(s));
+}
+
 static int sq_flush(struct store *s)
 {
 	return qcow2_flush(image(s));
@@ -115,6 +120,7 @@ static const struct store_ops store_qcow2_ops = {
 	.wp_advance = sq_wp_advance,
 	.reset = sq_reset,
 	.finish = sq_finish,
+	.trim = sq_trim,
 	.flush = sq_flush,
 	.close = sq_close,
 };

@@ -33,7 +33,7 @@ struct store_ram {
 	atomic_int busy_ms;	   /* and uses the processor so long */
 	atomic_int flush_ms;
 	atomic_int reads, writes, resets, finishes, flushes, inline_writes, located, wrote;
-	atomic_int borrowed, adopted, given_back;
+	atomic_int borrowed, adopted, given_back, trims;
 	pthread_mutex_t gate; /* held by a test: writes off the loop, resets and flushes wait */
 };
 
@@ -227,6 +227,11 @@ static int ram_finish(struct store *s, uint32_t zone, uint64_t wp)
 	return 0;
 }
 
+static void ram_trim(struct store *s)
+{
+	store_ram(s)->trims++;
+}
+
 static int ram_flush(struct store *s)
 {
 	struct store_ram *r = store_ram(s);
@@ -261,6 +266,7 @@ static const struct store_ops store_ram_ops = {
 	.wp_advance = ram_wp_advance,
 	.reset = ram_reset,
 	.finish = ram_finish,
+	.trim = ram_trim,
 	.flush = ram_flush,
 	.close = ram_close,
 };
