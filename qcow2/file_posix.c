@@ -85,7 +85,8 @@ static ssize_t posix_pwrite(struct file *f, const void *buf, size_t len, uint64_
 	bool direct = may_go_direct(p, buf, len, off, flags);
 	ssize_t n;
 
-	if (direct && flags & FILE_NOWAIT)
+	/* Wherever BUF lies: who has to wait for it can move it. */
+	if (flags & FILE_NOWAIT && may_go_direct(p, NULL, len, off, flags))
 		return -EAGAIN;
 	n = pwrite(direct ? p->direct_fd : f->fd, buf, len, off);
 	return n < 0 ? -errno : n;

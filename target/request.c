@@ -155,6 +155,8 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 	req->execute = NULL;
 	req->len = 0;
 	req->lent = TGT_OWN;
+	req->may_gather = false;
+	req->early = NULL;
 	req->dir = TGT_NONE;
 	req->status = 0;
 	req->seq = atomic_fetch_add_explicit(&queue->tgt->seq, 1, memory_order_relaxed) + 1;
@@ -208,6 +210,13 @@ bool tgt_req_lend(struct tgt_req *req)
 		return false;
 	req->lent = TGT_LENT;
 	return true;
+}
+
+void tgt_req_keep(struct tgt_req *req)
+{
+	if (req->early)
+		memcpy(req->buf, req->early, req->len);
+	req->early = NULL;
 }
 
 void tgt_req_execute(struct tgt_req *req)

@@ -60,7 +60,13 @@ struct tgt_req {
 	struct tgt_ns *ns; /* NULL for admin and fabrics; held until the request is put */
 	void *buf; /* len bytes, 4096-aligned when len >= 4096; the transport's, if not lent */
 	enum tgt_loan lent; /* buf is the command set's */
-	uint32_t len;	    /* bytes of data the command moves, known after tgt_req_init() */
+	bool may_gather; /* set by the parser: what executes it looks for its data in EARLY, too */
+	/*
+	 * Where the transport received the data, which is not in BUF then: good until tgt_queue_run() has
+	 * ended, or tgt_req_keep(). NULL: it is in BUF.
+	 */
+	const void *early;
+	uint32_t len; /* bytes of data the command moves, known after tgt_req_init() */
 	enum tgt_dir dir;
 	uint64_t seq;			   /* arrival number within the target */
 	void (*execute)(struct tgt_req *); /* set by tgt_req_init() */
@@ -198,6 +204,7 @@ void tgt_queue_run(struct tgt_queue *queue);
  */
 bool tgt_req_lend(struct tgt_req *req);
 void tgt_req_execute(struct tgt_req *req);
+void tgt_req_keep(struct tgt_req *req); /* the data is in BUF from now on. The queue's loop. */
 void tgt_req_put(struct tgt_req *req);
 
 /* Called by what executes. The queue's loop; the remote twin: any thread. */

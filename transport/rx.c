@@ -10,6 +10,8 @@
  *    its command, staged data being copied there. In DATA nothing is staged after a step, unless
  *    the machine is blocked. A stage that is filled is replaced by a larger one: many small writes
  *    in a recv are worth the copy. Large pieces are not, so behind these but a header is staged.
+ *    And a small write that is executed before the next recv is written from the stage: what receives
+ *    has tgt_queue_run() end before it asks rx_want() again.
  * 2. No field is used before pdu_check() passed it, and nothing but the common header before the
  *    header digest was found right.
  * 3. A PDU is begun only when it can be kept: with no free slot, its header stays staged
@@ -359,12 +361,31 @@ static void data_done(struct conn *c)
 	slot_run(slot);
 }
 
+/* All of a small write's data is staged, and may stay there until it is written. */
+static bool stays_staged(const struct conn *c)
+{
+	const struct rx *rx = &c->rx;
+	const struct tgt_req *req = &rx->slot->req;
+
+	return rx->to && rx->left == req->len && staged(rx) >= rx->left && req->may_gather &&
+	       c->queue.gathers && !req->lent;
+}
+
 static int step_data(struct conn *c)
 {
 	struct rx *rx = &c->rx;
 	uint32_t n = staged(rx) < rx->left ? staged(rx) : rx->left;
-	int err = data_in(c, rx->stage + rx->head, n);
+	const uint8_t *from = rx->stage + rx->head;
+	int err = 0;
 
+	if (stays_staged(c)) {
+		rx->slot->req.early = from;
+		rx->left = 0;
+		if (c->ctx.ddgst)
+			rx->crc = crc_feed(rx->crc, from, n);
+	} else {
+		err = data_in(c, from, n);
+	}
 	if (err)
 		return err;
 	rx->head += n;

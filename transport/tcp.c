@@ -49,7 +49,7 @@
 #include "conn.h"
 #include "tcp.h"
 
-#define ACCEPT_BUDGET 16	   /* connections a wake-up */
+#define ACCEPT_BUDGET 16 /* connections a wake-up */
 /* Bytes a wake-up and connection: few, so that the host goes on with what is done while the rest is. */
 #define READ_BUDGET   (64u << 10)
 #define SEND_BUDGET   (1u << 20)
@@ -358,8 +358,13 @@ static int receive_some(struct peer *p)
 
 	do {
 		struct iovec iov[2];
-		int pieces = rx_want(&p->conn, iov);
+		int pieces;
 
+		if (total) { /* before the stage is used again */
+			tgt_queue_run(&p->conn.queue);
+			tgt_queue_gather(&p->conn.queue);
+		}
+		pieces = rx_want(&p->conn, iov);
 		if (!pieces)
 			return 0;
 		wanted = iov[0].iov_len + (pieces > 1 ? iov[1].iov_len : 0);

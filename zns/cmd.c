@@ -230,7 +230,9 @@ static int run_pieces(struct tgt_req *first, struct iovec iov[RUN_WRITES], uint6
 
 	*len = 0;
 	for (struct tgt_req *req = first; req; req = STAILQ_NEXT(req, link)) {
-		iov[n++] = (struct iovec){ req->buf, req->len };
+		const void *data = req->early ? req->early : req->buf;
+
+		iov[n++] = (struct iovec){ (void *)(uintptr_t)data, req->len };
 		*len += req->len;
 	}
 	return n;
@@ -271,6 +273,13 @@ static void zns_write_work(struct work *w)
 
 static void zns_write_done(struct work *w);
 
+/* What is not done on the spot needs a place for its data. */
+static void keep_run(struct tgt_req *first)
+{
+	for (struct tgt_req *req = first; req; req = STAILQ_NEXT(req, link))
+		tgt_req_keep(req);
+}
+
 static void write_by_worker(struct tgt_req *first)
 {
 	work_submit(first->queue->loop, &first->work, zns_write_work, zns_write_done);
@@ -285,10 +294,12 @@ static void end_run(struct tgt_req *first, int err)
 	for (req = first; req; req = next) {
 		next = STAILQ_NEXT(req, link);
 		STAILQ_NEXT(req, link) = NULL;
-		if (err && !alone)
+		if (err && !alone) {
+			tgt_req_keep(req);
 			write_by_worker(req);
-		else
+		} else {
 			zns_write_end(req, err);
+		}
 	}
 }
 
@@ -360,10 +371,12 @@ static void write_run(struct write_run *run)
 	struct tgt_req *first = STAILQ_FIRST(&run->reqs);
 	int err = write_inline(first);
 
-	if (err == -EAGAIN)
-		write_by_ring(first);
-	else
+	if (err != -EAGAIN) {
 		end_run(first, err);
+		return;
+	}
+	keep_run(first);
+	write_by_ring(first);
 }
 
 static void zns_exec_write(struct tgt_req *req)
@@ -376,8 +389,10 @@ static void zns_exec_write(struct tgt_req *req)
 	io->lba = req_slba(req);
 	io->nlb = req_nlb(req);
 	status = zone_write_begin(&zns->zones, io, req->cmd.opcode == nvme_zns_cmd_append);
-	if (status == ZONE_WAIT)
+	if (status == ZONE_WAIT) {
+		tgt_req_keep(req); /* it comes back by a message to this loop */
 		return;
+	}
 	if (status) {
 		tgt_req_complete(req, status);
 		return;
@@ -611,6 +626,7 @@ static uint16_t parse_rw(struct tgt_req *req, enum tgt_dir dir, void (*execute)(
 	req->execute = execute;
 	req->dir = dir;
 	req->len = (uint32_t)len;
+	req->may_gather = dir == TGT_H2C && len <= RUN_PIECE;
 	return 0;
 }
 

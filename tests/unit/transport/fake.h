@@ -27,6 +27,7 @@ enum {
 	FAKE_WRITE,	 /* cdw10 bytes from the host */
 	FAKE_LEND,	 /* as FAKE_READ, but the data is lent: fake.lends */
 	FAKE_LEND_WRITE, /* as FAKE_WRITE, but what it goes to is lent */
+	FAKE_GATHER,	 /* as FAKE_WRITE, and may be gathered */
 	FAKE_REFUSE,	 /* tgt_req_init() answers cdw12 */
 	FAKE_HOLD,	 /* completes when the test says so */
 	FAKE_CONNECT, /* from now on the queue has a controller, and 128 entries; cdw12: no SQHD */
@@ -44,7 +45,8 @@ static struct {
 	uint32_t wrote_len;
 	uint16_t wrote_cid, last_status;
 	const void *lends, *executed_on;
-	unsigned int lent, released, unreadable;
+	bool lent_gathers; /* what is lent may be gathered, too */
+	unsigned int lent, released, unreadable, early;
 	uint8_t wrote[1 << 20]; /* data of the last write executed; not cleared */
 } fake;
 
@@ -80,7 +82,8 @@ static void fake_execute(struct tgt_req *req)
 		memset(req->buf, req->cmd.cid & 0xff, req->len);
 	if (req->dir == TGT_H2C && req->len && req->len <= sizeof(fake.wrote)) {
 		pthread_mutex_lock(&fake_lock);
-		memcpy(fake.wrote, req->buf, req->len);
+		memcpy(fake.wrote, req->early ? req->early : req->buf, req->len);
+		fake.early += req->early != NULL;
 		fake.wrote_len = req->len;
 		fake.wrote_cid = req->cmd.cid;
 		pthread_mutex_unlock(&fake_lock);
@@ -112,9 +115,12 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 	req->len = 0;
 	req->execute = fake_execute;
 	req->lent = TGT_OWN;
+	req->may_gather = fake_op(req) == FAKE_GATHER || fake.lent_gathers;
+	req->early = NULL;
 	if (fake_op(req) == FAKE_READ || fake_op(req) == FAKE_LEND)
 		req->dir = TGT_C2H;
-	if (fake_op(req) == FAKE_WRITE || fake_op(req) == FAKE_LEND_WRITE)
+	if (fake_op(req) == FAKE_WRITE || fake_op(req) == FAKE_LEND_WRITE ||
+	    fake_op(req) == FAKE_GATHER)
 		req->dir = TGT_H2C;
 	if (req->dir != TGT_NONE)
 		req->len = le32toh(req->cmd.cdw10);

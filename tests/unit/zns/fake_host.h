@@ -18,7 +18,8 @@ struct host {
 	pthread_t thread;
 	struct tgt_queue queue;
 	struct tgt_ns *ns;
-	bool borrows; /* takes what it is lent */
+	bool borrows;	/* takes what it is lent */
+	uint8_t *stage; /* of a burst, for early data; NULL: there is none */
 };
 
 struct cmd {
@@ -72,6 +73,7 @@ static inline void host_start(struct host *h, struct workers *pool)
 {
 	h->pool = pool;
 	h->borrows = false;
+	h->stage = NULL;
 	h->loop = loop_new(pool);
 	assert_non_null(h->loop);
 	h->queue = (struct tgt_queue){ .ops = &host_ops, .loop = h->loop };
@@ -119,8 +121,12 @@ static void cmd_go(struct loop_msg *msg)
 		}
 		if (c->length != req->len)
 			abort();
-		if (req->dir == TGT_H2C)
+		if (req->dir == TGT_H2C && req->may_gather && c->host->stage) {
+			req->early = memcpy(c->host->stage, c->data, req->len);
+			c->host->stage += req->len;
+		} else if (req->dir == TGT_H2C) {
 			memcpy(req->buf, c->data, req->len);
+		}
 	}
 	tgt_req_execute(req);
 }
@@ -164,6 +170,8 @@ static inline void cmd_give_back(struct cmd *c, enum tgt_loan how)
 	sem_destroy(&c->done);
 }
 
+#define BURST_DATA 8192u /* bytes a command, at most */
+
 /* N commands that came in one wake-up. */
 struct burst {
 	struct loop_msg go;
@@ -175,14 +183,22 @@ struct burst {
 static void burst_go(struct loop_msg *msg)
 {
 	struct burst *b = (struct burst *)((char *)msg - offsetof(struct burst, go));
-	struct tgt_queue *queue = &b->host->queue;
+	struct host *h = b->host;
+	struct tgt_queue *queue = &h->queue;
+	size_t room = b->n * (size_t)BURST_DATA;
+	uint8_t *stage = malloc(room);
 
+	assert_non_null(stage);
+	h->stage = stage;
 	queue->gathers = true;
 	for (unsigned int i = 0; i < b->n; i++)
 		cmd_go(&b->cmds[i].go);
 	queue->gathers = false;
-	b->host->ns->set->run(&queue->gathered);
+	h->stage = NULL;
+	h->ns->set->run(&queue->gathered);
 	assert_true(STAILQ_EMPTY(&queue->gathered));
+	memset(stage, 0xee, room); /* the next recv */
+	free(stage);
 }
 
 static inline void burst_send(struct host *h, struct burst *b, struct cmd *cmds, unsigned int n)
