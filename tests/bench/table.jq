@@ -47,6 +47,13 @@ def verdicts: (map(select(.kind == "want"))[0]) as $want |
 	verdict("median latency in the floor's"; ratios("znsd"; "floor"; "p50_us") | median; $want.p50; false),
 	verdict("rate in qemu-nbd's"; ratios("znsd"; "nbd"; "iops") | median; $want.nbd; true);
 
+# Two loops beside one: what they would do, had each a processor of its own. What they share, locks above all, costs time.
+def loops($rows): ($rows | map(select(.[0].row | endswith(", 2 loops")))[0]) as $two | if $two then
+	($two[0].row | rtrimstr(", 2 loops")) as $name | ($rows | map(select(.[0].row == $name))[0]) as $one |
+	if $one then ($two | verdict("rate in one loop's, by processor time,";
+		2 * ($one | mid("znsd"; "target_s_mop")) / mid("znsd"; "target_s_mop"); 1.6; true)) else empty end
+	else empty end;
+
 (reduce .[] as $r ([]; if any(.[]; .[0].row == $r.row) then map(if .[0].row == $r.row then . + [$r] else . end)
 	else . + [[$r]] end)) as $rows |
 "| load | floor | znsd | znsd / floor | by processor time | p50 us: floor / znsd | p99 us | CPU s/Mop: floor / znsd / initiator | busy %: znsd / initiator | limit | qemu-nbd [CPU s/Mop] | znsd / qemu-nbd | file |",
@@ -54,4 +61,4 @@ def verdicts: (map(select(.kind == "want"))[0]) as $want |
 ($rows[] | "| " + (cells | join(" | ")) + " |"),
 "",
 "| load | what is wanted | is | met |", "| --- | --- | --- | --- |",
-($rows[] | verdicts)
+($rows[] | verdicts), loops($rows)
