@@ -8,6 +8,9 @@
  * zone that is read or written from being reset, so a cluster once found stays where it is. Only
  * clusters that a write would replace (compressed, shared) are read under it.
  *
+ * A large write to an image in memory may come already filled into clusters (loan.c): qcow2_adopt() maps
+ * them, under q->lock, and transfers nothing.
+ *
  * Any thread.
  */
 #include <errno.h>

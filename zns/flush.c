@@ -70,7 +70,7 @@ static void zns_flush_work(struct work *w)
 	pthread_mutex_lock(&zns->meta_lock);
 	f->err = zns_flush_locked(zns);
 	pthread_mutex_unlock(&zns->meta_lock);
-	if (atomic_exchange(&f->trim, false))
+	if (atomic_exchange(&f->trim, false) && !f->err)
 		zns->store->ops->trim(zns->store);
 }
 
