@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A connection without its socket: the command slots, and between them the receive machine (rx.c)
- * and the send machine (tx.c). No I/O here; tcp.c moves the bytes, tests move them by hand.
+ * and the send machine (tx.c). No I/O here; peer.c moves the bytes, tests move them by hand.
  */
 #ifndef TRANSPORT_CONN_H
 #define TRANSPORT_CONN_H

@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The life of a connection on its loop, to the last of its memory.
+ *
+ *	OPEN --shutdown--> DRAIN --quiet--> LINGER --> CLOSED --no command in flight--> freed
+ *	OPEN --protocol error, ops->disconnect--> LINGER
+ *	any --end of file, socket error, timeout--> CLOSED
+ *
+ * OPEN receives and sends. DRAIN receives no more, and waits for what executes. LINGER is dead to
+ * the target; it sends what remains (a TermReq), shuts the write side down, and reads into the void
+ * until the host closes, as a close with unread data would reset the connection and could take the
+ * TermReq with it. CLOSED has no socket any more.
+ *
+ * 1. A connection belongs to one loop. It is freed in one place, peer_reap(), a message of its own
+ *    loop posted once, when it is CLOSED and no command of it is in flight. Whatever else was
+ *    posted to it was posted before, and messages keep their order.
+ * 2. Nothing is sent where it arises. conn->wake() puts the connection on its loop's dirty list,
+ *    and one event, queued behind those that are active now, flushes the list: so all responses of
+ *    one wake-up leave in one sendmsg, whether their commands came in one recv or their work came
+ *    home in one batch.
+ * 3. EV_READ is armed while rx wants bytes, EV_WRITE after the socket was full; see arm().
+ * 4. A host that takes nothing of what is sent to it for stall_ms is gone.
+ *
+ * Threads: tcp_disconnect() from any; the rest on the connection's loop.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include "peer.h"
+
+/* Bytes a wake-up and connection: few, so that the host goes on with what is done while the rest is. */
+#define READ_BUDGET (64u << 10)
+#define SEND_BUDGET (1u << 20)
+#define SEND_PIECES 128
+#define BYE_MS	    500 /* for the host to close after a disconnect */
+
+static struct peer *conn_peer(struct conn *c)
+{
+	return (struct peer *)c; /* its first member */
+}
+
+static void peer_settled(struct peer *p)
+{
+	if (p->source)
+		source_put(p->home->tcp, p->source);
+	p->source = NULL;
+}
+
+/* ---- the end of a connection ---- */
+
+static void peer_free(struct peer *p)
+{
+	struct tcp_server *tcp = p->home->tcp;
+
+	peer_settled(p);
+	if (p->fd >= 0)
+		close(p->fd);
+	if (p->rd)
+		event_free(p->rd);
+	if (p->wr)
+		event_free(p->wr);
+	loop_timer_free(&p->timer);
+	atomic_fetch_sub(&tcp->conns, 1);
+	free(p);
+}
+
+static void peer_reap(struct loop_msg *msg)
+{
+	struct peer *p = msg_owner(msg, struct peer, reap_msg);
+	struct tcp_loop *home = p->home;
+
+	if (p->dirty)
+		TAILQ_REMOVE(&home->dirty, p, dirty_link);
+	LIST_REMOVE(p, link);
+	conn_fini(&p->conn);
+	peer_free(p);
+	tcp_loop_left(home);
+}
+
+static void try_reap(struct peer *p)
+{
+	if (p->state != PEER_CLOSED || p->conn.queue.inflight || p->reaping)
+		return;
+	p->reaping = true;
+	p->reap_msg.fn = peer_reap;
+	loop_post(p->home->loop, &p->reap_msg);
+}
+
+/* Reads into the void, up to a budget. Returns 0 when there is nothing more now, or -errno. */
+static int discard(struct peer *p)
+{
+	uint8_t trash[4096];
+	ssize_t n;
+
+	for (unsigned int i = 0; i < READ_BUDGET / sizeof(trash); i++) {
+		n = recv(p->fd, trash, sizeof(trash), MSG_DONTWAIT);
+		if (!n)
+			return -ECONNRESET;
+		if (n < 0 && errno != EINTR)
+			return errno == EAGAIN ? 0 : -errno;
+	}
+	return 0;
+}
+
+static void peer_close(struct peer *p)
+{
+	if (p->state == PEER_CLOSED)
+		return;
+	p->state = PEER_CLOSED;
+	conn_kill(&p->conn);
+	tx_drop(&p->conn, true);
+	loop_timer_disarm(&p->timer);
+	event_del(p->rd);
+	event_del(p->wr);
+	p->reading = p->writing = false;
+	discard(p);
+	close(p->fd);
+	p->fd = -1;
+	peer_settled(p);
+	log_debug("%s: closed", p->conn.name);
+	try_reap(p);
+}
+
+static void peer_linger(struct peer *p, uint32_t ms)
+{
+	if (p->state >= PEER_LINGER)
+		return;
+	p->state = PEER_LINGER;
+	conn_kill(&p->conn);
+	peer_settled(p);
+	if (loop_timer_arm(&p->timer, ms))
+		peer_close(p); /* nothing would end it */
+	else
+		p->conn.wake(&p->conn);
+}
+
+/* What rx_got() and rx_resume() returned. */
+static void peer_fail(struct peer *p, int err)
+{
+	if (err == -EPROTO)
+		peer_linger(p, p->home->tcp->config.linger_ms);
+	else
+		peer_close(p);
+}
+
+/* True while the host takes what is sent to it, however slowly. */
+static bool peer_moves(struct peer *p)
+{
+	if (p->full && p->sent == p->sent_then)
+		return false;
+	p->sent_then = p->sent;
+	p->stalling = p->full;
+	return !p->stalling || !loop_timer_arm(&p->timer, p->home->tcp->config.stall_ms);
+}
+
+static void peer_timeout(struct loop_timer *t)
+{
+	struct peer *p = msg_owner(t, struct peer, timer);
+
+	if (p->state == PEER_OPEN && p->stalling) {
+		if (peer_moves(p))
+			return;
+		log_info("%s: takes nothing of what is sent to it: closing", p->conn.name);
+	} else if (p->state == PEER_OPEN) {
+		log_info("%s: no Connect in time: closing", p->conn.name);
+	}
+	peer_close(p);
+}
+
+/* ---- receive and send ---- */
+
+static void arm(struct peer *p)
+{
+	const struct rx *rx = &p->conn.rx;
+	bool read, write;
+
+	if (p->state == PEER_CLOSED)
+		return;
+	read = p->state == PEER_LINGER ||
+	       (p->state == PEER_OPEN && rx->state != RX_STOPPED && rx->block == RX_RUNS);
+	write = p->full && tx_pending(&p->conn);
+	if (read != p->reading)
+		(read ? event_add(p->rd, NULL) : event_del(p->rd));
+	if (write != p->writing)
+		(write ? event_add(p->wr, NULL) : event_del(p->wr));
+	p->reading = read;
+	p->writing = write;
+}
+
+/* Until the socket is empty, rx wants no more, or the budget is spent. 0, or as rx_got(). */
+static int receive_some(struct peer *p)
+{
+	size_t total = 0, wanted;
+	ssize_t n;
+	int err;
+
+	do {
+		struct iovec iov[2];
+		int pieces;
+
+		if (total) { /* before the stage is used again */
+			tgt_queue_run(&p->conn.queue);
+			tgt_queue_gather(&p->conn.queue);
+		}
+		pieces = rx_want(&p->conn, iov);
+		if (!pieces)
+			return 0;
+		wanted = iov[0].iov_len + (pieces > 1 ? iov[1].iov_len : 0);
+		n = readv(p->fd, iov, pieces);
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return 0;
+		if (n < 0) {
+			if (errno == EFAULT)
+				rx_unwritable(&p->conn);
+			log_info("%s: %s", p->conn.name, strerror(errno));
+		}
+		if (n <= 0)
+			return -ECONNRESET;
+		err = rx_got(&p->conn, (size_t)n);
+		total += (size_t)n;
+	} while (!err && (size_t)n == wanted && total < READ_BUDGET && p->state == PEER_OPEN);
+	return err;
+}
+
+/* Has ANY bring in commands, and those that it executed done. */
+static void peer_take(struct peer *p, int (*any)(struct peer *p))
+{
+	int err;
+
+	tgt_queue_gather(&p->conn.queue);
+	err = any(p);
+	tgt_queue_run(&p->conn.queue);
+	if (err)
+		peer_fail(p, err);
+}
+
+static void peer_readable(evutil_socket_t fd, short what, void *arg)
+{
+	struct peer *p = arg;
+
+	(void)fd;
+	(void)what;
+	if (p->state == PEER_LINGER) {
+		if (discard(p))
+			peer_close(p);
+	} else if (p->state == PEER_OPEN) {
+		peer_take(p, receive_some);
+	}
+	arm(p);
+}
+
+/* The socket is full. What waits holds buffers, and what was lent holds up resets: not for ever. */
+static void peer_full(struct peer *p)
+{
+	p->full = true;
+	if (p->state != PEER_OPEN || !p->conn.connected || p->stalling)
+		return;
+	p->sent_then = p->sent;
+	p->stalling = !loop_timer_arm(&p->timer, p->home->tcp->config.stall_ms);
+}
+
+static void peer_send(struct peer *p)
+{
+	struct iovec iov[SEND_PIECES];
+	struct msghdr msg = { .msg_iov = iov };
+	size_t total = 0;
+	ssize_t n;
+
+	p->full = false;
+	while ((n = tx_iov(&p->conn, iov, SEND_PIECES))) {
+		msg.msg_iovlen = (size_t)n;
+		if (total < SEND_BUDGET)
+			n = sendmsg(p->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+		else
+			n = -1, errno = EAGAIN; /* the others' turn */
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN) {
+			peer_full(p);
+			return;
+		}
+		if (n < 0) {
+			if (errno == EFAULT)
+				tx_unreadable(&p->conn);
+			log_info("%s: %s", p->conn.name, strerror(errno));
+			peer_close(p);
+			return;
+		}
+		total += (size_t)n;
+		p->sent += (size_t)n;
+		tx_sent(&p->conn, (size_t)n);
+	}
+	if (p->state == PEER_LINGER && !p->shut) {
+		shutdown(p->fd, SHUT_WR);
+		p->shut = true;
+	}
+}
+
+static int resume(struct peer *p)
+{
+	return rx_resume(&p->conn);
+}
+
+void peer_flush(struct peer *p)
+{
+	if (p->state == PEER_OPEN)
+		peer_take(p, resume);
+	if (p->state != PEER_CLOSED)
+		peer_send(p);
+	if (p->conn.tx.lent)
+		tcp_loop_look_for_faults(p->home);
+	p->conn.tx.lent = false;
+	if (p->state == PEER_DRAIN && conn_quiet(&p->conn))
+		peer_linger(p, BYE_MS);
+	arm(p);
+}
+
+static void peer_writable(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	peer_flush(arg);
+}
+
+/* conn->wake */
+static void peer_wake(struct conn *c)
+{
+	struct peer *p = conn_peer(c);
+	struct tcp_loop *home = p->home;
+
+	if (p->dirty)
+		return;
+	p->dirty = true;
+	if (TAILQ_EMPTY(&home->dirty))
+		event_active(home->flush, EV_TIMEOUT, 0);
+	TAILQ_INSERT_TAIL(&home->dirty, p, dirty_link);
+}
+
+void peer_drain(struct peer *p)
+{
+	if (p->state == PEER_CLOSED)
+		return;
+	if (p->state == PEER_OPEN)
+		p->state = PEER_DRAIN;
+	if (loop_timer_arm(&p->timer, p->home->tcp->config.drain_ms))
+		peer_close(p);
+	else
+		peer_wake(&p->conn);
+}
+
+/* ---- what the target calls ---- */
+
+static void tcp_respond(struct tgt_req *req)
+{
+	struct peer *p = msg_owner(req->queue, struct peer, conn.queue);
+
+	conn_respond(req);
+	if (p->conn.dead)
+		try_reap(p);
+}
+
+static void peer_end(struct loop_msg *msg)
+{
+	struct peer *p = msg_owner(msg, struct peer, end_msg);
+
+	if (p->state == PEER_CLOSED)
+		return;
+	peer_send(p); /* the response to a Disconnect, say */
+	peer_linger(p, BYE_MS);
+	arm(p);
+}
+
+/* Not after tgt_queue_close() of the queue returned: then it may be gone. */
+static void tcp_disconnect(struct tgt_queue *queue)
+{
+	struct peer *p = msg_owner(queue, struct peer, conn.queue);
+
+	if (!atomic_exchange(&p->ending, true))
+		loop_post(p->home->loop, &p->end_msg);
+}
+
+static const struct tgt_transport_ops tcp_ops = {
+	.name = "tcp",
+	.respond = tcp_respond,
+	.disconnect = tcp_disconnect,
+};
+
+/* ---- the beginning of a connection ---- */
+
+/* conn->on_connect */
+static void peer_connected(struct conn *c)
+{
+	struct peer *p = conn_peer(c);
+
+	peer_settled(p);
+	if (p->state == PEER_OPEN)
+		loop_timer_disarm(&p->timer);
+}
+
+void peer_start(struct loop_msg *msg)
+{
+	struct peer *p = msg_owner(msg, struct peer, start_msg);
+	struct tcp_loop *home = p->home;
+	struct event_base *base = loop_base(home->loop);
+	char name[sizeof(p->conn.name)];
+
+	memcpy(name, p->conn.name, sizeof(name));
+	p->rd = event_new(base, p->fd, EV_READ | EV_PERSIST, peer_readable, p);
+	p->wr = event_new(base, p->fd, EV_WRITE | EV_PERSIST, peer_writable, p);
+	/* Both directions share what libevent allocates for a descriptor: arm() cannot fail later. */
+	if (!p->rd || !p->wr || loop_timer_init(&p->timer, home->loop, peer_timeout) ||
+	    loop_timer_arm(&p->timer, home->tcp->config.handshake_ms) || event_add(p->rd, NULL)) {
+		log_err("%s: no memory for a connection", name);
+		peer_free(p);
+		tcp_loop_left(home);
+		return;
+	}
+	conn_init(&p->conn, home->tcp->tgt, &tcp_ops, home->loop, &p->local, &home->pool,
+		  &home->no_loans);
+	memcpy(p->conn.name, name, sizeof(name));
+	p->conn.wake = peer_wake;
+	p->conn.on_connect = peer_connected;
+	p->end_msg.fn = peer_end;
+	p->reading = true;
+	LIST_INSERT_HEAD(&home->peers, p, link);
+	arm(p);
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the sockets' three files share: tcp.c is the server and what it has on each loop, listen.c
+ * accepts, peer.c is the life of a connection. For them alone; tcp.h is for others.
+ *
+ * Threads: accept, and the server's end, on the first loop; a connection and what its loop has, on
+ * that loop. tcp->lock (a leaf) protects the table of sources.
+ */
+#ifndef TRANSPORT_PEER_H
+#define TRANSPORT_PEER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <netinet/in.h>
+#include <event2/event.h>
+#include "conn.h"
+#include "tcp.h"
+
+enum peer_state { PEER_OPEN, PEER_DRAIN, PEER_LINGER, PEER_CLOSED };
+
+struct peer {
+	struct conn conn;
+	struct tcp_loop *home;
+	enum peer_state state;
+	int fd;
+	bool reading, writing;	  /* armed */
+	bool full;		  /* the socket took no more */
+	bool stalling;		  /* timer is for the host to take something */
+	uint64_t sent, sent_then; /* bytes: in all, and when timer was armed for that */
+	bool shut;		  /* the write side is shut down */
+	bool dirty;
+	bool reaping;
+	atomic_bool ending; /* end_msg was posted */
+	struct event *rd, *wr;
+	struct loop_timer timer; /* handshake, stall, drain or linger */
+	struct loop_msg start_msg, end_msg, reap_msg;
+	struct source *source; /* while it counts as pending */
+	struct tgt_port local; /* the listener's; of a wildcard, with the address really used */
+	LIST_ENTRY(peer) link;
+	TAILQ_ENTRY(peer) dirty_link;
+};
+
+/* What the server has on one loop. */
+struct tcp_loop {
+	struct tcp_server *tcp;
+	struct loop *loop;
+	struct pool pool;
+	struct event *flush;
+	struct loop_timer trim;
+	bool trimming; /* armed */
+	bool draining;
+	bool no_loans;
+	long faults; /* of this thread that went to the disk, when last looked at */
+	struct loop_timer loans_again;
+	uint64_t trim_gets; /* pool.gets when it was armed */
+	LIST_HEAD(, peer) peers;
+	TAILQ_HEAD(, peer) dirty;
+	struct loop_msg drain_msg, drained_msg;
+};
+
+struct tcp_server {
+	struct tgt *tgt;
+	struct tcp_config config;
+	LIST_HEAD(, tcp_listener) listeners;
+	uint16_t nports;
+	unsigned int next; /* loop, for the next connection */
+	bool refusing;	   /* for the log: once for a row of refusals */
+	atomic_uint conns;
+	pthread_mutex_t lock; /* protects: */
+	LIST_HEAD(, source) sources;
+	struct loop_msg shutdown_msg;
+	void (*done)(void *);
+	void *done_arg;
+	unsigned int drained; /* loops */
+	unsigned int nloops;
+	struct tcp_loop loops[];
+};
+
+#define msg_owner(msg, type, member) ((type *)((char *)(msg)-offsetof(type, member)))
+
+/* ---- peer.c ---- */
+
+/* start_msg of a peer with fd, home, local, source and the conn's name: it lives from now on. */
+void peer_start(struct loop_msg *msg);
+/* Goes on with what waited, and sends: all of a wake-up at once. */
+void peer_flush(struct peer *p);
+/* At shutdown: receives no more, ends when it is quiet, or in drain_ms. */
+void peer_drain(struct peer *p);
+
+/* ---- listen.c ---- */
+
+/* A connection of this source has Connected, or has ended. Any loop. */
+void source_put(struct tcp_server *tcp, struct source *s);
+/* Accept no more; the listeners' ports stay. */
+void listeners_stop(struct tcp_server *tcp);
+void listeners_free(struct tcp_server *tcp);
+
+/* ---- tcp.c ---- */
+
+/* A connection of HOME is no more: it may have been the last that a shutdown waited for. */
+void tcp_loop_left(struct tcp_loop *home);
+/* Lent memory was sent: if that went to the disk, nothing is borrowed for a while. */
+void tcp_loop_look_for_faults(struct tcp_loop *home);
+
+#endif
