@@ -33,8 +33,8 @@
 
 #define DIRECT_ALIGN 4096
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14; an older one refuses it, and nothing is lent */
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 23 /* Linux 5.14; an older one refuses it, and nothing is lent */
 #endif
 
 struct file_posix {
@@ -206,12 +206,13 @@ static const void *posix_map(struct file *f, uint64_t len)
 	return view;
 }
 
+/* A page that is read of a tmpfs is there, may be written, and comes with its neighbours: half the price. */
 static void *posix_lend(struct file *f, uint64_t off, uint64_t len)
 {
 	struct file_posix *p = posix_of(f);
 
 	if (!f->in_memory || !p->writable || off + len > p->view_len ||
-	    madvise(p->view + off, len, MADV_POPULATE_WRITE))
+	    madvise(p->view + off, len, MADV_POPULATE_READ))
 		return NULL;
 	return p->view + off;
 }
