@@ -40,6 +40,7 @@ STAILQ_HEAD(aios, aio);
 struct aio_ring {
 	bool made;    /* uring and the events exist */
 	bool refuses; /* see 5 */
+	struct loop *loop;
 	struct io_uring uring;
 	struct event *readable, *enter;
 	struct aios queued;
@@ -96,6 +97,7 @@ static void ring_reap(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	loop_stirred(ring->loop);
 	while (!io_uring_peek_cqe(&ring->uring, &cqe)) {
 		struct aio *a = io_uring_cqe_get_data(cqe);
 		int res = cqe->res;
@@ -140,6 +142,7 @@ static struct aio_ring *ring_new(struct loop *loop)
 
 	if (!ring)
 		return NULL;
+	ring->loop = loop;
 	STAILQ_INIT(&ring->queued);
 	err = ring_make(ring, loop_base(loop));
 	ring->refuses = err;

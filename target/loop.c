@@ -36,6 +36,10 @@ struct loop {
 	struct aio_ring *ring; /* NULL: nobody asked for it yet */
 	struct event *wake_ev;
 	int wake_fd;
+	uint64_t busy_ns; /* how long it looks for more before it sleeps */
+	uint64_t busy_until;
+	bool stirred; /* since busy_until was set */
+	int away;     /* tickets that workers have */
 	atomic_bool stopping;
 	pthread_mutex_t post_lock; /* protects posted; a leaf */
 	struct loop_msgs posted;
@@ -65,6 +69,7 @@ static void loop_woken(evutil_socket_t fd, short what, void *arg)
 	ssize_t n;
 
 	(void)what;
+	loop_stirred(loop);
 	n = read(fd, &count, sizeof(count));
 	(void)n;
 	pthread_mutex_lock(&loop->post_lock);
@@ -158,12 +163,45 @@ struct loop *loop_current(void)
 	return current;
 }
 
+void loop_busy_poll(struct loop *loop, unsigned int us)
+{
+	loop->busy_ns = us * 1000ull;
+}
+
+void loop_stirred(struct loop *loop)
+{
+	loop->stirred = true;
+}
+
+void loop_away(struct loop *loop, int tickets)
+{
+	loop->away += tickets;
+}
+
+/* False: it may sleep. */
+static bool looks_for_more(struct loop *loop)
+{
+	uint64_t now;
+
+	if (!loop->busy_ns)
+		return false;
+	now = clock_ns();
+	if (loop->stirred)
+		loop->busy_until = now + loop->busy_ns;
+	loop->stirred = false;
+	return now < loop->busy_until && !loop->away;
+}
+
 void loop_run(struct loop *loop)
 {
 	struct loop *outer = current;
 
 	current = loop;
-	event_base_loop(loop->base, EVLOOP_NO_EXIT_ON_EMPTY);
+	do
+		event_base_loop(loop->base,
+				EVLOOP_NO_EXIT_ON_EMPTY |
+					(looks_for_more(loop) ? EVLOOP_NONBLOCK : EVLOOP_ONCE));
+	while (!atomic_load(&loop->stopping));
 	atomic_store(&loop->stopping, false);
 	current = outer;
 }

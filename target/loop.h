@@ -30,6 +30,16 @@ struct event_base *loop_base(struct loop *loop);
 struct workers *loop_pool(struct loop *loop);
 struct aio_ring **loop_ring(struct loop *loop); /* aio.c's place; freed with the loop */
 
+/*
+ * After something has happened, LOOP looks for more for US microseconds before it sleeps (0, as it is
+ * made: sleeps at once). Before loop_run().
+ */
+void loop_busy_poll(struct loop *loop, unsigned int us);
+/* Something has happened; called by those who have descriptors of their own in the base. */
+void loop_stirred(struct loop *loop);
+/* So many more tickets are with the workers, or fewer: to these it leaves the processor. */
+void loop_away(struct loop *loop, int tickets);
+
 /* Runs until loop_stop(), in the calling thread, which becomes the loop's thread. */
 void loop_run(struct loop *loop);
 void loop_stop(struct loop *loop); /* any thread */

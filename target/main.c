@@ -75,6 +75,7 @@ static int make_loops(struct daemon *d)
 		d->loops[d->nr_loops] = loop_new(d->workers);
 		if (!d->loops[d->nr_loops])
 			return -ENOMEM;
+		loop_busy_poll(d->loops[d->nr_loops], d->opts.busy_poll);
 	}
 	return 0;
 }

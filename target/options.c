@@ -256,6 +256,16 @@ static int set_threads(struct options *opts, const char *value, char *err, size_
 	return 0;
 }
 
+static int set_busy_poll(struct options *opts, const char *value, char *err, size_t errlen)
+{
+	unsigned long n;
+
+	if (!parse_number(value, 1000, &n))
+		return refuse(err, errlen, "--busy-poll %s is not from 0 to 1000", value);
+	opts->busy_poll = (unsigned int)n;
+	return 0;
+}
+
 static int set_cache(struct options *opts, const char *value, char *err, size_t errlen)
 {
 	return parse_cache(&opts->cache, value, err, errlen);
@@ -343,6 +353,8 @@ static const struct option_row rows[] = {
 	  set_port_file },
 	{ "nqn", "NQN", "name of the subsystem (from the UUID of the first image)", 'n', set_nqn },
 	{ "threads", "N", "event loops (1)", 0, set_threads },
+	{ "busy-poll", "US", "look for more so many microseconds before sleeping (0)", 0,
+	  set_busy_poll },
 	{ "cache", "MODE", "writeback, writethrough, none or unsafe (writeback)", 0, set_cache },
 	{ "allow-host", "NQN", "admit this host alone; may be repeated", 0, set_allow_host },
 	{ "insecure-any-host", NULL, "admit any host from beyond this machine", 0, set_any_host },

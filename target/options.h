@@ -44,6 +44,7 @@ struct options {
 	const char *run;
 	const char *shadow; /* NULL: the default; may be "none" */
 	unsigned int threads;
+	unsigned int busy_poll; /* microseconds */
 	enum cache_mode cache;
 	enum log_level log_level;
 	int ready_fd; /* -1: none */

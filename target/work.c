@@ -34,6 +34,7 @@ static void work_home(struct loop_msg *msg)
 {
 	struct work *w = (struct work *)((char *)msg - offsetof(struct work, home));
 
+	loop_away(w->loop, -1);
 	w->done(w);
 }
 
@@ -109,6 +110,7 @@ void work_submit(struct loop *loop, struct work *w, void (*work)(struct work *),
 	w->home.fn = work_home;
 	w->work = work;
 	w->done = done;
+	loop_away(loop, 1);
 	pthread_mutex_lock(&pool->lock);
 	STAILQ_INSERT_TAIL(&pool->queue, w, link);
 	pthread_cond_signal(&pool->more);

@@ -36,8 +36,8 @@
 #include "loop.h"
 
 #define RX_SIZE	  (64u << 10)
-#define RX_ROOM	  128u	       /* before it: the piece of a header */
-#define READ_MAX  (64u << 10)  /* bytes a wake-up and connection, as the drive */
+#define RX_ROOM	  128u	      /* before it: the piece of a header */
+#define READ_MAX  (64u << 10) /* bytes a wake-up and connection, as the drive */
 #define DATA_MAX  (1u << 20)
 #define ANSWERS	  256u /* owed at once: twice the deepest queue */
 #define LOOPS_MAX 16
@@ -232,6 +232,7 @@ static void readable(evutil_socket_t fd, short what, void *arg)
 	int err;
 
 	(void)what;
+	loop_stirred(c->home->loop);
 	do {
 		n = recv(fd, c->home->rx + RX_ROOM, RX_SIZE, MSG_DONTWAIT);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -318,6 +319,7 @@ static void *run(void *home)
 
 int main(int argc, char **argv)
 {
+	unsigned int busy_poll = 0;
 	struct event *ev;
 	uint16_t port;
 	int fd;
@@ -325,8 +327,10 @@ int main(int argc, char **argv)
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (argc > 1)
 		nr_homes = (unsigned int)strtoul(argv[1], NULL, 10);
-	if (argc > 2 || !nr_homes || nr_homes > LOOPS_MAX) {
-		fprintf(stderr, "usage: znsfloor [LOOPS]\n");
+	if (argc > 2)
+		busy_poll = (unsigned int)strtoul(argv[2], NULL, 10);
+	if (argc > 3 || !nr_homes || nr_homes > LOOPS_MAX) {
+		fprintf(stderr, "usage: znsfloor [LOOPS [BUSY-POLL-US]]\n");
 		return 2;
 	}
 	host_pattern(data, DATA_MAX, 0, 1);
@@ -335,6 +339,7 @@ int main(int argc, char **argv)
 		homes[i].rx = malloc(RX_ROOM + RX_SIZE);
 		if (!homes[i].loop || !homes[i].rx)
 			abort();
+		loop_busy_poll(homes[i].loop, busy_poll);
 	}
 	fd = listen_on(&port);
 	if (fd < 0) {

@@ -22,7 +22,7 @@ def rate(kind): if has_kind(kind) | not then "" elif (.[0].row | startswith("128
 def range: if length == 0 then "" else (median | fixed(2)) + " (" + (min | fixed(2)) + "-" + (max | fixed(2)) + ")" end;
 def pair(key): (mid("floor"; key) | short) + " / " + (mid("znsd"; key) | short);
 # Who had no time left.
-def limit: [(select(mid("znsd"; "target_cpu") >= 0.9) | "znsd"),
+def limit: [(select(mid("znsd"; "target_cpu") >= 0.9 and (.[0].row | contains("busy drive") | not)) | "znsd"),
 	(select(mid("znsd"; "initiator_cpu") >= 0.9 and (.[0].row | contains("polling") | not)) | "initiator")] |
 	if length == 0 then "waiting" else join(" and ") end;
 def percent: if . == null then "" else . * 100 | fixed(0) end;

@@ -56,7 +56,7 @@ expect_out 'znsd.*[0-9]+\.[0-9]+'
 
 it "explains itself"
 expect_status 0 "$ZNSD" --help
-for option in listen nqn threads cache allow-host port-file ready-fd run log-level help version; do
+for option in listen nqn threads busy-poll cache allow-host port-file ready-fd run log-level help version; do
 	expect_out "--$option"
 done
 

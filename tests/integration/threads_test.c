@@ -2,7 +2,7 @@
 /*
  * znsd --threads 2, and four connections that append to the same two zones at depth 16: all
  * addresses are disjoint, and each holds what its append carried. With `--cache` in each of its
- * modes, as they take different ways to the disk.
+ * modes, as they take different ways to the disk, by loops that sleep at once or look for more.
  */
 #include <pthread.h>
 #include <setjmp.h>
@@ -86,9 +86,10 @@ static int by_lba(const void *a, const void *b)
 	return x->lba < y->lba ? -1 : x->lba > y->lba;
 }
 
-static void append_and_verify(const char *cache)
+static void append_and_verify(const char *cache, const char *busy_poll)
 {
-	const char *args[] = { "--threads", "2", "--cache", cache, rig.img, NULL };
+	const char *args[] = { "--threads", "2",   "--busy-poll", busy_poll,
+			       "--cache",   cache, rig.img,	  NULL };
 	static struct appender app[HOSTS];
 	static struct landed all[HOSTS * APPENDS];
 	uint8_t buf[4096], want[4096];
@@ -139,19 +140,19 @@ static void append_and_verify(const char *cache)
 static void appends_from_everywhere_stay_disjoint(void **state)
 {
 	(void)state;
-	append_and_verify("writeback");
+	append_and_verify("writeback", "0");
 }
 
 static void appends_stay_disjoint_without_cache(void **state)
 {
 	(void)state;
-	append_and_verify("none");
+	append_and_verify("none", "1000");
 }
 
 static void appends_stay_disjoint_unsafe(void **state)
 {
 	(void)state;
-	append_and_verify("unsafe");
+	append_and_verify("unsafe", "50");
 }
 
 static int setup(void **state)

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <time.h>
 #include <cmocka.h>
 #include "loop.h"
 
@@ -140,6 +141,39 @@ static void an_armed_timer_fires_once_and_not_early(void **state)
 	loop_free(timer_loop);
 }
 
+static void nothing(struct loop_msg *msg)
+{
+	(void)msg;
+}
+
+/* Milliseconds of this thread on a processor, in 200 of a loop that has one message at their beginning. */
+static uint64_t busy_ms(unsigned int us)
+{
+	struct loop_msg msg = { .fn = nothing };
+	struct timespec before, after;
+	struct loop_timer end;
+
+	timer_loop = loop_new(NULL);
+	loop_busy_poll(timer_loop, us);
+	assert_int_equal(loop_timer_init(&end, timer_loop, timer_last), 0);
+	loop_timer_arm(&end, 200);
+	loop_post(timer_loop, &msg);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before);
+	loop_run(timer_loop);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after);
+	loop_timer_free(&end);
+	loop_free(timer_loop);
+	return (uint64_t)(after.tv_sec - before.tv_sec) * 1000 +
+	       (uint64_t)(after.tv_nsec / 1000000) - (uint64_t)(before.tv_nsec / 1000000);
+}
+
+static void a_busy_loop_looks_for_more_and_then_sleeps(void **state)
+{
+	(void)state;
+	assert_in_range(busy_ms(0), 0, 4);
+	assert_in_range(busy_ms(50000), 5, 100);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -147,6 +181,7 @@ int main(void)
 		cmocka_unit_test(a_message_may_post_itself_again),
 		cmocka_unit_test(a_stop_before_run_is_not_lost),
 		cmocka_unit_test(an_armed_timer_fires_once_and_not_early),
+		cmocka_unit_test(a_busy_loop_looks_for_more_and_then_sleeps),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

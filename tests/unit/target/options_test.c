@@ -37,6 +37,8 @@ static void refusals_are_sentences(void **state)
 		{ { "--help=1" }, "takes no value" },
 		{ { "--threads", "0", "d" }, "not from 1 to 64" },
 		{ { "--threads", "1x", "d" }, "not from 1 to 64" },
+		{ { "--busy-poll", "1001", "d" }, "not from 0 to 1000" },
+		{ { "--busy-poll", "-1", "d" }, "not from 0 to 1000" },
 		{ { "--cache", "fast", "d" }, "none of writeback" },
 		{ { "--log-level", "loud", "d" }, "none of error" },
 		{ { "--allow-host", "me", "d" }, "no NQN" },
@@ -87,6 +89,7 @@ static void everything_has_a_default(void **state)
 	assert_string_equal(opts.listen[0].addr, "127.0.0.1");
 	assert_int_equal(opts.listen[0].port, 4420);
 	assert_int_equal(opts.threads, 1);
+	assert_int_equal(opts.busy_poll, 0);
 	assert_int_equal(opts.ready_fd, -1);
 	assert_string_equal(opts.images[0].path, "disk.qcow2");
 	assert_int_equal(opts.images[0].lba, 0);
