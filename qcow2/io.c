@@ -9,7 +9,7 @@
  * clusters that a write would replace (compressed, shared) are read under it.
  *
  * A large write to an image in memory may come already filled into clusters (loan.c): qcow2_adopt() maps
- * them, under q->lock, and transfers nothing.
+ * them, under q->lock, and transfers nothing. Other writes fill such clusters here: write_anew().
  *
  * Any thread.
  */
@@ -303,24 +303,6 @@ int qcow2_write(struct qcow2 *q, const void *buf, uint64_t off, uint64_t len, un
 	return err;
 }
 
-int qcow2_writev(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,
-		 unsigned int flags)
-{
-	const struct zone_rec *z = zone_at(q, off);
-	uint64_t host, run;
-	int err = may_write(q, off, len);
-
-	if (err)
-		return err;
-	if (z && zmap_find(z, off, &host, &run) && len <= run)
-		return write_data(q, iov, n, len, host, data_flags(flags));
-	for (int i = 0; i < n && !err; i++) {
-		err = qcow2_write(q, iov[i].iov_base, off, iov[i].iov_len, flags);
-		off += iov[i].iov_len;
-	}
-	return err;
-}
-
 int qcow2_adopt(struct qcow2 *q, const void *mem, uint64_t off, uint64_t len, unsigned int flags)
 {
 	uint64_t host = (uint64_t)((const char *)mem - q->view);
@@ -348,6 +330,72 @@ int qcow2_adopt(struct qcow2 *q, const void *mem, uint64_t off, uint64_t len, un
 		return err == -ENOSPC ? -EEXIST : err;
 	loans_adopted(q);
 	return 0; /* note_written() has nothing to tell: the new counts have the next flush sync, too */
+}
+
+/* How many of N pieces lie within RUN bytes, and in *LEN, which was that of all, their length. */
+static int pieces_within(const struct iovec *iov, int n, uint64_t run, uint64_t *len)
+{
+	while (n && *len > run)
+		*len -= iov[--n].iov_len;
+	return n;
+}
+
+/*
+ * What is written from the beginning of a cluster on that is mapped nowhere goes into one that is free and in
+ * memory (loan.c), the rest of the last one is zeroed, and then they are mapped. So nothing need be zeroed
+ * ahead, and nobody waits for that. Whatever goes wrong is -EEXIST: then write_slow() does it, and tells.
+ */
+static int write_anew(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,
+		      unsigned int flags)
+{
+	uint64_t whole = align_up(len, q->cluster_size), host;
+	uint32_t zone = off >> q->zone_bits;
+	void *mem = NULL;
+	int err;
+
+	if (q->zones && !in_cluster(q, off) && off + whole <= zone_writable_end(q, zone) &&
+	    !zmap_scattered(&q->zones[zone]))
+		mem = qcow2_borrow(q, zone, whole);
+	if (!mem)
+		return -EEXIST;
+	host = (uint64_t)((const char *)mem - q->view);
+	err = file_writev(q->file, iov, n, len, host, data_flags(flags));
+	if (!err && whole > len && !plant(rest_not_zeroed))
+		err = file_zero(q->file, host + len, whole - len);
+	if (!err)
+		err = qcow2_adopt(q, mem, off, whole, flags);
+	if (err)
+		qcow2_give_back(q, zone, mem, whole);
+	return err ? -EEXIST : 0;
+}
+
+int qcow2_writev(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,
+		 unsigned int flags)
+{
+	const struct zone_rec *z = zone_at(q, off);
+	int err = may_write(q, off, len);
+
+	while (n && !err) {
+		uint64_t host, run, bytes = len;
+		int k = n;
+
+		if (z && zmap_find(z, off, &host, &run)) {
+			k = pieces_within(iov, n, run, &bytes);
+			err = k ? write_data(q, iov, k, bytes, host, data_flags(flags)) : -EEXIST;
+		} else {
+			err = write_anew(q, iov, n, off, len, flags);
+		}
+		if (err == -EEXIST) { /* the first piece alone, as far as it goes each time */
+			k = 1;
+			bytes = iov->iov_len;
+			err = qcow2_write(q, iov->iov_base, off, bytes, flags);
+		}
+		iov += k;
+		n -= k;
+		off += bytes;
+		len -= bytes;
+	}
+	return err;
 }
 
 void qcow2_trim(struct qcow2 *q)

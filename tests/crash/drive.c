@@ -121,6 +121,16 @@ static uint64_t zone_off(const struct drive *d, uint32_t zone)
 	return (uint64_t)zone * d->geo->zone;
 }
 
+/* As zns/ writes: in pieces, here the first LBA and the rest. */
+static int put_pieces(struct drive *d, const uint8_t *from, uint64_t off, uint64_t len,
+		      unsigned int flags)
+{
+	uint8_t *p = (uint8_t *)(uintptr_t)from;
+	struct iovec iov[] = { { p, MODEL_LBA }, { p + MODEL_LBA, len - MODEL_LBA } };
+
+	return qcow2_writev(d->q, iov, len > MODEL_LBA ? 2 : 1, off, len, flags);
+}
+
 /* Writes LEN bytes of the buffer: what can be lent is received there first, as from a socket. */
 static int put_bytes(struct drive *d, uint32_t zone, uint64_t off, uint64_t len)
 {
@@ -128,14 +138,14 @@ static int put_bytes(struct drive *d, uint32_t zone, uint64_t off, uint64_t len)
 	int err;
 
 	if (!mem)
-		return qcow2_write(d->q, d->buf, off, len, 0);
+		return put_pieces(d, d->buf, off, len, 0);
 	err = file_write(&d->disk->file, d->buf, len, (uint64_t)(mem - d->disk->data), FILE_DATA);
 	if (!err)
 		err = qcow2_adopt(d->q, mem, off, len, 0);
 	if (!err)
 		return 0;
 	if (err == -EEXIST)
-		err = qcow2_write(d->q, mem, off, len, 0);
+		err = put_pieces(d, mem, off, len, 0);
 	qcow2_give_back(d->q, zone, mem, len);
 	return err;
 }
@@ -285,8 +295,8 @@ static void append_meanwhile(void *arg)
 		model_fill(d->buf + (size_t)i * MODEL_LBA, zone, lba + i, version);
 	say(d, "  at %zu: write zone %u LBA %u+%u during the sync\n", pos, zone, lba, nr);
 	w = model_write_begin(d->m, zone, lba, nr, pos);
-	if (qcow2_write(d->q, d->buf, zone_off(d, zone) + (uint64_t)lba * MODEL_LBA,
-			(uint64_t)nr * MODEL_LBA, QCOW2_NOWAIT)) {
+	if (put_pieces(d, d->buf, zone_off(d, zone) + (uint64_t)lba * MODEL_LBA,
+		       (uint64_t)nr * MODEL_LBA, QCOW2_NOWAIT)) {
 		d->meanwhile_left = true; /* a worker will wait, and do it after the flush */
 		return;
 	}

@@ -106,6 +106,40 @@ static void what_is_adopted_is_read(void **state)
 	end();
 }
 
+/* Two pieces of A and B bytes at the pointer AT of zone 5. */
+static int append_pieces(uint64_t at, uint64_t a, uint64_t b, unsigned int flags)
+{
+	uint64_t off = 5 * ZONE + at;
+	uint8_t *p = pattern(off, a + b, 1);
+	struct iovec iov[] = { { p, a }, { p + a, b } };
+	int err = qcow2_writev(q, iov, 2, off, a + b, flags);
+
+	free(p);
+	if (!err)
+		qcow2_wp_advance(q, 5, off + a + b);
+	return err;
+}
+
+/* No worker, and nothing zeroed but the rest of the last cluster. */
+static void what_is_kept_is_written_at_once(void **state)
+{
+	(void)state;
+	begin(4, true);
+	assert_int_equal(append_pieces(0, 2 * KIB, 3 * KIB, QCOW2_NOWAIT), 0);
+	expect_zeroes(q, 5 * ZONE + 5 * KIB, CAP - 5 * KIB);
+	assert_null(qcow2_peek(q, 5 * ZONE + 8 * KIB, 512)); /* nor is more mapped */
+	assert_int_equal(append_pieces(5 * KIB, 3 * KIB, 6 * KIB, QCOW2_NOWAIT), 0);
+	expect_zeroes(q, 5 * ZONE + 14 * KIB, CAP - 14 * KIB);
+	/* A piece that begins where there is room, and goes on where there is none. */
+	assert_int_equal(append_pieces(14 * KIB, 1 * KIB, 3 * KIB, QCOW2_NOWAIT), -EAGAIN);
+	assert_int_equal(append_pieces(14 * KIB, 1 * KIB, 3 * KIB, 0), 0);
+	expect(q, 5 * ZONE, 18 * KIB, 1);
+	reopen();
+	expect(q, 5 * ZONE, 18 * KIB, 1);
+	expect_zeroes(q, 5 * ZONE + 18 * KIB, CAP - 18 * KIB);
+	end();
+}
+
 static void nothing_is_lent_that_is_not_there(void **state)
 {
 	(void)state;
@@ -320,6 +354,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_adopted_is_read),
+		cmocka_unit_test(what_is_kept_is_written_at_once),
 		cmocka_unit_test(nothing_is_lent_that_is_not_there),
 		cmocka_unit_test(what_does_not_fit_is_written),
 		cmocka_unit_test(what_is_lent_is_nobody_elses),
