@@ -121,14 +121,15 @@ static uint64_t zone_off(const struct drive *d, uint32_t zone)
 	return (uint64_t)zone * d->geo->zone;
 }
 
-/* As zns/ writes: in pieces, here the first LBA and the rest. */
+/* As zns/ writes: in pieces, here the first LBA, at most, and the rest. */
 static int put_pieces(struct drive *d, const uint8_t *from, uint64_t off, uint64_t len,
 		      unsigned int flags)
 {
 	uint8_t *p = (uint8_t *)(uintptr_t)from;
-	struct iovec iov[] = { { p, MODEL_LBA }, { p + MODEL_LBA, len - MODEL_LBA } };
+	uint64_t first = len < MODEL_LBA ? len : MODEL_LBA;
+	struct iovec iov[] = { { p, first }, { p + first, len - first } };
 
-	return qcow2_writev(d->q, iov, len > MODEL_LBA ? 2 : 1, off, len, flags);
+	return qcow2_writev(d->q, iov, len > first ? 2 : 1, off, len, flags);
 }
 
 /* Writes LEN bytes of the buffer: what can be lent is received there first, as from a socket. */
