@@ -375,7 +375,7 @@ int qcow2_writev(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, 
 	const struct zone_rec *z = zone_at(q, off);
 	int err = may_write(q, off, len);
 
-	while (n && !err) {
+	while (len && !err) {
 		uint64_t host, run, bytes = len;
 		int k = n;
 

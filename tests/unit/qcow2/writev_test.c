@@ -89,6 +89,7 @@ static void pieces_are_refused_as_a_range_is(void **state)
 	assert_int_equal(put_pieces(q, 48 * KIB - 2 * PIECE, 2, 1), 0);
 	assert_int_equal(put_pieces(q, 48 * KIB - 2 * PIECE, 3, 1), -EINVAL); /* the capacity */
 	assert_int_equal(put_pieces(q, 1 * MIB - PIECE, 2, 1), -EINVAL);
+	assert_int_equal(put_pieces(q, qcow2_info(q)->size, 0, 1), 0); /* there is no such zone */
 	assert_int_equal(qcow2_close(q), 0);
 	q = open_image(d, QCOW2_RDONLY);
 	assert_int_equal(put_pieces(q, 0, 2, 1), -EROFS);
