@@ -34,7 +34,7 @@
 #define DIRECT_ALIGN 4096
 
 #ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 23 /* Linux 5.14; an older one refuses it, and nothing is lent */
+#define MADV_POPULATE_READ 22 /* Linux 5.14; an older one refuses it, and nothing is lent */
 #endif
 
 struct file_posix {

@@ -5,7 +5,8 @@
  * A write of whole clusters needs no place that reads as zeroes, nor one that is mapped before: any
  * free clusters do, if they are mapped when they are filled (qcow2_adopt(), io.c). So free clusters
  * that are in memory, as those are of which zones of an image on a tmpfs were reset, are lent out to
- * have data received into them before it is known where on the disk it belongs.
+ * have data received into them before it is known where on the disk it belongs. write_anew() (io.c)
+ * borrows some for smaller writes, and zeroes what these leave of the last one.
  *
  * 1. A cluster in the stock, or lent, is free: it has no reference, and whatever becomes of it, a
  *    crash leaves nothing behind. Nobody else finds it: it is not in the pool, and stock is taken

@@ -130,7 +130,10 @@ const void *qcow2_peek(const struct qcow2 *q, uint64_t off, uint64_t len);
  */
 int qcow2_write(struct qcow2 *q, const void *buf, uint64_t off, uint64_t len, unsigned int flags);
 
-/* The same in N pieces, of LEN bytes together: one system call, if they lie together in the file. */
+/*
+ * The same in N pieces, of LEN bytes together: one system call, if they lie together in the file. On a
+ * tmpfs that has free clusters, only those are allocated that the pieces lie in.
+ */
 int qcow2_writev(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		 unsigned int flags);
 

@@ -6,6 +6,9 @@
  * threads may do is append to the posted list and, if it was empty, write the eventfd; the loop
  * then takes the whole list at once. So a burst of completions costs one write and one wake-up.
  *
+ * A loop that is told to (loop_busy_poll()) looks on for a while after something has happened,
+ * rather than to sleep at once, unless workers have tickets of its own: those may need its processor.
+ *
  * Invariants:
  *  1. posted is not empty => the eventfd has been written since it was last read, or its writer is
  *     between the two. No message waits for another to be seen.
