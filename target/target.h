@@ -24,6 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "aio.h"
+#include "log.h"
 #include "nvme.h"
 #include "work.h"
 
@@ -210,14 +211,5 @@ void tgt_req_put(struct tgt_req *req);
 /* Called by what executes. The queue's loop; the remote twin: any thread. */
 void tgt_req_complete(struct tgt_req *req, uint16_t status);
 void tgt_req_complete_remote(struct tgt_req *req, uint16_t status);
-
-/* log.c: one line an event on stderr, never one an I/O; hostile text is escaped. */
-enum log_level { LOG_ERR_, LOG_WARN_, LOG_INFO_, LOG_DEBUG_ };
-void log_level(enum log_level level);
-void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-#define log_err(...)   log_line(LOG_ERR_, __VA_ARGS__)
-#define log_warn(...)  log_line(LOG_WARN_, __VA_ARGS__)
-#define log_info(...)  log_line(LOG_INFO_, __VA_ARGS__)
-#define log_debug(...) log_line(LOG_DEBUG_, __VA_ARGS__)
 
 #endif

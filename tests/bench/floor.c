@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * The floor: what a loop over TCP can do at best with the messages of NVMe/TCP. It stands on the
- * drive's own loop (target/loop.h) and the same socket options as transport/listen.c, but there is no
+ * drive's own loop (target/loop/loop.h) and the same socket options as transport/tcp/listen.c, but there is no
  * NVMe behind it: no queue, no zone, no file, no check. znsbench --floor sends it the same bytes as
  * a drive would get, and it answers with as many bytes as a drive would:
  *

@@ -5,7 +5,7 @@
 set -euo pipefail
 
 list() {
-	names() { grep -ho 'plant([a-z_0-9]*)' "$1"/*.c | sed 's/plant(\(.*\))/\1/' | sort -u; }
+	names() { grep -rho --include='*.c' 'plant([a-z_0-9]*)' "$1" | sed 's/plant(\(.*\))/\1/' | sort -u; }
 	listed() { sed -n 's/^!\?\([a-z][a-z_0-9]*\) .*/\1/p' "$1" | sort -u; }
 	diff <(names "$1") <(listed "$2") || {
 		echo "planted.sh: < stands in the engine and not in planted.txt, > in planted.txt and not in the engine" >&2

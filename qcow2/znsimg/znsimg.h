@@ -52,7 +52,7 @@ int img_usage_error(const char *verb);
 /* TEXT with what a terminal must not see replaced; BUF is as long as TEXT. */
 const char *img_printable(const char *text, char *buf, size_t len);
 
-/* znsimg_opts.c: sizes and -o. */
+/* options.c: sizes and -o. */
 
 /* "64M", "1.5G", "0x200": bytes, suffixes in powers of 1024. 0, -EINVAL or -ERANGE. */
 int size_parse(const char *text, uint64_t *out);

@@ -3,8 +3,8 @@
  * znsimg: makes, shows, checks and resizes zoned qcow2 images. qemu-img's verbs, options, output and exit
  * statuses, so that whoever knows the one knows the other.
  *
- * This file has main() and what all verbs share; each verb has a file, znsimg_VERB.c, and
- * znsimg_opts.c parses sizes and -o.
+ * This file has main() and what all verbs share; each verb has a file, VERB.c, and
+ * options.c parses sizes and -o.
  *
  * 1. stdout is data, stderr is talk; each line of talk begins with "znsimg: ".
  * 2. Exit status 0 or 1, also for wrong usage, as qemu-img does; only check has more.

@@ -21,8 +21,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+#include "log.h"
 #include "loop.h"
-#include "target.h"
 
 #define LOG_BURST 10
 #define LOG_SITES 64

@@ -28,8 +28,8 @@
 #include <event2/event.h>
 #include <liburing.h>
 #include "aio.h"
+#include "log.h"
 #include "loop.h"
-#include "target.h"
 
 #define BATCH  128u  /* entries handed over at once */
 #define DEPTH  1024u /* transfers in flight */
