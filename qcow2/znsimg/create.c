@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "text.h"
 #include "znsimg.h"
 
 static const char create_usage[] =

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "text.h"
 #include "znsimg.h"
 
 static const char info_usage[] = "usage: znsimg info [--output=human|json] [-f qcow2] [-U] FILE\n"

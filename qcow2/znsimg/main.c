@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text.h"
 #include "znsimg.h"
 
 static const struct verb {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The words of znsimg's command line: sizes, and the options behind -o.
+ * The options behind -o.
  *
  * 1. -o may be given many times and holds "name=value" pairs with commas between them; a doubled
  *    comma is a comma in the value, as in QEMU. The last value given counts.
@@ -10,11 +10,11 @@
  *    difference, because qcow2_create() takes 0 for "default".
  */
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "text.h"
 #include "znsimg.h"
 
 enum opt_kind { KIND_SIZE, KIND_NUMBER, KIND_BOOL, KIND_WORD, KIND_UUID };
@@ -87,178 +87,6 @@ static const char *const kind_text[] = {
 	[KIND_WORD] = "<str>",	[KIND_UUID] = "<uuid>",
 };
 
-/* Bits a size's suffix shifts by; -1 for none of them. */
-static int suffix_shift(char c)
-{
-	static const char suffixes[] = "bkmgtpe";
-	const char *p;
-
-	if (c >= 'A' && c <= 'Z')
-		c += 'a' - 'A';
-	p = c ? strchr(suffixes, c) : NULL;
-	return p ? (int)(p - suffixes) * 10 : -1;
-}
-
-static int hex_parse(const char *text, uint64_t *out)
-{
-	unsigned long long number;
-	char *end;
-
-	errno = 0;
-	number = strtoull(text, &end, 16);
-	if (end == text + 2 || *end)
-		return -EINVAL;
-	if (errno)
-		return -ERANGE;
-	*out = number;
-	return 0;
-}
-
-int size_parse(const char *text, uint64_t *out)
-{
-	uint64_t whole = 0, fraction = 0, scale = 1, bytes;
-	int shift = 0;
-	const char *p = text;
-
-	if (p[0] == '0' && (p[1] == 'x' || p[1] == 'X') && p[2] != '-' && p[2] != '+')
-		return hex_parse(text, out);
-	if (*p < '0' || *p > '9')
-		return -EINVAL;
-	for (; *p >= '0' && *p <= '9'; p++) {
-		if (__builtin_mul_overflow(whole, 10, &whole) ||
-		    __builtin_add_overflow(whole, (uint64_t)(*p - '0'), &whole))
-			return -ERANGE;
-	}
-	if (*p == '.') {
-		p++;
-		if (*p < '0' || *p > '9')
-			return -EINVAL;
-		for (; *p >= '0' && *p <= '9'; p++) {
-			if (scale >= 1000000000) /* finer than any suffix's byte matters */
-				continue;
-			fraction = fraction * 10 + (uint64_t)(*p - '0');
-			scale *= 10;
-		}
-	}
-	if (*p) {
-		shift = suffix_shift(*p++);
-		if (shift < 0 || *p)
-			return -EINVAL;
-	}
-	if (fraction && !shift)
-		return -EINVAL;
-	if (shift && whole >> (64 - shift))
-		return -ERANGE;
-	bytes = (uint64_t)(((unsigned __int128)fraction << shift) / scale);
-	if (__builtin_add_overflow(whole << shift, bytes, &bytes))
-		return -ERANGE;
-	*out = bytes;
-	return 0;
-}
-
-const char *size_text(uint64_t bytes, char buf[SIZE_TEXT_LEN])
-{
-	static const char *const units[] = { "", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei" };
-	double value = (double)bytes;
-	unsigned int i = 0;
-
-	/* Below 1000 of a unit three digits say it without an exponent. */
-	while (i < 6 && value >= 1000) {
-		value /= 1024;
-		i++;
-	}
-	snprintf(buf, SIZE_TEXT_LEN, "%.3g %sB", value, units[i]);
-	return buf;
-}
-
-void uuid_text(const uint8_t u[QCOW2_UUID], char buf[37])
-{
-	snprintf(buf, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
-		 u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12],
-		 u[13], u[14], u[15]);
-}
-
-static int hex_digit(char c)
-{
-	static const char digits[] = "0123456789abcdef";
-	const char *p;
-
-	if (c >= 'A' && c <= 'F')
-		c += 'a' - 'A';
-	p = c ? strchr(digits, c) : NULL;
-	return p ? (int)(p - digits) : -1;
-}
-
-static int uuid_parse(const char *text, uint8_t uuid[QCOW2_UUID])
-{
-	uint8_t parsed[QCOW2_UUID], any = 0;
-	const char *p = text;
-
-	for (unsigned int i = 0; i < QCOW2_UUID; i++) {
-		int high, low;
-
-		if ((i == 4 || i == 6 || i == 8 || i == 10) && *p++ != '-')
-			return -EINVAL;
-		high = hex_digit(*p);
-		low = high < 0 ? -1 : hex_digit(p[1]);
-		if (low < 0)
-			return -EINVAL;
-		parsed[i] = (uint8_t)(high << 4 | low);
-		any |= parsed[i];
-		p += 2;
-	}
-	if (*p || !any)
-		return -EINVAL;
-	memcpy(uuid, parsed, sizeof(parsed));
-	return 0;
-}
-
-/* Insertions, deletions and substitutions from A to B; words longer than 63 are never near. */
-static unsigned int word_distance(const char *a, const char *b)
-{
-	unsigned int row[64], diagonal, up;
-	size_t la = strlen(a), lb = strlen(b);
-
-	if (la > 63 || lb > 63)
-		return UINT_MAX;
-	for (size_t j = 0; j <= lb; j++)
-		row[j] = (unsigned int)j;
-	for (size_t i = 1; i <= la; i++) {
-		diagonal = row[0];
-		row[0] = (unsigned int)i;
-		for (size_t j = 1; j <= lb; j++) {
-			up = row[j];
-			diagonal += a[i - 1] != b[j - 1];
-			if (up + 1 < diagonal)
-				diagonal = up + 1;
-			if (row[j - 1] + 1 < diagonal)
-				diagonal = row[j - 1] + 1;
-			row[j] = diagonal;
-			diagonal = up;
-		}
-	}
-	return row[lb];
-}
-
-const char *nearest_word(const char *word, const char *const *words)
-{
-	unsigned int best = 2 + (unsigned int)(strlen(word) / 4); /* a typo or two */
-	const char *found = NULL;
-
-	for (; *words; words++) {
-		unsigned int distance = word_distance(word, *words);
-
-		/* "capacity" for "zone.capacity": the room was left out */
-		if (!strncmp(*words, "zone.", 5) && !strcmp(*words + 5, word))
-			distance = 1;
-		if (distance < best || (distance == best && !found)) {
-			best = distance;
-			found = *words;
-		}
-	}
-	return found;
-}
-
 static int unknown_option(const char *name)
 {
 	const char *names[OPT_COUNT + 1];
@@ -292,23 +120,6 @@ static int bool_parse(const char *text, uint64_t *out)
 		}
 	}
 	return -EINVAL;
-}
-
-static int number_parse(const char *text, uint64_t *out)
-{
-	unsigned long long number;
-	char *end;
-
-	if (*text < '0' || *text > '9')
-		return -EINVAL;
-	errno = 0;
-	number = strtoull(text, &end, 0);
-	if (*end)
-		return -EINVAL;
-	if (errno || number > UINT32_MAX)
-		return -ERANGE;
-	*out = number;
-	return 0;
 }
 
 static int word_parse(const struct opt *opt, const char *text, uint64_t *out)
@@ -345,7 +156,7 @@ static int value_parse(struct opts *o, enum opt_id id, const char *value)
 		err = size_parse(value, &o->number[id]);
 		break;
 	case KIND_NUMBER:
-		err = number_parse(value, &o->number[id]);
+		err = number_parse(value, UINT32_MAX, &o->number[id]);
 		break;
 	case KIND_BOOL:
 		err = bool_parse(value, &o->number[id]);

@@ -8,6 +8,7 @@
 #include <getopt.h>
 #include <stdio.h>
 
+#include "text.h"
 #include "znsimg.h"
 
 static const char resize_usage[] =

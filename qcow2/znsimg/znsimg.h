@@ -52,18 +52,7 @@ int img_usage_error(const char *verb);
 /* TEXT with what a terminal must not see replaced; BUF is as long as TEXT. */
 const char *img_printable(const char *text, char *buf, size_t len);
 
-/* options.c: sizes and -o. */
-
-/* "64M", "1.5G", "0x200": bytes, suffixes in powers of 1024. 0, -EINVAL or -ERANGE. */
-int size_parse(const char *text, uint64_t *out);
-#define SIZE_TEXT_LEN 32
-/* "768 MiB", with three digits as qemu-img prints it. Returns BUF. */
-const char *size_text(uint64_t bytes, char buf[SIZE_TEXT_LEN]);
-
-void uuid_text(const uint8_t uuid[QCOW2_UUID], char buf[37]);
-
-/* The nearest of WORDS (ends with NULL) to WORD, or NULL when none is near. */
-const char *nearest_word(const char *word, const char *const *words);
+/* options.c: -o. */
 
 enum opt_id {
 	OPT_SIZE,

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text.h"
 #include "znsimg.h"
 
 static const char zones_usage[] =

@@ -30,6 +30,7 @@
 #include "store.h"
 #include "target.h"
 #include "tcp.h"
+#include "text.h"
 #include "work.h"
 #include "zns.h"
 
@@ -80,13 +81,6 @@ static int make_loops(struct daemon *d)
 	return 0;
 }
 
-static void uuid_text(const uint8_t u[16], char out[37])
-{
-	snprintf(out, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
-		 u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12],
-		 u[13], u[14], u[15]);
-}
-
 /*
  * ZASL belongs to the controller, and Linux 6.12 ignores it above its multipath head: an append
  * refused there is lost data. So appends are taken up to MDTS, and a limit that somebody asked for
@@ -122,7 +116,7 @@ static struct tgt_subsys *image_subsys(struct daemon *d, const struct image_opt 
 {
 	const char *nqn = image->nqn ? image->nqn : d->opts.nqn;
 	struct tgt_subsys *subsys;
-	char uuid[37];
+	char uuid[UUID_TEXT_LEN];
 
 	if (!nqn && !d->nqn[0]) {
 		uuid_text(ns->uuid, uuid);
@@ -262,7 +256,7 @@ static int start_threads(struct daemon *d)
 static void export_names(struct daemon *d)
 {
 	const struct tgt_port *port = tcp_listener_port(d->listeners[0]);
-	char hostnqn[80], uuid[37];
+	char hostnqn[80], uuid[UUID_TEXT_LEN];
 	uint8_t id[16] = { 0 };
 
 	if (getrandom(id, sizeof(id), 0) != sizeof(id))

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <strings.h>
 #include "options.h"
+#include "text.h"
 
 struct option_row {
 	const char *name;
@@ -40,62 +41,6 @@ static int refuse(char *err, size_t errlen, const char *fmt, ...)
 	return -EINVAL;
 }
 
-/* Levenshtein's distance, of words up to 31 letters. */
-static unsigned int distance(const char *a, const char *b)
-{
-	size_t la = strlen(a), lb = strlen(b);
-	unsigned int row[32];
-
-	if (la > 31 || lb > 31)
-		return 99;
-	for (size_t j = 0; j <= lb; j++)
-		row[j] = (unsigned int)j;
-	for (size_t i = 1; i <= la; i++) {
-		unsigned int diagonal = row[0];
-
-		row[0] = (unsigned int)i;
-		for (size_t j = 1; j <= lb; j++) {
-			unsigned int best = diagonal + (a[i - 1] != b[j - 1]);
-
-			diagonal = row[j];
-			if (row[j] + 1 < best)
-				best = row[j] + 1;
-			if (row[j - 1] + 1 < best)
-				best = row[j - 1] + 1;
-			row[j] = best;
-		}
-	}
-	return row[lb];
-}
-
-/* Keeps in *BEST what is nearest to WORD so far; *DIST begins as the largest distance of a guess.
- */
-static void nearer(const char *word, const char *candidate, const char **best, unsigned int *dist)
-{
-	unsigned int d = distance(word, candidate);
-
-	if (d < *dist) {
-		*dist = d;
-		*best = candidate;
-	}
-}
-
-/* A number in decimal, the whole text. */
-static bool parse_number(const char *text, unsigned long max, unsigned long *out)
-{
-	unsigned long value;
-	char *end;
-
-	if (*text < '0' || *text > '9')
-		return false;
-	errno = 0;
-	value = strtoul(text, &end, 10);
-	if (errno || *end || value > max)
-		return false;
-	*out = value;
-	return true;
-}
-
 static int parse_word(const char *const *words, size_t n, const char *text)
 {
 	for (size_t i = 0; i < n; i++)
@@ -119,7 +64,7 @@ static int parse_cache(enum cache_mode *cache, const char *text, char *err, size
 int options_parse_listen(struct listen_opt *l, const char *text, char *err, size_t errlen)
 {
 	const char *addr = text, *end, *port = NULL;
-	unsigned long number = OPTIONS_PORT;
+	uint64_t number = OPTIONS_PORT;
 
 	if (*text == '[') {
 		addr = text + 1;
@@ -139,7 +84,7 @@ int options_parse_listen(struct listen_opt *l, const char *text, char *err, size
 	}
 	if (end == addr || (size_t)(end - addr) >= sizeof(l->addr))
 		return refuse(err, errlen, "\"%s\" names no address to listen on", text);
-	if (port && !parse_number(port, 65535, &number))
+	if (port && number_parse(port, 65535, &number))
 		return refuse(err, errlen, "\"%s\" has no port from 0 to 65535", text);
 	memcpy(l->addr, addr, (size_t)(end - addr));
 	l->addr[end - addr] = '\0';
@@ -149,11 +94,9 @@ int options_parse_listen(struct listen_opt *l, const char *text, char *err, size
 
 static int image_set(struct image_opt *image, char *key, char *err, size_t errlen)
 {
-	static const char *const keys[] = { "nsid", "lba", "ro", "nqn", "cache" };
+	static const char *const keys[] = { "nsid", "lba", "ro", "nqn", "cache", NULL };
 	char *value = strchr(key, '=');
-	const char *best = NULL;
-	unsigned int dist = 3;
-	unsigned long n;
+	uint64_t n;
 
 	if (value)
 		*value++ = '\0';
@@ -161,9 +104,9 @@ static int image_set(struct image_opt *image, char *key, char *err, size_t errle
 		image->read_only = true;
 		return 0;
 	}
-	if (parse_word(keys, COUNT(keys), key) < 0) {
-		for (size_t i = 0; i < COUNT(keys); i++)
-			nearer(key, keys[i], &best, &dist);
+	if (parse_word(keys, COUNT(keys) - 1, key) < 0) {
+		const char *best = nearest_word(key, keys);
+
 		snprintf(err, errlen, "%s: there is no image option \"%s\"%s%s%s", image->path, key,
 			 best ? "; did you mean \"" : "", best ? best : "", best ? "\"?" : "");
 		return -EINVAL;
@@ -183,12 +126,12 @@ static int image_set(struct image_opt *image, char *key, char *err, size_t errle
 		return image->nqn ? 0 : refuse(err, errlen, "out of memory");
 	}
 	if (!strcmp(key, "nsid")) {
-		if (!parse_number(value, TGT_NSID_MAX, &n) || !n)
+		if (number_parse(value, TGT_NSID_MAX, &n) || !n)
 			return refuse(err, errlen, "nsid \"%s\" is not from 1 to 1024", value);
 		image->nsid = (uint32_t)n;
 		return 0;
 	}
-	if (!parse_number(value, 4096, &n) || (n != 512 && n != 4096))
+	if (number_parse(value, 4096, &n) || (n != 512 && n != 4096))
 		return refuse(err, errlen, "lba \"%s\" is neither 512 nor 4096", value);
 	image->lba = (uint32_t)n;
 	return 0;
@@ -248,9 +191,9 @@ static int set_nqn(struct options *opts, const char *value, char *err, size_t er
 
 static int set_threads(struct options *opts, const char *value, char *err, size_t errlen)
 {
-	unsigned long n;
+	uint64_t n;
 
-	if (!parse_number(value, 64, &n) || !n)
+	if (number_parse(value, 64, &n) || !n)
 		return refuse(err, errlen, "--threads %s is not from 1 to 64", value);
 	opts->threads = (unsigned int)n;
 	return 0;
@@ -258,9 +201,9 @@ static int set_threads(struct options *opts, const char *value, char *err, size_
 
 static int set_busy_poll(struct options *opts, const char *value, char *err, size_t errlen)
 {
-	unsigned long n;
+	uint64_t n;
 
-	if (!parse_number(value, 1000, &n))
+	if (number_parse(value, 1000, &n))
 		return refuse(err, errlen, "--busy-poll %s is not from 0 to 1000", value);
 	opts->busy_poll = (unsigned int)n;
 	return 0;
@@ -293,9 +236,9 @@ static int set_any_host(struct options *opts, const char *value, char *err, size
 
 static int set_ready_fd(struct options *opts, const char *value, char *err, size_t errlen)
 {
-	unsigned long n;
+	uint64_t n;
 
-	if (!parse_number(value, 65535, &n))
+	if (number_parse(value, 65535, &n))
 		return refuse(err, errlen, "--ready-fd %s is no file descriptor", value);
 	opts->ready_fd = (int)n;
 	return 0;
@@ -392,8 +335,8 @@ void options_help(FILE *out)
 
 static int refuse_option(const char *text, char *err, size_t errlen)
 {
-	const char *best = NULL;
-	unsigned int dist = 4;
+	const char *names[ROWS + 1] = { NULL };
+	const char *best;
 	char word[32];
 	size_t len;
 
@@ -404,7 +347,8 @@ static int refuse_option(const char *text, char *err, size_t errlen)
 	len = strcspn(text + 2, "=");
 	snprintf(word, sizeof(word), "%.*s", (int)(len > 31 ? 31 : len), text + 2);
 	for (size_t i = 0; i < ROWS; i++)
-		nearer(word, rows[i].name, &best, &dist);
+		names[i] = rows[i].name;
+	best = nearest_word(word, names);
 	if (best)
 		snprintf(err, errlen, "there is no option \"--%s\"; did you mean \"--%s\"?", word,
 			 best);
