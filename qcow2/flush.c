@@ -28,30 +28,6 @@
 #include "image.h"
 #include "plant.h"
 
-int meta_write(struct qcow2 *q, const void *buf, size_t len, uint64_t off)
-{
-	q->meta_unsynced = true;
-	return file_write(q->file, buf, len, off, 0);
-}
-
-int meta_sync(struct qcow2 *q)
-{
-	int err;
-
-	atomic_store(&q->data_unsynced, false); /* before the sync: later writes set it again */
-	err = file_sync(q->file);
-	if (plant(data_flag_cleared_late))
-		atomic_store(&q->data_unsynced, false);
-	if (err) {
-		atomic_store(&q->poisoned, plant(failed_sync_forgotten) ? 0 : err);
-		return err;
-	}
-	q->meta_unsynced = false;
-	q->leaks_unsynced = false;
-	q->barrier_due = false;
-	return 0;
-}
-
 /* A sync between two steps, when something was written that the next must not overtake. */
 static int barrier(struct qcow2 *q)
 {

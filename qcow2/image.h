@@ -218,6 +218,13 @@ static inline uint64_t l1_needed(const struct qcow2 *q, uint64_t size)
 /* Clears the autoclear bits, for we do not know what they promise, but for those in KEEP. */
 int clear_promises(struct qcow2 *q, uint64_t keep, char err[QCOW2_ERRLEN]);
 
+/* meta.c: metadata writes and syncs, the steps of a flush. 0 or -errno. */
+
+/* Writes LEN bytes of metadata to host offset OFF. */
+int meta_write(struct qcow2 *q, const void *buf, size_t len, uint64_t off);
+/* Syncs the file: data and metadata alike. An error poisons the image. */
+int meta_sync(struct qcow2 *q);
+
 /* cache.c */
 
 /* BYTES 0: a default. */
@@ -378,10 +385,8 @@ int places_check(const struct qcow2 *q, char err[QCOW2_ERRLEN]);
 
 /* flush.c */
 
+/* qcow2_flush() for those who hold the lock. 0 or -errno; -EROFS: poisoned. */
 int flush_locked(struct qcow2 *q);
-/* A metadata write or sync that notes what it means for the next barrier and for poison. */
-int meta_write(struct qcow2 *q, const void *buf, size_t len, uint64_t off);
-int meta_sync(struct qcow2 *q);
 
 /* shadow.c: what a killed process leaves behind */
 
