@@ -15,7 +15,7 @@
  * 3. What a table points to is counted and, if itself a table, complete, before the table says so.
  * 4. No more zones are partly written than the limit allows: that a zone was reset is on disk
  *    before any pointer moves up, and that it is full before one leaves its zone's start, if else
- *    the limit could be exceeded. What was collected keeps the limit (zoned.c).
+ *    the limit could be exceeded. What was collected keeps the limit (wp.c).
  *
  * Hence a crash may leak clusters, never dangle. Each step and each sync is left out when there is
  * nothing for it to do, and dirty things are on lists: a flush costs what changed.

@@ -192,6 +192,11 @@ static inline uint64_t align_up(uint64_t n, uint64_t unit)
 	return (n + unit - 1) / unit * unit;
 }
 
+static inline bool zone_is_sequential(const struct qcow2 *q, uint32_t zone)
+{
+	return zone >= q->info.zoned.conventional_zones;
+}
+
 static inline uint64_t zone_start(const struct qcow2 *q, uint32_t zone)
 {
 	return (uint64_t)zone << q->zone_bits;
@@ -339,7 +344,7 @@ void loans_adopted(struct qcow2 *q);
 /* Reads the compressed cluster M into BUF, one cluster long. No lock. -EIO: it does not unpack. */
 int compressed_read(struct qcow2 *q, const struct mapping *m, void *buf);
 
-/* zoned.c: write pointers and zone maps */
+/* wp.c: the write-pointer table */
 
 /* Reads the table, finds byte order and marker, checks every entry. */
 int wp_load(struct qcow2 *q, char err[QCOW2_ERRLEN]);
@@ -355,8 +360,15 @@ int wp_write_advances(struct qcow2 *q);
 /* Puts what was collected back on the stack, after an error. */
 void wp_requeue(struct qcow2 *q);
 
+/* Sets ZONE's pointer to WP; the next flush records it. */
+void wp_set(struct qcow2 *q, uint32_t zone, uint64_t wp);
+/* A reset, in two parts: the pointer goes back to the start; the next flush records the reset. */
+void wp_rewind(struct qcow2 *q, uint32_t zone);
+void wp_announce_reset(struct qcow2 *q, uint32_t zone);
 /* Sets a pointer as a shadow had it; RESET: the zone was reset before it got there. */
 void wp_adopt(struct qcow2 *q, uint32_t zone, uint64_t wp, bool reset);
+
+/* zmap.c: the mapped parts of a zone, for lookups without a lock */
 
 /* Where OFF of ZONE lies, and for how many bytes; false: not in the map. No lock. */
 bool zmap_find(const struct zone_rec *z, uint64_t off, uint64_t *host, uint64_t *run);
@@ -391,11 +403,11 @@ int flush_locked(struct qcow2 *q);
 /* shadow.c: what a killed process leaves behind */
 
 /*
- * At a writable open. shadow_adopt() takes over what a killed process left in DIR, shadow_prepare()
- * makes a new shadow, which shadow_begin() declares in the image, durably, and uses from then on.
- * NOTICE gets sentences. -errno: the image cannot be opened; that there is no shadow is no error.
+ * At a writable open: shadow_recover() (recover.c) takes over what a killed process left in DIR.
+ * shadow_prepare() makes a new shadow; shadow_begin() declares it in the image, durably, and uses it
+ * from then on. NOTICE gets sentences. -errno: the image cannot be opened; that there is no shadow is no error.
  */
-int shadow_adopt(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN]);
+int shadow_recover(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN]);
 void shadow_prepare(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN]);
 int shadow_begin(struct qcow2 *q);
 /* Ends it; CLEAN: all is in the image, and the shadow is removed. No lock. */

@@ -576,7 +576,7 @@ static int begin_writing(struct qcow2 *q, const char *dir, char *notice, char er
 	if (!q->zones)
 		dir = NULL;
 	if (dir)
-		ret = shadow_adopt(q, dir, notice);
+		ret = shadow_recover(q, dir, notice);
 	if (ret)
 		return refuse_errno(q, err, ret, "what a killed process left cannot be written");
 	ret = clear_promises(q, dir ? AUTOCLEAR_SHADOW : 0, err);

@@ -77,11 +77,6 @@ __attribute__((format(printf, 2, 3))) static int wrong(struct replay *r, const c
 	return -EINVAL;
 }
 
-static bool sequential(const struct replay *r, uint32_t zone)
-{
-	return zone >= r->q->info.zoned.conventional_zones;
-}
-
 static uint64_t shadow_wp(const struct replay *r, uint32_t zone)
 {
 	return atomic_load_explicit(&r->wp[zone], memory_order_relaxed);
@@ -120,10 +115,10 @@ static int check_entry(struct replay *r, uint32_t i, uint32_t epoch)
 	else if (ok && e->kind == SHADOW_SPARE)
 		ok = true; /* no promise: sort_out() looks */
 	else if (ok && e->kind == SHADOW_FINISH)
-		ok = sequential(r, e->zone) && e->off >= zone_start(q, e->zone) &&
+		ok = zone_is_sequential(r->q, e->zone) && e->off >= zone_start(q, e->zone) &&
 		     e->off <= zone_writable_end(q, e->zone);
 	else if (ok)
-		ok = e->kind == SHADOW_RESET && sequential(r, e->zone);
+		ok = e->kind == SHADOW_RESET && zone_is_sequential(r->q, e->zone);
 	return ok ? 0 : wrong(r, "entry %u of its log is damaged", i);
 }
 
@@ -158,7 +153,7 @@ static int plan_pointer(struct replay *r, uint32_t zone)
 
 	if (wp == disk && !p->logged)
 		return 0;
-	if (!sequential(r, zone))
+	if (!zone_is_sequential(r->q, zone))
 		return wp == disk ? 0 : wrong(r, "zone %u is conventional and has moved", zone);
 	if (wp < start || (wp > end && wp != disk) || wp % 512)
 		return wrong(r, "the write pointer of zone %u is outside of it", zone);
@@ -344,7 +339,7 @@ static int check_written(struct replay *r, uint32_t zone)
 	uint64_t from = p->reset ? zone_start(q, zone) : q->zones[zone].recorded;
 	uint64_t to = p->finished ? p->finish : shadow_wp(r, zone), host;
 
-	if (!sequential(r, zone) || from >= to)
+	if (!zone_is_sequential(r->q, zone) || from >= to)
 		return 0;
 	for (uint64_t c = cluster_of(q, from); c <= cluster_of(q, to - 1); c++) {
 		struct mapping m = { .kind = CLUSTER_DATA };
@@ -575,7 +570,7 @@ static int apply_zone(struct replay *r, uint32_t zone, size_t *next, uint32_t *z
 	if (err || (!changed && wp == q->zones[zone].recorded))
 		return err;
 	++*zones;
-	if (sequential(r, zone))
+	if (zone_is_sequential(r->q, zone))
 		wp_adopt(q, zone, wp, p->reset && !plant(replay_forgets_resets));
 	return 0;
 }

@@ -6,7 +6,7 @@
  * process alone, while the data is in the page cache already. A killed process leaves the page
  * cache behind; so its metadata is noted in a place that lives as long: a small file in a tmpfs,
  * mapped shared. It goes with the power, exactly as the page cache does, and so can never lead its
- * data. docs/image.md, "The shadow", tells the whole; replay.c takes a shadow over.
+ * data. docs/image.md, "The shadow", tells the whole; recover.c takes a shadow over.
  *
  *	head | a write pointer a zone | log: MAP, RESET, FINISH, SPARE since the last flush
  *
@@ -43,14 +43,13 @@
 
 struct shadow {
 	int dir;
-	char name[96];
+	char name[SHADOW_NAME];
 	size_t bytes;
 	struct shadow_head *head;
 	struct shadow_entry *log;
 };
 
-__attribute__((format(printf, 2, 3))) static void tell(char notice[QCOW2_ERRLEN], const char *fmt,
-						       ...)
+void shadow_tell(char notice[QCOW2_ERRLEN], const char *fmt, ...)
 {
 	size_t n = strlen(notice);
 	va_list ap;
@@ -108,8 +107,7 @@ void shadow_head_fill(const struct qcow2 *q, struct shadow_head *h)
 
 /* --- the file --- */
 
-/* One file of one image has one name in DIR. */
-static void file_name(const struct qcow2 *q, char out[96])
+void shadow_file_name(const struct qcow2 *q, char out[SHADOW_NAME])
 {
 	struct shadow_head h = { .magic = 0 };
 	int n = 0;
@@ -127,128 +125,19 @@ static int open_dir(const char *dir, char notice[QCOW2_ERRLEN])
 	struct statfs fs;
 
 	if (fd < 0) {
-		tell(notice, "no shadow is kept, and kill -9 can lose data: %.200s: %s", dir,
-		     strerror(errno));
+		shadow_tell(notice, "no shadow is kept, and kill -9 can lose data: %.200s: %s", dir,
+			    strerror(errno));
 		return -1;
 	}
 	if (!fstatfs(fd, &fs) && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC))
 		return fd;
-	tell(notice,
-	     "no shadow is kept, and kill -9 can lose data: %.200s is not on a tmpfs, where a "
-	     "shadow must be to vanish with the power",
-	     dir);
+	shadow_tell(
+		notice,
+		"no shadow is kept, and kill -9 can lose data: %.200s is not on a tmpfs, where a "
+		"shadow must be to vanish with the power",
+		dir);
 	close(fd);
 	return -1;
-}
-
-/* Why the file of FD may not be one that a process of ours has left; NULL: it may. */
-static const char *stranger(int fd, size_t bytes)
-{
-	struct stat st;
-
-	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_nlink != 1)
-		return "it is no plain file";
-	if (st.st_uid != geteuid() || st.st_mode & 077)
-		return "others could have written it";
-	if ((uint64_t)st.st_size != bytes)
-		return "its length is wrong";
-	return NULL;
-}
-
-static bool read_all(int fd, char *buf, size_t len)
-{
-	while (len) {
-		ssize_t n = read(fd, buf, len);
-
-		if (n <= 0 && !(n < 0 && errno == EINTR))
-			return false;
-		if (n > 0) {
-			buf += n;
-			len -= n;
-		}
-	}
-	return true;
-}
-
-/* Why the head of a shadow does not agree with the image; NULL: it does. */
-static const char *mismatch(const struct qcow2 *q, struct shadow_head *h)
-{
-	struct shadow_head want = { .magic = 0 };
-	const size_t at = offsetof(struct shadow_head, version);
-
-	shadow_head_fill(q, &want);
-	if (atomic_load(&h->magic) != SHADOW_MAGIC)
-		return "it was not finished";
-	if (h->sum != shadow_head_sum(h))
-		return "its head is damaged";
-	if (plant(generation_not_compared)) {
-		want.generation = h->generation;
-		want.sum = h->sum;
-	}
-	if (h->generation != want.generation ||
-	    (!(q->hdr.autoclear & AUTOCLEAR_SHADOW) && !plant(autoclear_not_looked_at)))
-		return "the image was opened for writing since";
-	if (memcmp((char *)h + at, (char *)&want + at, sizeof(want) - at - sizeof(want.log)))
-		return "it describes another image";
-	return NULL;
-}
-
-/* What of the shadow lies in private memory now is taken over. */
-static int adopt(struct qcow2 *q, void *shadow, char notice[QCOW2_ERRLEN], char why[QCOW2_ERRLEN])
-{
-	const char *no = mismatch(q, shadow);
-	uint32_t zones = 0;
-	int err;
-
-	if (no) {
-		snprintf(why, QCOW2_ERRLEN, "%s", no);
-		return -EINVAL;
-	}
-	err = replay(q, shadow, &zones, why);
-	if (!err && zones)
-		tell(notice,
-		     "%u zones are taken over as a process that was killed has left them in memory",
-		     zones);
-	return err;
-}
-
-int shadow_adopt(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN])
-{
-	size_t bytes = shadow_bytes(q->info.zoned.nr_zones);
-	char name[96], why[QCOW2_ERRLEN] = "";
-	const char *no;
-	void *copy;
-	int dirfd, fd, err = -EINVAL;
-
-	dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dirfd < 0)
-		return 0; /* shadow_prepare() will say so */
-	file_name(q, name);
-	fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0) {
-		close(dirfd);
-		return 0;
-	}
-	copy = malloc(bytes);
-	no = stranger(fd, bytes);
-	if (!no && copy && !read_all(fd, copy, bytes))
-		no = "it cannot be read";
-	if (no)
-		snprintf(why, sizeof(why), "%s", no);
-	else
-		err = copy ? adopt(q, copy, notice, why) : -ENOMEM;
-	if (err == -EINVAL) {
-		tell(notice,
-		     "%.120s/%s, left by a process that was killed, is not used: %.120s; what was "
-		     "not flushed is lost",
-		     dir, name, why);
-		unlinkat(dirfd, name, 0);
-		err = 0;
-	}
-	free(copy);
-	close(fd);
-	close(dirfd);
-	return err;
 }
 
 /* A new file of the right size in place of an old one, mapped. 0 or an errno. */
@@ -294,8 +183,9 @@ void shadow_prepare(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN])
 	int err, fd;
 
 	if (!has_room(q)) {
-		tell(notice, "no shadow is kept, and kill -9 can lose data: the image's header has "
-			     "no room for a generation");
+		shadow_tell(notice,
+			    "no shadow is kept, and kill -9 can lose data: the image's header has "
+			    "no room for a generation");
 		return;
 	}
 	fd = open_dir(dir, notice);
@@ -307,7 +197,7 @@ void shadow_prepare(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN])
 		goto failed;
 	s->dir = fd;
 	s->bytes = shadow_bytes(q->info.zoned.nr_zones);
-	file_name(q, s->name);
+	shadow_file_name(q, s->name);
 	err = map_new(s);
 	if (err)
 		goto failed;
@@ -316,8 +206,8 @@ void shadow_prepare(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN])
 	return;
 
 failed:
-	tell(notice, "no shadow is kept, and kill -9 can lose data: %.200s: %s", dir,
-	     strerror(err));
+	shadow_tell(notice, "no shadow is kept, and kill -9 can lose data: %.200s: %s", dir,
+		    strerror(err));
 	close(fd);
 	free(s);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The bytes of a shadow and what shadow.c (which keeps it) and replay.c (which adopts it) ask of
- * each other. Host byte order: a shadow never leaves the machine, nor outlives its kernel.
+ * The bytes of a shadow, and what shadow.c (which keeps it), recover.c (which judges what a killed
+ * process left) and replay.c (which applies it) ask of each other. Host byte order: a shadow never leaves the machine, nor outlives its kernel.
  */
 #ifndef QCOW2_SHADOW_H
 #define QCOW2_SHADOW_H
@@ -61,6 +61,15 @@ static inline struct shadow_entry *shadow_log(void *shadow, uint32_t nr_zones)
 void shadow_head_fill(const struct qcow2 *q, struct shadow_head *h);
 uint64_t shadow_head_sum(const struct shadow_head *h);
 uint64_t shadow_entry_sum(const struct shadow_entry *e, uint32_t epoch, uint32_t i);
+
+/* shadow.c, for recover.c */
+
+#define SHADOW_NAME 96 /* bytes of a file's name */
+/* The name, within its directory, of the shadow of this file of this image. */
+void shadow_file_name(const struct qcow2 *q, char out[SHADOW_NAME]);
+/* Adds a sentence to NOTICE. */
+void shadow_tell(char notice[QCOW2_ERRLEN], const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 
 /*
  * replay.c: brings Q to the state that SHADOW (shadow_bytes() long, private memory, its head
