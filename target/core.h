@@ -51,9 +51,6 @@ static inline const struct tgt_command_set *tgt_command_set(struct tgt *tgt, uin
 	return csi < TGT_CSI_MAX ? tgt->sets[csi] : NULL;
 }
 
-/* The discovery log changed: counts and tells. tgt->lock held. */
-void tgt_discovery_changed_locked(struct tgt *tgt);
-
 /* subsystem.c */
 struct tgt_host {
 	SLIST_ENTRY(tgt_host) link;
@@ -171,6 +168,8 @@ int ctrl_set_kato(struct tgt_ctrl *ctrl, uint64_t kato_ms);
 void event_execute_aer(struct tgt_req *req);
 /* Something happened: tells the host once, unless it does not want to know. Any thread. */
 void ctrl_event_raise(struct tgt_ctrl *ctrl, enum ctrl_event event);
+/* The discovery log changed: counts that, and raises the event. tgt->lock held. */
+void tgt_discovery_changed_locked(struct tgt *tgt);
 /* The host read the log page with RAE 0. ctrl->lock held. */
 void ctrl_event_seen_locked(struct tgt_ctrl *ctrl, enum ctrl_event event);
 /* Takes the outstanding requests away: into REQS (of TGT_AERS); returns how many. */
@@ -205,7 +204,7 @@ void fabrics_execute_disconnect(struct tgt_req *req);
 /* features.c: for log page 12h. */
 bool feature_is_known(struct tgt_ctrl *ctrl, uint8_t fid, bool *changeable);
 
-/* discovery.c: the whole log for the host of CTRL; NULL: out of memory. The caller frees it. */
+/* discovery_log.c: the whole log for the host of CTRL; NULL: out of memory. The caller frees it. */
 void *discovery_log(struct tgt_ctrl *ctrl, struct tgt_queue *queue, uint64_t *size);
 
 static inline uint32_t req_cdw10(const struct tgt_req *req)

@@ -80,6 +80,17 @@ void ctrl_event_raise(struct tgt_ctrl *ctrl, enum ctrl_event event)
 		aer_answer(req, event);
 }
 
+void tgt_discovery_changed_locked(struct tgt *tgt)
+{
+	struct tgt_ctrl *ctrl;
+
+	tgt->genctr++;
+	pthread_mutex_lock(&tgt->discovery->lock);
+	LIST_FOREACH (ctrl, &tgt->discovery->ctrls, link)
+		ctrl_event_raise(ctrl, CTRL_EVENT_DISCOVERY);
+	pthread_mutex_unlock(&tgt->discovery->lock);
+}
+
 void ctrl_event_seen_locked(struct tgt_ctrl *ctrl, enum ctrl_event event)
 {
 	ctrl->masked &= ~(1u << event);

@@ -82,17 +82,6 @@ void tgt_add_command_set(struct tgt *tgt, const struct tgt_command_set *set)
 	tgt->sets[set->csi] = set;
 }
 
-void tgt_discovery_changed_locked(struct tgt *tgt)
-{
-	struct tgt_ctrl *ctrl;
-
-	tgt->genctr++;
-	pthread_mutex_lock(&tgt->discovery->lock);
-	LIST_FOREACH (ctrl, &tgt->discovery->ctrls, link)
-		ctrl_event_raise(ctrl, CTRL_EVENT_DISCOVERY);
-	pthread_mutex_unlock(&tgt->discovery->lock);
-}
-
 void tgt_port_add(struct tgt *tgt, struct tgt_port *port)
 {
 	struct tgt_port **tail = &tgt->ports;

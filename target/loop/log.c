@@ -18,11 +18,12 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+#include "clock.h"
 #include "log.h"
-#include "loop.h"
 
 #define LOG_BURST 10
 #define LOG_SITES 64

@@ -271,16 +271,3 @@ void loop_timer_free(struct loop_timer *t)
 		event_free(t->ev);
 	t->ev = NULL;
 }
-
-uint64_t clock_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
-uint64_t clock_ms(void)
-{
-	return clock_ns() / 1000000;
-}

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
+#include "clock.h"
 
 struct event_base;
 struct event;
@@ -60,9 +61,5 @@ int loop_timer_init(struct loop_timer *t, struct loop *loop, void (*fn)(struct l
 int loop_timer_arm(struct loop_timer *t, uint64_t ms);
 void loop_timer_disarm(struct loop_timer *t);
 void loop_timer_free(struct loop_timer *t);
-
-/* Milliseconds and nanoseconds of the monotonic clock: the one clock of the program. */
-uint64_t clock_ms(void);
-uint64_t clock_ns(void);
 
 #endif
