@@ -58,42 +58,12 @@ static uint32_t req_nlb(const struct tgt_req *req)
 	return (le32toh(req->cmd.cdw12) & 0xffff) + 1;
 }
 
-static bool req_fua(const struct tgt_req *req)
-{
-	return le32toh(req->cmd.cdw12) >> 16 & NVME_IO_FUA;
-}
-
 static uint64_t lba_off(const struct zns *zns, uint64_t lba)
 {
 	return lba << zns->lba_shift;
 }
 
-/* --- the border to the store --- */
-
-uint16_t store_status(const struct zns *zns, int err, bool write)
-{
-	uint16_t status;
-
-	if (!err)
-		return 0;
-	switch (err) {
-	case -ENOSPC:
-	case -EDQUOT:
-		status = NVME_SC_CAP_EXCEEDED | NVME_SC_DNR;
-		break;
-	case -EROFS:
-		status = NVME_SC_NS_WRITE_PROTECTED | NVME_SC_DNR;
-		break;
-	case -ENOMEM:
-		status = NVME_SC_INTERNAL;
-		break;
-	default:
-		status = ZONE_MEDIA_STATUS(write ? NVME_SC_WRITE_FAULT : NVME_SC_READ_ERROR);
-	}
-	log_err("namespace %u: the image cannot be %s: %s", zns->ns.nsid,
-		write ? "written" : "read", strerror(-err));
-	return status;
-}
+/* --- the ring --- */
 
 /*
  * Has the ring move LEN bytes between where REQ's LBAs lie and the N pieces of IOV. False: nothing
@@ -116,67 +86,6 @@ static bool by_ring(struct tgt_req *req, const struct iovec *iov, int n, uint64_
 static bool moved_whole(const struct aio *a)
 {
 	return a->res == (int64_t)a->len;
-}
-
-/* --- the ways of a command --- */
-
-static void retry_here(struct loop_msg *msg)
-{
-	tgt_req_execute(msg_req(msg)); /* which knows if the connection has ended since */
-}
-
-static void start_here(struct loop_msg *msg)
-{
-	zns_start_claim(msg_req(msg));
-}
-
-static void req_post(struct tgt_req *req, void (*fn)(struct loop_msg *))
-{
-	req->msg.fn = fn;
-	loop_post(req->queue->loop, &req->msg);
-}
-
-void zns_finish(struct tgt_req *req, uint16_t status)
-{
-	const struct zns *zns = req_zns(req);
-	const bool data =
-		req->cmd.opcode == nvme_cmd_write || req->cmd.opcode == nvme_zns_cmd_append;
-
-	if (!status && (zns->writethrough || (data && req_fua(req))))
-		zns_complete_flushed(req);
-	else if (loop_current() == req->queue->loop)
-		tgt_req_complete(req, status);
-	else
-		tgt_req_complete_remote(req, status);
-}
-
-/* The address an append landed at goes into all 64 bits of the result (ZNS 1.1, 3.4.1). */
-static void finish_write(struct tgt_req *req, uint16_t status)
-{
-	if (req->cmd.opcode == nvme_zns_cmd_append && !status)
-		req->cqe.result = htole64(req_cmd(req)->io.lba);
-	zns_finish(req, status);
-}
-
-void zns_dispatch(struct zone_items *items)
-{
-	struct zone_item *item;
-
-	while ((item = zone_items_take(items))) {
-		struct tgt_req *req = item_req(item);
-
-		switch (item->event) {
-		case ZONE_COMPLETE:
-			finish_write(req, item->status);
-			break;
-		case ZONE_START:
-			req_post(req, start_here);
-			break;
-		case ZONE_RETRY:
-			req_post(req, retry_here);
-			break;
-		}
-	}
 }
 
 /* --- Write, Zone Append --- */
@@ -601,13 +510,6 @@ void zns_release(struct tgt_req *req)
 }
 
 /* --- parse --- */
-
-uint16_t zns_check_range(const struct zns *zns, uint64_t slba, uint64_t nlb)
-{
-	if (slba >= zns->nsze || nlb > zns->nsze - slba)
-		return NVME_SC_LBA_RANGE | NVME_SC_DNR;
-	return 0;
-}
 
 /* Read, Write, Append: the length, the range, and fields that need what we do not have. */
 static uint16_t parse_rw(struct tgt_req *req, enum tgt_dir dir, void (*execute)(struct tgt_req *))

@@ -65,16 +65,3 @@ void zns_effects(struct nvme_cmd_effects_log *log)
 	log->iocs[nvme_zns_cmd_mgmt_send] = writes;
 	log->iocs[nvme_zns_cmd_mgmt_recv] = reads;
 }
-
-const struct tgt_command_set zns_command_set = {
-	.csi = NVME_CSI_ZNS,
-	.parse = zns_parse,
-	.identify_ns = zns_identify_ns,
-	.identify_ns_csi = zns_identify_ns_csi,
-	.identify_ctrl_csi = zns_identify_ctrl_csi,
-	.effects = zns_effects,
-	.lend = zns_lend,
-	.release = zns_release,
-	.run = zns_run_writes,
-	.close = zns_close,
-};

@@ -3,7 +3,7 @@
  * Zone Management Send (NVMe ZNS 1.1, 3.4.3).
  *
  * Open, close and offline are changes of state, made at once in zone_manage(). Reset and finish
- * change the image: their zones are claimed, and when these are quiet, zns_start_claim() sends one
+ * change the image: their zones are claimed, and when these are quiet, claim_start() sends one
  * ticket to a worker that walks them all, Select All too. It works under meta_lock, so that no
  * flush can record a write pointer that the reset takes back: the store copies the pointers under
  * the same lock, and no write of a claimed zone is under way to advance one.
@@ -86,9 +86,15 @@ static void zns_claim_done(struct work *w)
 	zns_dispatch(&items);
 }
 
-void zns_start_claim(struct tgt_req *req)
+/* The zones of REQ's claim are quiet. */
+static void claim_start(struct tgt_req *req)
 {
 	work_submit(req->queue->loop, &req->work, zns_claim_work, zns_claim_done);
+}
+
+static void claim_started(struct loop_msg *msg)
+{
+	claim_start(msg_req(msg));
 }
 
 static void zns_exec_mgmt_send(struct tgt_req *req)
@@ -96,12 +102,14 @@ static void zns_exec_mgmt_send(struct tgt_req *req)
 	struct zns *zns = req_zns(req);
 	struct zone_claim *claim = &req_cmd(req)->claim;
 	uint32_t zone = req_all(req) ? ZONE_ALL : zone_of(&zns->zones, req_slba(req));
-	uint16_t status = zone_manage(&zns->zones, claim, zone, req_zsa(req));
+	uint16_t status;
 
+	req->msg.fn = claim_started; /* for zns_dispatch(), on whatever loop, if the claim waits */
+	status = zone_manage(&zns->zones, claim, zone, req_zsa(req));
 	if (status == ZONE_WAIT)
 		return;
 	if (!status && claim->nr)
-		zns_start_claim(req);
+		claim_start(req);
 	else
 		tgt_req_complete(req, status);
 }

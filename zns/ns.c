@@ -110,6 +110,36 @@ static void tell_store(void *arg, uint32_t zone, uint64_t wp_done)
 	zns->store->ops->wp_advance(zns->store, zone, wp_done << zns->lba_shift);
 }
 
+static int zns_close(struct tgt_ns *ns)
+{
+	struct zns *zns = ns_zns(ns);
+	int err = 0, ret;
+
+	if (!ns->read_only) {
+		pthread_mutex_lock(&zns->meta_lock);
+		err = zns_flush_locked(zns);
+		pthread_mutex_unlock(&zns->meta_lock);
+	}
+	ret = zns->store->ops->close(zns->store);
+	zns_flusher_free(zns);
+	zones_free(&zns->zones);
+	free(zns);
+	return ret ? ret : err; /* after a failed sync only the former knows what it was */
+}
+
+const struct tgt_command_set zns_command_set = {
+	.csi = NVME_CSI_ZNS,
+	.parse = zns_parse,
+	.identify_ns = zns_identify_ns,
+	.identify_ns_csi = zns_identify_ns_csi,
+	.identify_ctrl_csi = zns_identify_ctrl_csi,
+	.effects = zns_effects,
+	.lend = zns_lend,
+	.release = zns_release,
+	.run = zns_run_writes,
+	.close = zns_close,
+};
+
 static void fill_ns(struct zns *zns, const struct zns_opts *opts)
 {
 	struct tgt_ns *ns = &zns->ns;
@@ -177,23 +207,6 @@ no_memory:
 	if (ret == -ENOMEM)
 		snprintf(err, errlen, "there is not enough memory for %u zones", geo->nr_zones);
 	return ret;
-}
-
-int zns_close(struct tgt_ns *ns)
-{
-	struct zns *zns = ns_zns(ns);
-	int err = 0, ret;
-
-	if (!ns->read_only) {
-		pthread_mutex_lock(&zns->meta_lock);
-		err = zns_flush_locked(zns);
-		pthread_mutex_unlock(&zns->meta_lock);
-	}
-	ret = zns->store->ops->close(zns->store);
-	zns_flusher_free(zns);
-	zones_free(&zns->zones);
-	free(zns);
-	return ret ? ret : err; /* after a failed sync only the former knows what it was */
 }
 
 void zns_ns_summary(struct tgt_ns *ns, struct zns_summary *sum)

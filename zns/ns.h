@@ -109,12 +109,24 @@ static inline uint64_t req_slba(const struct tgt_req *req)
 	return (uint64_t)le32toh(req->cmd.cdw11) << 32 | le32toh(req->cmd.cdw10);
 }
 
+/* CDW12 of a read, write or append. */
+static inline bool req_fua(const struct tgt_req *req)
+{
+	return le32toh(req->cmd.cdw12) >> 16 & NVME_IO_FUA;
+}
+
 /* cmd.c */
 uint16_t zns_parse(struct tgt_req *req);
 bool zns_lend(struct tgt_req *req);
 void zns_release(struct tgt_req *req);
 void zns_run_writes(struct tgt_reqs *reqs);
+
+/* status.c */
 uint16_t zns_check_range(const struct zns *zns, uint64_t slba, uint64_t nlb);
+/* What an errno of the store means to the host. Logs it. */
+uint16_t store_status(const struct zns *zns, int err, bool write);
+
+/* finish.c */
 /* Acts on what the zones gave back: completes, starts, retries. Any loop. */
 void zns_dispatch(struct zone_items *items);
 /*
@@ -122,12 +134,9 @@ void zns_dispatch(struct zone_items *items);
  * it is completed by the next flush. Any loop.
  */
 void zns_finish(struct tgt_req *req, uint16_t status);
-/* The border: what an errno of the store means to the host. Logs it. */
-uint16_t store_status(const struct zns *zns, int err, bool write);
 
 /* mgmt.c: Zone Management Send */
 uint16_t zns_parse_mgmt_send(struct tgt_req *req);
-void zns_start_claim(struct tgt_req *req); /* its zones are quiet; the request's loop */
 
 /* report.c: Zone Management Receive */
 uint16_t zns_parse_mgmt_recv(struct tgt_req *req);
@@ -145,6 +154,5 @@ void zns_identify_ns(struct tgt_ns *ns, struct nvme_id_ns *id);
 void zns_identify_ns_csi(struct tgt_ns *ns, void *id);
 void zns_identify_ctrl_csi(void *id);
 void zns_effects(struct nvme_cmd_effects_log *log);
-int zns_close(struct tgt_ns *ns); /* ns.c */
 
 #endif

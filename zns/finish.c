@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What follows when a command's work is done: it is completed, or waits for a flush; and commands
+ * that waited for its zones go on.
+ *
+ * A request is completed, started or retried on its own loop: from elsewhere by req->msg.
+ */
+#include "ns.h"
+
+static void retry_here(struct loop_msg *msg)
+{
+	tgt_req_execute(msg_req(msg)); /* which knows if the connection has ended since */
+}
+
+void zns_finish(struct tgt_req *req, uint16_t status)
+{
+	const struct zns *zns = req_zns(req);
+	const bool data =
+		req->cmd.opcode == nvme_cmd_write || req->cmd.opcode == nvme_zns_cmd_append;
+
+	if (!status && (zns->writethrough || (data && req_fua(req))))
+		zns_complete_flushed(req);
+	else if (loop_current() == req->queue->loop)
+		tgt_req_complete(req, status);
+	else
+		tgt_req_complete_remote(req, status);
+}
+
+/* The address an append landed at goes into all 64 bits of the result (ZNS 1.1, 3.4.1). */
+static void finish_write(struct tgt_req *req, uint16_t status)
+{
+	if (req->cmd.opcode == nvme_zns_cmd_append && !status)
+		req->cqe.result = htole64(req_cmd(req)->io.lba);
+	zns_finish(req, status);
+}
+
+void zns_dispatch(struct zone_items *items)
+{
+	struct zone_item *item;
+
+	while ((item = zone_items_take(items))) {
+		struct tgt_req *req = item_req(item);
+
+		switch (item->event) {
+		case ZONE_COMPLETE:
+			finish_write(req, item->status);
+			break;
+		case ZONE_RETRY:
+			req->msg.fn = retry_here;
+			loop_post(req->queue->loop, &req->msg);
+			break;
+		case ZONE_START: /* whoever made the claim has set msg.fn */
+			loop_post(req->queue->loop, &req->msg);
+			break;
+		}
+	}
+}
