@@ -129,7 +129,7 @@ struct conn {
 	struct slot boot[CONN_BOOT_SLOTS];
 };
 
-/* conn.c. All on the queue's loop. */
+/* Every function here runs on the queue's loop. conn.c: */
 void conn_init(struct conn *c, struct tgt *tgt, const struct tgt_transport_ops *ops,
 	       struct loop *loop, struct tgt_port *port, struct pool *pool, const bool *no_loans);
 /*
@@ -141,21 +141,22 @@ void conn_fini(
 	struct conn *c); /* after conn_kill(), when queue.inflight is 0 and nothing is queued */
 /* ops->respond() of a transport: queues the response. */
 void conn_respond(struct tgt_req *req);
-/* pool->granted */
-void conn_granted(struct pool_waiter *w, void *buf);
-/* A protocol error: logs, queues a C2HTermReq quoting the N bytes at HDR, receives no more.
- * -EPROTO. */
-int conn_fatal(struct conn *c, enum pdu_fes fes, uint32_t fei, const void *hdr, uint32_t n);
 /* No command is with the target (AERs excepted) or on its way to the host. */
 bool conn_quiet(const struct conn *c);
 
+/* slot.c */
+void slots_add(struct conn *c, struct slot *slots, unsigned int n); /* N more, all free */
 struct slot *slot_at(struct conn *c, unsigned int index);
 struct slot *slot_take(struct conn *c); /* NULL: none is free */
 bool slot_claim_cid(struct slot *slot); /* false: the CID is in flight already */
 int slot_buffer(struct slot *slot);	/* as pool_get() */
-void slot_start(struct slot *slot);	/* its capsule is in, and had no data */
 void slot_run(struct slot *slot);    /* all its data is in: execute, or complete with its status */
 void slot_finish(struct slot *slot); /* it is over: frees buffer, request and slot */
+
+/* command.c */
+void command_start(struct slot *slot); /* its capsule is in, and had no data */
+/* pool->granted: BUF is the waiter's; NULL: there is no memory. */
+void command_granted(struct pool_waiter *w, void *buf);
 
 /* rx.c: the receive machine. */
 void rx_init(struct rx *rx);

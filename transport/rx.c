@@ -142,7 +142,10 @@ static int fatal(struct conn *c, enum pdu_fes fes, uint32_t fei)
 		n = PDU_HDR_MAX;
 	if (n > staged(rx))
 		n = staged(rx);
-	return conn_fatal(c, fes, fei, rx->stage + rx->head, n);
+	log_warn("%s: %s (FES %u, FEI %u): terminating", c->name, pdu_fes_name(fes), fes, fei);
+	tx_term(c, fes, fei, rx->stage + rx->head, n);
+	rx_stop(c);
+	return -EPROTO;
 }
 
 static int take_icreq(struct conn *c)
@@ -205,7 +208,7 @@ static int take_capsule(struct conn *c, uint32_t len)
 	if (len)
 		capsule_data(c, slot, len);
 	else
-		slot_start(slot);
+		command_start(slot);
 	return 0;
 }
 

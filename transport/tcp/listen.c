@@ -5,7 +5,7 @@
  * What a peer may cost before Connect is bounded: connections in all, connections by address, time
  * (handshake_ms), and four slots.
  *
- * Threads: the first loop, but for source_put().
+ * Threads: the first loop.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -21,13 +21,6 @@
 #define ACCEPT_BUDGET 16  /* connections a wake-up */
 #define LISTEN_RETRY  200 /* ms, when there are no file descriptors left */
 
-/* An address with connections that did not Connect yet. */
-struct source {
-	LIST_ENTRY(source) link;
-	struct in6_addr addr; /* IPv4 as mapped */
-	uint32_t pending;
-};
-
 struct tcp_listener {
 	struct tcp_server *tcp;
 	int fd;
@@ -37,39 +30,6 @@ struct tcp_listener {
 	struct tgt_port port;
 	LIST_ENTRY(tcp_listener) link;
 };
-
-/* ---- sources: who has how many connections that did not Connect ---- */
-
-/* NULL: no memory, or the address has its fill of them. */
-static struct source *source_get(struct tcp_server *tcp, const struct in6_addr *addr)
-{
-	struct source *s;
-
-	pthread_mutex_lock(&tcp->lock);
-	LIST_FOREACH (s, &tcp->sources, link)
-		if (!memcmp(&s->addr, addr, sizeof(*addr)))
-			break;
-	if (!s && (s = calloc(1, sizeof(*s)))) {
-		s->addr = *addr;
-		LIST_INSERT_HEAD(&tcp->sources, s, link);
-	}
-	if (s && s->pending >= tcp->config.max_pending)
-		s = NULL;
-	if (s)
-		s->pending++;
-	pthread_mutex_unlock(&tcp->lock);
-	return s;
-}
-
-void source_put(struct tcp_server *tcp, struct source *s)
-{
-	pthread_mutex_lock(&tcp->lock);
-	if (!--s->pending) {
-		LIST_REMOVE(s, link);
-		free(s);
-	}
-	pthread_mutex_unlock(&tcp->lock);
-}
 
 /* ---- accept ---- */
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the sockets' three files share: tcp.c is the server and what it has on each loop, listen.c
- * accepts, peer.c is the life of a connection. For them alone; tcp.h is for others.
+ * What the files of this folder share: tcp.c is the server and what it has on each loop, listen.c
+ * accepts, peer.c is the life of a connection, source.c counts those that have not said who they
+ * are, home.c is what a connection tells its loop. For them alone; tcp.h is for others.
  *
  * Threads: accept, and the server's end, on the first loop; a connection and what its loop has, on
  * that loop. tcp->lock (a leaf) protects the table of sources.
@@ -89,13 +90,18 @@ void peer_drain(struct peer *p);
 
 /* ---- listen.c ---- */
 
-/* A connection of this source has Connected, or has ended. Any loop. */
-void source_put(struct tcp_server *tcp, struct source *s);
 /* Accept no more; the listeners' ports stay. */
 void listeners_stop(struct tcp_server *tcp);
 void listeners_free(struct tcp_server *tcp);
 
-/* ---- tcp.c ---- */
+/* ---- source.c: any thread ---- */
+
+/* Counts a connection from ADDR that has not sent Connect yet. NULL: no memory, or it has too many. */
+struct source *source_get(struct tcp_server *tcp, const struct in6_addr *addr);
+/* A connection of this source has sent Connect, or has ended. */
+void source_put(struct tcp_server *tcp, struct source *s);
+
+/* ---- home.c ---- */
 
 /* A connection of HOME is no more: it may have been the last that a shutdown waited for. */
 void tcp_loop_left(struct tcp_loop *home);

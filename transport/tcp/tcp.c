@@ -2,20 +2,12 @@
 /*
  * NVMe/TCP over sockets: the server, and what it has on each loop.
  *
- * What the target lends (tgt_req_lend) is read by sendmsg() alone, from a mapping of the image. If
- * that had to wait for the disk, as the thread's major faults tell, nothing is borrowed for a while:
- * reads then go through buffers, and the workers wait. A byte that cannot be had is an EFAULT, which
- * ends the connection; when the host asks again, it is an error of its command.
- *
  * Threads: tcp_shutdown() from any; the rest as in peer.h.
  */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include "peer.h"
-
-#define LOAN_PAUSE_MS 200 /* after lent data had to be fetched from the disk */
 
 const struct tcp_config tcp_defaults = {
 	.memory = 256u << 20,
@@ -27,33 +19,6 @@ const struct tcp_config tcp_defaults = {
 	.idle_ms = 2000,
 	.stall_ms = 30000,
 };
-
-static void loop_drained(struct loop_msg *msg)
-{
-	struct tcp_server *tcp = msg_owner(msg, struct tcp_loop, drained_msg)->tcp;
-
-	if (++tcp->drained == tcp->nloops)
-		tcp->done(tcp->done_arg);
-}
-
-void tcp_loop_left(struct tcp_loop *home)
-{
-	if (home->draining && LIST_EMPTY(&home->peers)) {
-		home->drained_msg.fn = loop_drained;
-		loop_post(home->tcp->loops[0].loop, &home->drained_msg);
-	}
-}
-
-void tcp_loop_look_for_faults(struct tcp_loop *home)
-{
-	struct rusage usage;
-
-	if (getrusage(RUSAGE_THREAD, &usage))
-		return;
-	if (usage.ru_majflt != home->faults)
-		home->no_loans = !loop_timer_arm(&home->loans_again, LOAN_PAUSE_MS);
-	home->faults = usage.ru_majflt;
-}
 
 static void borrow_again(struct loop_timer *t)
 {
@@ -101,7 +66,7 @@ static int home_init(struct tcp_server *tcp, struct tcp_loop *home, struct loop 
 	home->loop = loop;
 	LIST_INIT(&home->peers);
 	TAILQ_INIT(&home->dirty);
-	pool_init(&home->pool, memory, conn_granted);
+	pool_init(&home->pool, memory, command_granted);
 	home->flush = event_new(loop_base(loop), -1, 0, flush_dirty, home);
 	if (!home->flush)
 		return -ENOMEM;

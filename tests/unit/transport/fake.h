@@ -327,7 +327,7 @@ static inline void rig_open_sized(uint64_t memory)
 	rig = &only;
 	memset(&fake, 0, offsetof(typeof(fake), wrote));
 	memset(rig, 0, offsetof(struct rig, out));
-	pool_init(&rig->pool, memory, conn_granted);
+	pool_init(&rig->pool, memory, command_granted);
 	conn_init(&rig->conn, NULL, &rig_ops, NULL, NULL, &rig->pool, &rig->no_loans);
 	rig->conn.wake = rig_wake;
 	rig->conn.on_connect = rig_on_connect;

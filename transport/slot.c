@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The command slots of a connection.
+ *
+ *	FREE -> CAPSULE -> WAIT -> R2T -> DATA -> EXEC -> RESP -> FREE
+ *
+ * A slot goes through these states in this order, and skips those that its command does not need.
+ *
+ * 1. A slot that is not FREE has a request that was given to tgt_req_init(), and slot_finish() is
+ *    the only place that puts it, frees its buffer, and makes the slot FREE.
+ * 2. A slot waits for a buffer only in WAIT, or in CAPSULE (then rx.block is RX_NO_BUFFER).
+ * 3. The target has a request from tgt_req_execute() or tgt_req_complete() until it calls
+ *    conn_respond(), and then no more.
+ * 4. The index of a slot and the generation of its R2T are its TTAG: a host that names a TTAG we
+ *    did not issue, or issued for an earlier command, is found out.
+ *
+ * How many: a host may reuse an entry of its queue as soon as it has our response, and it cannot have
+ * it before sendmsg() took the last byte, after which the slot is freed before anything more is
+ * received. So the depth of the queue is enough. Before Connect told it there are a few.
+ *
+ * Threads: the queue's loop only.
+ */
+#include <assert.h>
+#include "conn.h"
+
+void slots_add(struct conn *c, struct slot *slots, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		slots[i].conn = c;
+		slots[i].index = c->nslots++;
+		slots[i].next_free = c->free;
+		c->free = &slots[i];
+	}
+}
+
+struct slot *slot_at(struct conn *c, unsigned int index)
+{
+	if (index < CONN_BOOT_SLOTS)
+		return &c->boot[index];
+	return index < c->nslots ? &c->more[index - CONN_BOOT_SLOTS] : NULL;
+}
+
+struct slot *slot_take(struct conn *c)
+{
+	struct slot *slot = c->free;
+
+	if (!slot)
+		return NULL;
+	c->free = slot->next_free;
+	slot->state = SLOT_CAPSULE;
+	slot->status = 0;
+	slot->got = 0;
+	slot->in_capsule = false;
+	return slot;
+}
+
+static uint8_t *cid_bucket(struct conn *c, uint16_t cid)
+{
+	return &c->cids[(cid ^ cid >> 8) % CONN_CID_BUCKETS];
+}
+
+bool slot_claim_cid(struct slot *slot)
+{
+	struct conn *c = slot->conn;
+	uint8_t *bucket = cid_bucket(c, slot->req.cmd.cid);
+
+	for (uint8_t i = *bucket; i; i = slot_at(c, i - 1)->cid_next)
+		if (slot_at(c, i - 1)->req.cmd.cid == slot->req.cmd.cid)
+			return false;
+	slot->cid_next = *bucket;
+	*bucket = slot->index + 1;
+	slot->cid_known = true;
+	return true;
+}
+
+static void drop_cid(struct slot *slot)
+{
+	struct conn *c = slot->conn;
+	uint8_t *p = cid_bucket(c, slot->req.cmd.cid);
+
+	if (!slot->cid_known)
+		return;
+	while (*p != slot->index + 1)
+		p = &slot_at(c, *p - 1)->cid_next;
+	*p = slot->cid_next;
+	slot->cid_known = false;
+}
+
+int slot_buffer(struct slot *slot)
+{
+	struct conn *c = slot->conn;
+	int err;
+
+	err = pool_get(c->pool, &c->user, &slot->waiter, slot->req.len, slot->in_capsule,
+		       &slot->req.buf);
+	if (!err)
+		slot->buf_len = slot->req.len;
+	return err;
+}
+
+void slot_finish(struct slot *slot)
+{
+	struct conn *c = slot->conn;
+	void *buf = slot->req.buf;
+	uint32_t len = slot->buf_len;
+
+	assert(slot->state != SLOT_FREE);
+	drop_cid(slot);
+	tgt_req_put(&slot->req);
+	slot->req.buf = NULL;
+	slot->buf_len = 0;
+	slot->state = SLOT_FREE;
+	slot->next_free = c->free;
+	c->free = slot;
+	if (c->rx.block == RX_NO_SLOT) {
+		c->rx.block = RX_RUNS;
+		c->wake(c);
+	}
+	if (len) /* last: it may start commands that waited */
+		pool_put(c->pool, &c->user, buf, len, slot->in_capsule);
+}
+
+void slot_run(struct slot *slot)
+{
+	slot->state = SLOT_EXEC;
+	if (slot->status)
+		tgt_req_complete(&slot->req, slot->status);
+	else
+		tgt_req_execute(&slot->req);
+}
