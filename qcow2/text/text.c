@@ -199,3 +199,18 @@ const char *nearest_word(const char *word, const char *const *words)
 	}
 	return found;
 }
+
+int word_index(const char *words, const char *word)
+{
+	size_t len = strlen(word);
+
+	for (int i = 0;; i++) {
+		size_t n = strcspn(words, "|");
+
+		if (n == len && !memcmp(words, word, n))
+			return i;
+		if (!words[n])
+			return -1;
+		words += n + 1;
+	}
+}

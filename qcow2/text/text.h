@@ -37,4 +37,7 @@ void uuid_text(const uint8_t uuid[UUID_LEN], char buf[UUID_TEXT_LEN]);
  */
 const char *nearest_word(const char *word, const char *const *words);
 
+/* The position of WORD in WORDS, which are written "a|b|c"; -1 when it is none of them. */
+int word_index(const char *words, const char *word);
+
 #endif

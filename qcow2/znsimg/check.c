@@ -17,20 +17,26 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "text.h"
 #include "znsimg.h"
 
-static const char check_usage[] =
-	"usage: znsimg check [--output=human|json] [-f qcow2] [-r leaks|all] "
-	"[--discard-shadow] [-q] [-U] FILE\n"
-	"\n"
-	"  --output=human|json\n"
-	"  -f FORMAT  image format: qcow2\n"
-	"  -r WHAT    repair: 'leaks' gives back unused clusters, 'all' mends corruption, too\n"
-	"  --discard-shadow  repair though a killed znsd may have left a state to take up\n"
-	"  -q         exit status only\n"
-	"  -U         also when another program has the image open\n"
-	"\n"
-	"Exit status: 0 sound, 1 could not check, 2 corrupt, 3 leaks only, 63 not supported.\n";
+enum { CHECK_DISCARD_SHADOW = IMG_OPT_OWN };
+
+#define REPAIR_WORDS "leaks|all"
+
+static const struct cli_option check_options[] = {
+	{ IMG_OPT_OUTPUT, "output", "human|json", "how to print the sum", IMG_OUTPUT_WORDS, NULL },
+	{ 'f', "format", "FORMAT", "image format: qcow2", "qcow2", NULL },
+	{ 'r', "repair", "leaks|all",
+	  "repair: 'leaks' gives back unused clusters, 'all' mends corruption, too", REPAIR_WORDS,
+	  NULL },
+	{ CHECK_DISCARD_SHADOW, "discard-shadow", NULL,
+	  "repair though a killed znsd may have left a state to take up", NULL, NULL },
+	{ 'q', "quiet", NULL, "exit status only", NULL, NULL },
+	{ 'U', "force-share", NULL, "also when another program has the image open", NULL, NULL },
+	{ 'h', "help", NULL, "say this and exit", NULL, NULL },
+	{ 0 },
+};
 
 struct check_args {
 	enum img_output output;
@@ -41,49 +47,40 @@ struct check_args {
 
 static int check_parse(int argc, char **argv, struct check_args *a)
 {
-	static const struct option options[] = {
-		{ "help", no_argument, NULL, 'h' },
-		{ "output", required_argument, NULL, 'O' },
-		{ "format", required_argument, NULL, 'f' },
-		{ "repair", required_argument, NULL, 'r' },
-		{ "discard-shadow", no_argument, NULL, 'D' },
-		{ "quiet", no_argument, NULL, 'q' },
-		{ "force-share", no_argument, NULL, 'U' },
-		{ NULL, 0, NULL, 0 },
-	};
 	int c;
 
-	while ((c = getopt_long(argc, argv, "hf:r:qU", options, NULL)) != -1) {
+	while ((c = img_next_option(&img_check, argc, argv)) != -1) {
 		if (c == 'h') {
 			a->help = true;
 			return IMG_OK;
-		} else if (c == 'O') {
+		} else if (c == IMG_OPT_OUTPUT) {
 			if (img_output_parse(optarg, &a->output))
 				return IMG_FAILED;
 		} else if (c == 'f') {
 			if (img_format_check(optarg))
 				return IMG_UNSUPPORTED;
 		} else if (c == 'r') {
-			a->fix = !strcmp(optarg, "leaks") ? QCOW2_FIX_LEAKS
-				 : !strcmp(optarg, "all") ? QCOW2_FIX_ALL
-							  : 0;
-			if (!a->fix) {
+			static const unsigned int fixes[] = { QCOW2_FIX_LEAKS, QCOW2_FIX_ALL };
+			int i = word_index(REPAIR_WORDS, optarg);
+
+			if (i < 0) {
 				img_error("-r must be 'leaks' or 'all', not '%s'", optarg);
 				return IMG_FAILED;
 			}
-		} else if (c == 'D') {
+			a->fix = fixes[i];
+		} else if (c == CHECK_DISCARD_SHADOW) {
 			a->discard_shadow = true;
 		} else if (c == 'q') {
 			a->quiet = true;
 		} else if (c == 'U') {
 			a->no_lock = true;
 		} else {
-			return img_usage_error("check");
+			return IMG_FAILED;
 		}
 	}
 	if (argc - optind != 1) {
 		img_error("check needs one file name");
-		return img_usage_error("check");
+		return img_usage_error(&img_check);
 	}
 	if (a->fix && a->no_lock) {
 		img_error("-r and -U: what another program has open cannot be repaired");
@@ -196,7 +193,7 @@ static int repair(const struct check_args *a, struct qcow2 *q, struct qcow2_chec
 	return err;
 }
 
-int img_check(int argc, char **argv)
+static int check_run(int argc, char **argv)
 {
 	struct check_args args = { 0 };
 	struct qcow2_check_result result = { 0 };
@@ -207,10 +204,8 @@ int img_check(int argc, char **argv)
 	status = check_parse(argc, argv, &args);
 	if (status)
 		return status;
-	if (args.help) {
-		fputs(check_usage, stdout);
-		return img_finish_output();
-	}
+	if (args.help)
+		return img_help(&img_check);
 	flags |= args.no_lock ? QCOW2_NO_LOCK : 0;
 	flags |= args.fix ? QCOW2_REPAIR : 0;
 	q = img_open(args.file, flags, &err);
@@ -240,3 +235,13 @@ int img_check(int argc, char **argv)
 		status = print_human(&result);
 	return status ? status : verdict(&result);
 }
+
+const struct img_verb img_check = {
+	.name = "check",
+	.run = check_run,
+	.summary = "look for corruption and leaks",
+	.operands = "FILE",
+	.options = check_options,
+	.notes = "Exit status: 0 sound, 1 could not check, 2 corrupt, 3 leaks only, "
+		 "63 not supported.\n",
+};

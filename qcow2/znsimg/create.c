@@ -12,15 +12,16 @@
 #include "text.h"
 #include "znsimg.h"
 
-static const char create_usage[] =
-	"usage: znsimg create [-q] [-f qcow2] [-o OPTIONS]... FILE [SIZE]\n"
-	"\n"
-	"  -f FORMAT   image format: qcow2\n"
-	"  -o OPTIONS  name=value,...; may be repeated; '-o help' lists them\n"
-	"  -q          say nothing but warnings and errors\n"
-	"\n"
-	"SIZE is in bytes, or with a suffix k, M, G, T, P or E (powers of 1024).\n"
-	"Any zone.* option makes the image zoned (zone.mode=host-managed).\n";
+static const struct cli_option create_options[] = {
+	{ 'f', "format", "FORMAT", "image format: qcow2", "qcow2", NULL },
+	{ 'o', "options", "OPTIONS", "name=value,...; may be repeated; '-o help' lists them", NULL,
+	  opts_key },
+	{ 'q', "quiet", NULL, "say nothing but warnings and errors", NULL, NULL },
+	{ 'h', "help", NULL, "say this and exit", NULL, NULL },
+	{ 'b', NULL, "FILE", NULL, NULL, NULL }, /* qemu-img's, to be refused by name */
+	{ 'F', NULL, "FORMAT", NULL, NULL, NULL },
+	{ 0 },
+};
 
 struct create_args {
 	struct opts opts;
@@ -33,16 +34,9 @@ struct create_args {
 /* IMG_OK: go on, unless A->help. */
 static int create_parse(int argc, char **argv, struct create_args *a)
 {
-	static const struct option options[] = {
-		{ "help", no_argument, NULL, 'h' },
-		{ "quiet", no_argument, NULL, 'q' },
-		{ "format", required_argument, NULL, 'f' },
-		{ "options", required_argument, NULL, 'o' },
-		{ NULL, 0, NULL, 0 },
-	};
 	int c;
 
-	while ((c = getopt_long(argc, argv, "hqf:o:b:F:", options, NULL)) != -1) {
+	while ((c = img_next_option(&img_create, argc, argv)) != -1) {
 		if (c == 'h') {
 			a->help = true;
 		} else if (c == 'q') {
@@ -57,14 +51,14 @@ static int create_parse(int argc, char **argv, struct create_args *a)
 			img_error("-%c: images with a backing file are not supported", c);
 			return IMG_FAILED;
 		} else {
-			return img_usage_error("create");
+			return IMG_FAILED;
 		}
 	}
 	if (a->help || a->opts.help)
 		return IMG_OK;
 	if (optind == argc || argc - optind > 2) {
 		img_error(optind == argc ? "create needs a file name" : "too many arguments");
-		return img_usage_error("create");
+		return img_usage_error(&img_create);
 	}
 	a->file = argv[optind];
 	a->size = argv[optind + 1]; /* NULL after the last */
@@ -112,7 +106,7 @@ static void print_formatting(const char *file, const struct qcow2_create_opts *c
 	putchar('\n');
 }
 
-int img_create(int argc, char **argv)
+static int create_run(int argc, char **argv)
 {
 	struct create_args args = { 0 };
 	struct qcow2_create_opts create;
@@ -120,11 +114,10 @@ int img_create(int argc, char **argv)
 
 	if (create_parse(argc, argv, &args))
 		return IMG_FAILED;
-	if (args.help || args.opts.help) {
-		if (args.help)
-			fputs(create_usage, stdout);
-		else
-			opts_help();
+	if (args.help)
+		return img_help(&img_create);
+	if (args.opts.help) {
+		opts_help();
 		return img_finish_output();
 	}
 	if (create_size(&args) || opts_fill(&args.opts, &create))
@@ -138,3 +131,13 @@ int img_create(int argc, char **argv)
 		print_formatting(args.file, &create);
 	return img_finish_output();
 }
+
+const struct img_verb img_create = {
+	.name = "create",
+	.run = create_run,
+	.summary = "make a new image",
+	.operands = "FILE [SIZE]",
+	.options = create_options,
+	.notes = "SIZE is in bytes, or with a suffix k, M, G, T, P or E (powers of 1024).\n"
+		 "Any zone.* option makes the image zoned (zone.mode=host-managed).\n",
+};

@@ -15,11 +15,13 @@
 #include "text.h"
 #include "znsimg.h"
 
-static const char info_usage[] = "usage: znsimg info [--output=human|json] [-f qcow2] [-U] FILE\n"
-				 "\n"
-				 "  --output=human|json\n"
-				 "  -f FORMAT  image format: qcow2\n"
-				 "  -U         also when another program has the image open\n";
+static const struct cli_option info_options[] = {
+	{ IMG_OPT_OUTPUT, "output", "human|json", "how to print it", IMG_OUTPUT_WORDS, NULL },
+	{ 'f', "format", "FORMAT", "image format: qcow2", "qcow2", NULL },
+	{ 'U', "force-share", NULL, "also when another program has the image open", NULL, NULL },
+	{ 'h', "help", NULL, "say this and exit", NULL, NULL },
+	{ 0 },
+};
 
 struct info_args {
 	enum img_output output;
@@ -29,20 +31,13 @@ struct info_args {
 
 static int info_parse(int argc, char **argv, struct info_args *a)
 {
-	static const struct option options[] = {
-		{ "help", no_argument, NULL, 'h' },
-		{ "output", required_argument, NULL, 'O' },
-		{ "format", required_argument, NULL, 'f' },
-		{ "force-share", no_argument, NULL, 'U' },
-		{ NULL, 0, NULL, 0 },
-	};
 	int c;
 
-	while ((c = getopt_long(argc, argv, "hf:U", options, NULL)) != -1) {
+	while ((c = img_next_option(&img_info, argc, argv)) != -1) {
 		if (c == 'h') {
 			a->help = true;
 			return IMG_OK;
-		} else if (c == 'O') {
+		} else if (c == IMG_OPT_OUTPUT) {
 			if (img_output_parse(optarg, &a->output))
 				return IMG_FAILED;
 		} else if (c == 'f') {
@@ -51,12 +46,12 @@ static int info_parse(int argc, char **argv, struct info_args *a)
 		} else if (c == 'U') {
 			a->no_lock = true;
 		} else {
-			return img_usage_error("info");
+			return IMG_FAILED;
 		}
 	}
 	if (argc - optind != 1) {
 		img_error("info needs one file name");
-		return img_usage_error("info");
+		return img_usage_error(&img_info);
 	}
 	a->file = argv[optind];
 	return IMG_OK;
@@ -187,7 +182,7 @@ static int print_human(const char *file, const struct qcow2_info *i, uint64_t al
 	return img_finish_output();
 }
 
-int img_info(int argc, char **argv)
+static int info_run(int argc, char **argv)
 {
 	struct info_args args = { 0 };
 	uint64_t allocated = 0, length;
@@ -197,10 +192,8 @@ int img_info(int argc, char **argv)
 	status = info_parse(argc, argv, &args);
 	if (status)
 		return status;
-	if (args.help) {
-		fputs(info_usage, stdout);
-		return img_finish_output();
-	}
+	if (args.help)
+		return img_help(&img_info);
 	q = img_open(args.file, QCOW2_RDONLY | QCOW2_INSPECT | (args.no_lock ? QCOW2_NO_LOCK : 0),
 		     NULL);
 	if (!q)
@@ -217,3 +210,11 @@ int img_info(int argc, char **argv)
 	qcow2_close(q);
 	return status;
 }
+
+const struct img_verb img_info = {
+	.name = "info",
+	.run = info_run,
+	.summary = "show what an image is",
+	.operands = "FILE",
+	.options = info_options,
+};

@@ -19,72 +19,72 @@
 
 enum opt_kind { KIND_SIZE, KIND_NUMBER, KIND_BOOL, KIND_WORD, KIND_UUID };
 
-struct opt_word {
-	const char *word;
-	uint64_t number;
-};
-
-static const struct opt_word compat_words[] = { { "1.1", 3 }, { "v3", 3 }, { NULL, 0 } };
-static const struct opt_word compression_words[] = {
-	{ "zlib", QCOW2_ZLIB },
-	{ "zstd", QCOW2_ZSTD },
-	{ NULL, 0 },
-};
-static const struct opt_word mode_words[] = { { "host-managed", 1 }, { "none", 0 }, { NULL, 0 } };
-static const struct opt_word layout_words[] = {
-	{ "v11", QCOW2_LAYOUT_V11 },
-	{ "latest", QCOW2_LAYOUT_LATEST },
-	{ NULL, 0 },
-};
+#define NUMBERS(...) ((const uint64_t[]){ __VA_ARGS__ })
 
 static const struct opt {
-	const char *name;
+	struct cli_option row; /* its id is not used: OPT_... is the index */
 	enum opt_kind kind;
-	const char *help;
-	const struct opt_word *words;
-	bool zero; /* 0 is a sensible value */
+	bool zero;		 /* 0 is a sensible value */
+	const uint64_t *numbers; /* KIND_WORD: what the words stand for */
 } opts_table[OPT_COUNT] = {
-	[OPT_SIZE] = { "size", KIND_SIZE, "Virtual disk size", NULL, true },
-	[OPT_COMPAT] = { "compat", KIND_WORD, "Compatibility level (v3 [1.1] only)", compat_words,
-			 true },
-	[OPT_CLUSTER_SIZE] = { "cluster_size", KIND_SIZE, "qcow2 cluster size (512 to 2M)", NULL,
-			       false },
-	[OPT_COMPRESSION] = { "compression_type", KIND_WORD,
-			      "Compression method of compressed clusters (zlib, zstd)",
-			      compression_words, true },
-	[OPT_LAZY_REFCOUNTS] = { "lazy_refcounts", KIND_BOOL, "Postpone refcount updates", NULL,
-				 true },
-	[OPT_REFCOUNT_BITS] = { "refcount_bits", KIND_NUMBER,
-				"Width of a reference count entry in bits (1 to 64)", NULL, false },
-	[OPT_UUID] = { "uuid", KIND_UUID, "Identity of the disk (random when absent)", NULL, true },
-	[OPT_ZONE_MODE] = { "zone.mode", KIND_WORD, "Zone model (host-managed, none)", mode_words,
-			    true },
-	[OPT_ZONE_SIZE] = { "zone.size", KIND_SIZE, "Zone size, a power of two (256M)", NULL,
-			    false },
-	[OPT_ZONE_CAPACITY] = { "zone.capacity", KIND_SIZE,
-				"Writable bytes of each zone (the zone size)", NULL, false },
-	[OPT_ZONE_CONVENTIONAL] = { "zone.conventional_zones", KIND_NUMBER,
-				    "Number of conventional zones, the first ones (0)", NULL,
-				    true },
-	[OPT_ZONE_MAX_APPEND] = { "zone.max_append_bytes", KIND_SIZE,
-				  "Largest zone append (64K); not in layout latest", NULL, false },
-	[OPT_ZONE_MAX_OPEN] = { "zone.max_open_zones", KIND_NUMBER,
-				"Open zones at a time, 0 for no limit (as active)", NULL, true },
-	[OPT_ZONE_MAX_ACTIVE] = { "zone.max_active_zones", KIND_NUMBER,
-				  "Active zones at a time, 0 for no limit (0)", NULL, true },
-	[OPT_ZONE_LAYOUT] = { "zone.layout", KIND_WORD,
-			      "Layout of the zoned extension (v11, latest)", layout_words, true },
+	/* clang-format off */
+	[OPT_SIZE] = {
+		{ CLI_LONG, "size", "<size>", "Virtual disk size", NULL, NULL },
+		KIND_SIZE, true, NULL },
+	[OPT_COMPAT] = {
+		{ CLI_LONG, "compat", "<str>", "Compatibility level (v3 [1.1] only)", "1.1|v3", NULL },
+		KIND_WORD, true, NUMBERS(3, 3) },
+	[OPT_CLUSTER_SIZE] = {
+		{ CLI_LONG, "cluster_size", "<size>", "qcow2 cluster size (512 to 2M)", NULL, NULL },
+		KIND_SIZE, false, NULL },
+	[OPT_COMPRESSION] = {
+		{ CLI_LONG, "compression_type", "<str>", "Compression method of compressed clusters (zlib, zstd)", "zlib|zstd", NULL },
+		KIND_WORD, true, NUMBERS(QCOW2_ZLIB, QCOW2_ZSTD) },
+	[OPT_LAZY_REFCOUNTS] = {
+		{ CLI_LONG, "lazy_refcounts", "<bool (on/off)>", "Postpone refcount updates", "on|off", NULL },
+		KIND_BOOL, true, NULL },
+	[OPT_REFCOUNT_BITS] = {
+		{ CLI_LONG, "refcount_bits", "<num>", "Width of a reference count entry in bits (1 to 64)", "1|2|4|8|16|32|64", NULL },
+		KIND_NUMBER, false, NULL },
+	[OPT_UUID] = {
+		{ CLI_LONG, "uuid", "<uuid>", "Identity of the disk (random when absent)", NULL, NULL },
+		KIND_UUID, true, NULL },
+	[OPT_ZONE_MODE] = {
+		{ CLI_LONG, "zone.mode", "<str>", "Zone model (host-managed, none)", "host-managed|none", NULL },
+		KIND_WORD, true, NUMBERS(1, 0) },
+	[OPT_ZONE_SIZE] = {
+		{ CLI_LONG, "zone.size", "<size>", "Zone size, a power of two (256M)", NULL, NULL },
+		KIND_SIZE, false, NULL },
+	[OPT_ZONE_CAPACITY] = {
+		{ CLI_LONG, "zone.capacity", "<size>", "Writable bytes of each zone (the zone size)", NULL, NULL },
+		KIND_SIZE, false, NULL },
+	[OPT_ZONE_CONVENTIONAL] = {
+		{ CLI_LONG, "zone.conventional_zones", "<num>", "Number of conventional zones, the first ones (0)", NULL, NULL },
+		KIND_NUMBER, true, NULL },
+	[OPT_ZONE_MAX_APPEND] = {
+		{ CLI_LONG, "zone.max_append_bytes", "<size>", "Largest zone append (64K); not in layout latest", NULL, NULL },
+		KIND_SIZE, false, NULL },
+	[OPT_ZONE_MAX_OPEN] = {
+		{ CLI_LONG, "zone.max_open_zones", "<num>", "Open zones at a time, 0 for no limit (as active)", NULL, NULL },
+		KIND_NUMBER, true, NULL },
+	[OPT_ZONE_MAX_ACTIVE] = {
+		{ CLI_LONG, "zone.max_active_zones", "<num>", "Active zones at a time, 0 for no limit (0)", NULL, NULL },
+		KIND_NUMBER, true, NULL },
+	[OPT_ZONE_LAYOUT] = {
+		{ CLI_LONG, "zone.layout", "<str>", "Layout of the zoned extension (v11, latest)", "v11|latest", NULL },
+		KIND_WORD, true, NUMBERS(QCOW2_LAYOUT_V11, QCOW2_LAYOUT_LATEST) },
+	/* clang-format on */
 };
+
+const struct cli_option *opts_key(unsigned int n)
+{
+	return n < OPT_COUNT ? &opts_table[n].row : NULL;
+}
 
 /* qemu-img's options that we know of and do not have: better said than called unknown. */
 static const char *const foreign_options[] = {
 	"backing_file", "backing_fmt", "data_file",	"data_file_raw",
 	"encryption",	"extended_l2", "preallocation", NULL,
-};
-
-static const char *const kind_text[] = {
-	[KIND_SIZE] = "<size>", [KIND_NUMBER] = "<num>", [KIND_BOOL] = "<bool (on/off)>",
-	[KIND_WORD] = "<str>",	[KIND_UUID] = "<uuid>",
 };
 
 static int unknown_option(const char *name)
@@ -99,7 +99,7 @@ static int unknown_option(const char *name)
 		}
 	}
 	for (unsigned int i = 0; i < OPT_COUNT; i++)
-		names[i] = opts_table[i].name;
+		names[i] = opts_table[i].row.name;
 	names[OPT_COUNT] = NULL;
 	near = nearest_word(name, names);
 	if (near)
@@ -124,18 +124,22 @@ static int bool_parse(const char *text, uint64_t *out)
 
 static int word_parse(const struct opt *opt, const char *text, uint64_t *out)
 {
+	int i = word_index(opt->row.words, text);
 	char list[128] = "";
 	size_t len = 0;
 
-	for (const struct opt_word *w = opt->words; w->word; w++) {
-		if (!strcmp(text, w->word)) {
-			*out = w->number;
-			return IMG_OK;
-		}
-		len += (size_t)snprintf(list + len, sizeof(list) - len, "%s'%s'", len ? " or " : "",
-					w->word);
+	if (i >= 0) {
+		*out = opt->numbers[i];
+		return IMG_OK;
 	}
-	img_error("option '%s' is '%s', it must be %s", opt->name, text, list);
+	for (const char *w = opt->row.words; *w; w += strspn(w, "|")) {
+		size_t n = strcspn(w, "|");
+
+		len += (size_t)snprintf(list + len, sizeof(list) - len, "%s'%.*s'",
+					len ? " or " : "", (int)n, w);
+		w += n;
+	}
+	img_error("option '%s' is '%s', it must be %s", opt->row.name, text, list);
 	return IMG_FAILED;
 }
 
@@ -168,12 +172,12 @@ static int value_parse(struct opts *o, enum opt_id id, const char *value)
 		return word_parse(opt, value, &o->number[id]);
 	}
 	if (err) {
-		img_error("option '%s' is '%s', it must be %s", opt->name, value,
+		img_error("option '%s' is '%s', it must be %s", opt->row.name, value,
 			  wanted[opt->kind]);
 		return IMG_FAILED;
 	}
 	if (!opt->zero && !o->number[id]) {
-		img_error("option '%s' must not be 0", opt->name);
+		img_error("option '%s' must not be 0", opt->row.name);
 		return IMG_FAILED;
 	}
 	return IMG_OK;
@@ -192,11 +196,11 @@ static int pair_add(struct opts *o, char *pair)
 	if (value)
 		*value++ = '\0';
 	for (unsigned int id = 0; id < OPT_COUNT; id++) {
-		if (strcmp(pair, opts_table[id].name))
+		if (strcmp(pair, opts_table[id].row.name))
 			continue;
 		if (!value && opts_table[id].kind != KIND_BOOL) {
 			img_error("option '%s' needs a value: %s=%s", pair, pair,
-				  kind_text[opts_table[id].kind]);
+				  opts_table[id].row.arg);
 			return IMG_FAILED;
 		}
 		o->given[id] = true;
@@ -238,9 +242,9 @@ void opts_help(void)
 	for (unsigned int id = 0; id < OPT_COUNT; id++) {
 		char left[64];
 
-		snprintf(left, sizeof(left), "%s=%s", opts_table[id].name,
-			 kind_text[opts_table[id].kind]);
-		printf("  %-32s - %s\n", left, opts_table[id].help);
+		snprintf(left, sizeof(left), "%s=%s", opts_table[id].row.name,
+			 opts_table[id].row.arg);
+		printf("  %-32s - %s\n", left, opts_table[id].row.help);
 	}
 }
 
@@ -251,7 +255,7 @@ int opts_fill(const struct opts *o, struct qcow2_create_opts *create)
 
 	for (unsigned int id = OPT_ZONE_SIZE; id < OPT_COUNT; id++) {
 		if (o->given[id])
-			zone_option = opts_table[id].name;
+			zone_option = opts_table[id].row.name;
 	}
 	if (o->given[OPT_ZONE_MODE] && !o->number[OPT_ZONE_MODE] && zone_option) {
 		img_error("option '%s' makes no sense with 'zone.mode=none'", zone_option);

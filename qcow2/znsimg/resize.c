@@ -11,15 +11,16 @@
 #include "text.h"
 #include "znsimg.h"
 
-static const char resize_usage[] =
-	"usage: znsimg resize [-q] [-f qcow2] [--shrink] FILE [+|-]SIZE\n"
-	"\n"
-	"  -f FORMAT  image format: qcow2\n"
-	"  --shrink   allow a smaller size; of a zoned image only empty zones can go\n"
-	"  -q         say nothing but warnings and errors\n"
-	"\n"
-	"SIZE is in bytes, or with a suffix k, M, G, T, P or E (powers of 1024); +SIZE and -SIZE\n"
-	"are relative to the size it has. The size of a zoned image is whole zones.\n";
+enum { RESIZE_SHRINK = IMG_OPT_OWN };
+
+static const struct cli_option resize_options[] = {
+	{ 'f', "format", "FORMAT", "image format: qcow2", "qcow2", NULL },
+	{ RESIZE_SHRINK, "shrink", NULL,
+	  "allow a smaller size; of a zoned image only empty zones can go", NULL, NULL },
+	{ 'q', "quiet", NULL, "say nothing but warnings and errors", NULL, NULL },
+	{ 'h', "help", NULL, "say this and exit", NULL, NULL },
+	{ 0 },
+};
 
 struct resize_args {
 	bool quiet, shrink, help;
@@ -44,34 +45,27 @@ static int take_negative(int argc, char **argv, const char **size)
 
 static int resize_parse(int argc, char **argv, struct resize_args *a)
 {
-	static const struct option options[] = {
-		{ "help", no_argument, NULL, 'h' },
-		{ "quiet", no_argument, NULL, 'q' },
-		{ "format", required_argument, NULL, 'f' },
-		{ "shrink", no_argument, NULL, 's' },
-		{ NULL, 0, NULL, 0 },
-	};
 	int c;
 
 	argc = take_negative(argc, argv, &a->size);
-	while ((c = getopt_long(argc, argv, "hqf:", options, NULL)) != -1) {
+	while ((c = img_next_option(&img_resize, argc, argv)) != -1) {
 		if (c == 'h') {
 			a->help = true;
 			return IMG_OK;
 		} else if (c == 'q') {
 			a->quiet = true;
-		} else if (c == 's') {
+		} else if (c == RESIZE_SHRINK) {
 			a->shrink = true;
 		} else if (c == 'f') {
 			if (img_format_check(optarg))
 				return IMG_FAILED;
 		} else {
-			return img_usage_error("resize");
+			return IMG_FAILED;
 		}
 	}
 	if (argc - optind != (a->size ? 1 : 2)) {
 		img_error("resize needs a file name and a size");
-		return img_usage_error("resize");
+		return img_usage_error(&img_resize);
 	}
 	a->file = argv[optind];
 	if (!a->size)
@@ -125,7 +119,7 @@ static int resize(const struct resize_args *a, struct qcow2 *q)
 	return IMG_OK;
 }
 
-int img_resize(int argc, char **argv)
+static int resize_run(int argc, char **argv)
 {
 	struct resize_args args = { 0 };
 	struct qcow2 *q;
@@ -133,10 +127,8 @@ int img_resize(int argc, char **argv)
 
 	if (resize_parse(argc, argv, &args))
 		return IMG_FAILED;
-	if (args.help) {
-		fputs(resize_usage, stdout);
-		return img_finish_output();
-	}
+	if (args.help)
+		return img_help(&img_resize);
 	q = img_open(args.file, QCOW2_RESIZE, NULL);
 	if (!q)
 		return IMG_FAILED;
@@ -151,3 +143,15 @@ int img_resize(int argc, char **argv)
 		puts("Image resized.");
 	return status ? status : img_finish_output();
 }
+
+const struct img_verb img_resize = {
+	.name = "resize",
+	.run = resize_run,
+	.summary = "make the disk larger or smaller",
+	.operands = "FILE [+|-]SIZE",
+	.options = resize_options,
+	.notes =
+		"SIZE is in bytes, or with a suffix k, M, G, T, P or E (powers of 1024); +SIZE and "
+		"-SIZE\nare relative to the size it has. The size of a zoned image is whole "
+		"zones.\n",
+};

@@ -17,16 +17,21 @@
 #include "text.h"
 #include "znsimg.h"
 
-static const char zones_usage[] =
-	"usage: znsimg zones [--format=table|json|csv|blkzone] [--lba=512|4096] [-U] FILE "
-	"[FILTER]...\n"
-	"\n"
-	"  --format=FORMAT  (or --output) default: table\n"
-	"  --lba=BYTES      block size to count in; default 4096, or 512 if the zones need it\n"
-	"  -U               also when another program has the image open\n"
-	"\n"
-	"FILTER: em empty, oi and oe open, cl closed, fu full, ro read only, ol offline,\n"
-	"        nw not write pointer (conventional); several are or-ed.\n";
+enum { ZONES_LBA = IMG_OPT_OWN };
+
+#define FORMAT_WORDS "table|json|csv|blkzone"
+
+static const struct cli_option zones_options[] = {
+	{ IMG_OPT_OUTPUT, "format", "FORMAT", "table, json, csv or blkzone (table)", FORMAT_WORDS,
+	  NULL },
+	{ IMG_OPT_OUTPUT, "output", "FORMAT", "the same", FORMAT_WORDS, NULL },
+	{ ZONES_LBA, "lba", "BYTES",
+	  "block size to count in, 512 or 4096 (4096, or 512 if the zones need it)", "512|4096",
+	  NULL },
+	{ 'U', "force-share", NULL, "also when another program has the image open", NULL, NULL },
+	{ 'h', "help", NULL, "say this and exit", NULL, NULL },
+	{ 0 },
+};
 
 /* NVMe's numbers for zone states, which Linux shares. */
 enum zone_state { NOT_WP = 0, EMPTY = 1, CLOSED = 4, FULL = 14 };
@@ -51,6 +56,7 @@ struct zone_row {
 	bool conventional;
 };
 
+/* In the order of FORMAT_WORDS. */
 enum zones_format { FORMAT_TABLE, FORMAT_JSON, FORMAT_CSV, FORMAT_BLKZONE };
 
 struct zones_args {
@@ -63,16 +69,14 @@ struct zones_args {
 
 static int format_parse(const char *text, enum zones_format *out)
 {
-	static const char *const names[] = { "table", "json", "csv", "blkzone", NULL };
+	int i = word_index(FORMAT_WORDS, text);
 
-	for (unsigned int i = 0; names[i]; i++) {
-		if (!strcmp(text, names[i])) {
-			*out = (enum zones_format)i;
-			return IMG_OK;
-		}
+	if (i < 0) {
+		img_error("--format must be 'table', 'json', 'csv' or 'blkzone', not '%s'", text);
+		return IMG_FAILED;
 	}
-	img_error("--format must be 'table', 'json', 'csv' or 'blkzone', not '%s'", text);
-	return IMG_FAILED;
+	*out = (enum zones_format)i;
+	return IMG_OK;
 }
 
 static int lba_parse(const char *text, uint32_t *out)
@@ -104,39 +108,31 @@ static int argument_parse(const char *word, struct zones_args *a)
 
 static int zones_parse(int argc, char **argv, struct zones_args *a)
 {
-	static const struct option options[] = {
-		{ "help", no_argument, NULL, 'h' },
-		{ "output", required_argument, NULL, 'O' },
-		{ "format", required_argument, NULL, 'O' },
-		{ "lba", required_argument, NULL, 'l' },
-		{ "force-share", no_argument, NULL, 'U' },
-		{ NULL, 0, NULL, 0 },
-	};
 	int c;
 
-	while ((c = getopt_long(argc, argv, "hU", options, NULL)) != -1) {
+	while ((c = img_next_option(&img_zones, argc, argv)) != -1) {
 		if (c == 'h') {
 			a->help = true;
 			return IMG_OK;
-		} else if (c == 'O') {
+		} else if (c == IMG_OPT_OUTPUT) {
 			if (format_parse(optarg, &a->format))
 				return IMG_FAILED;
-		} else if (c == 'l') {
+		} else if (c == ZONES_LBA) {
 			if (lba_parse(optarg, &a->lba))
 				return IMG_FAILED;
 		} else if (c == 'U') {
 			a->no_lock = true;
 		} else {
-			return img_usage_error("zones");
+			return IMG_FAILED;
 		}
 	}
 	for (int i = optind; i < argc; i++) {
 		if (argument_parse(argv[i], a))
-			return img_usage_error("zones");
+			return img_usage_error(&img_zones);
 	}
 	if (!a->file) {
 		img_error("zones needs a file name");
-		return img_usage_error("zones");
+		return img_usage_error(&img_zones);
 	}
 	return IMG_OK;
 }
@@ -309,7 +305,7 @@ static uint32_t choose_lba(const struct qcow2_info *info, const struct zones_arg
 	return 0;
 }
 
-int img_zones(int argc, char **argv)
+static int zones_run(int argc, char **argv)
 {
 	struct zones_args args = { 0 };
 	struct qcow2 *q;
@@ -319,10 +315,8 @@ int img_zones(int argc, char **argv)
 	status = zones_parse(argc, argv, &args);
 	if (status)
 		return status;
-	if (args.help) {
-		fputs(zones_usage, stdout);
-		return img_finish_output();
-	}
+	if (args.help)
+		return img_help(&img_zones);
 	q = img_open(args.file, QCOW2_RDONLY | (args.no_lock ? QCOW2_NO_LOCK : 0), NULL);
 	if (!q)
 		return IMG_FAILED;
@@ -336,3 +330,14 @@ int img_zones(int argc, char **argv)
 	qcow2_close(q);
 	return status;
 }
+
+const struct img_verb img_zones = {
+	.name = "zones",
+	.run = zones_run,
+	.summary = "show the zones and their write pointers",
+	.operands = "FILE [FILTER]...",
+	.options = zones_options,
+	.notes = "FILTER: em empty, oi and oe open, cl closed, fu full, ro read only, ol offline,\n"
+		 "        nw not write pointer (conventional); several are or-ed.\n",
+	.words = "em|oi|oe|cl|fu|ro|ol|nw",
+};

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The command line. One table of options feeds getopt_long(), the help and the guess at what a
- * mistyped option was meant to be; the manual page is compared with the help by a test.
+ * The command line. One table of options feeds the parser, the help, the guess at what a mistyped
+ * option was meant to be, and the completion of the shells; a test compares the manual page with
+ * the help.
  *
  * A refusal is one sentence. Nothing is acted upon here: parsing opens no file and no socket.
  */
@@ -14,18 +15,70 @@
 #include "options.h"
 #include "text.h"
 
-struct option_row {
-	const char *name;
-	const char *arg; /* NULL: none */
-	const char *help;
-	int letter; /* 0: none */
-	int (*set)(struct options *opts, const char *value, char *err, size_t errlen);
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+#define CACHE_WORDS "writeback|writethrough|none|unsafe" /* in the order of enum cache_mode */
+#define LEVEL_WORDS "error|warning|info|debug"		 /* in the order of enum log_level */
+
+enum {
+	OPT_PORT_FILE = CLI_LONG,
+	OPT_THREADS,
+	OPT_BUSY_POLL,
+	OPT_CACHE,
+	OPT_ALLOW_HOST,
+	OPT_ANY_HOST,
+	OPT_READY_FD,
+	OPT_RUN,
+	OPT_SHADOW,
+	OPT_LOG_LEVEL,
 };
 
-static const char *const cache_names[] = { "writeback", "writethrough", "none", "unsafe" };
-static const char *const level_names[] = { "error", "warning", "info", "debug" };
+enum { IMAGE_NSID = CLI_LONG, IMAGE_LBA, IMAGE_RO, IMAGE_NQN, IMAGE_CACHE };
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+static const struct cli_option image_keys[] = {
+	{ IMAGE_NSID, "nsid", "N", "namespace identifier", NULL, NULL },
+	{ IMAGE_LBA, "lba", "BYTES", "size of a logical block", "512|4096", NULL },
+	{ IMAGE_RO, "ro", NULL, "read only", NULL, NULL },
+	{ IMAGE_NQN, "nqn", "NQN", "subsystem it belongs to", NULL, NULL },
+	{ IMAGE_CACHE, "cache", "MODE", "how writes are kept", CACHE_WORDS, NULL },
+};
+
+static const struct cli_option *image_key(unsigned int n)
+{
+	return n < COUNT(image_keys) ? &image_keys[n] : NULL;
+}
+
+const struct cli_option options_image = { CLI_LONG, NULL, "IMAGE", "image", CLI_FILE, image_key };
+
+const struct cli_option options_table[] = {
+	{ 'l', "listen", "ADDR:PORT",
+	  "listen there, [ADDR]:PORT for IPv6; may be repeated (127.0.0.1:4420)", NULL, NULL },
+	{ OPT_PORT_FILE, "port-file", "FILE", "write the ports listened on to FILE, one a line",
+	  CLI_FILE, NULL },
+	{ 'n', "nqn", "NQN", "name of the subsystem (from the UUID of the first image)", NULL,
+	  NULL },
+	{ OPT_THREADS, "threads", "N", "event loops (1)", NULL, NULL },
+	{ OPT_BUSY_POLL, "busy-poll", "US",
+	  "look for more so many microseconds before sleeping (0)", NULL, NULL },
+	{ OPT_CACHE, "cache", "MODE", "writeback, writethrough, none or unsafe (writeback)",
+	  CACHE_WORDS, NULL },
+	{ OPT_ALLOW_HOST, "allow-host", "NQN", "admit this host alone; may be repeated", NULL,
+	  NULL },
+	{ OPT_ANY_HOST, "insecure-any-host", NULL, "admit any host from beyond this machine", NULL,
+	  NULL },
+	{ OPT_READY_FD, "ready-fd", "N", "write a newline to file descriptor N when serving", NULL,
+	  NULL },
+	{ OPT_RUN, "run", "CMD", "serve while the shell command CMD runs, exit with its status",
+	  NULL, NULL },
+	{ OPT_SHADOW, "shadow", "DIR",
+	  "for what kill -9 must not lose, on a tmpfs; or none ($XDG_RUNTIME_DIR/znsd)", CLI_DIR,
+	  NULL },
+	{ OPT_LOG_LEVEL, "log-level", "LEVEL", "error, warning, info or debug (info)", LEVEL_WORDS,
+	  NULL },
+	{ 'h', "help", NULL, "say this and exit", NULL, NULL },
+	{ 'V', "version", NULL, "say the version and exit", NULL, NULL },
+	{ 0 },
+};
 
 static int refuse(char *err, size_t errlen, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -41,17 +94,9 @@ static int refuse(char *err, size_t errlen, const char *fmt, ...)
 	return -EINVAL;
 }
 
-static int parse_word(const char *const *words, size_t n, const char *text)
-{
-	for (size_t i = 0; i < n; i++)
-		if (!strcmp(words[i], text))
-			return (int)i;
-	return -1;
-}
-
 static int parse_cache(enum cache_mode *cache, const char *text, char *err, size_t errlen)
 {
-	int i = parse_word(cache_names, COUNT(cache_names), text);
+	int i = word_index(CACHE_WORDS, text);
 
 	if (i < 0)
 		return refuse(err, errlen,
@@ -92,49 +137,61 @@ int options_parse_listen(struct listen_opt *l, const char *text, char *err, size
 	return 0;
 }
 
-static int image_set(struct image_opt *image, char *key, char *err, size_t errlen)
+/* The row of image_keys called NAME, or NULL after a sentence to ERR. */
+static const struct cli_option *find_image_key(const struct image_opt *image, const char *name,
+					       char *err, size_t errlen)
 {
-	static const char *const keys[] = { "nsid", "lba", "ro", "nqn", "cache", NULL };
-	char *value = strchr(key, '=');
+	const char *names[COUNT(image_keys) + 1] = { NULL };
+	const char *best;
+
+	for (size_t i = 0; i < COUNT(image_keys); i++) {
+		names[i] = image_keys[i].name;
+		if (!strcmp(name, names[i]))
+			return &image_keys[i];
+	}
+	best = nearest_word(name, names);
+	refuse(err, errlen, "%s: there is no image option \"%s\"%s%s%s", image->path, name,
+	       best ? "; did you mean \"" : "", best ? best : "", best ? "\"?" : "");
+	return NULL;
+}
+
+/* Takes one option of an image, "name" or "name=value". */
+static int image_set(struct image_opt *image, char *name, char *err, size_t errlen)
+{
+	char *value = strchr(name, '=');
+	const struct cli_option *key;
 	uint64_t n;
 
 	if (value)
 		*value++ = '\0';
-	if (!strcmp(key, "ro") && !value) {
+	key = find_image_key(image, name, err, errlen);
+	if (!key)
+		return -EINVAL;
+	if (key->arg ? !value || !*value : !!value)
+		return refuse(err, errlen, "%s: image option \"%s\" %s", image->path, name,
+			      key->arg ? "needs a value" : "takes no value");
+	switch (key->id) {
+	case IMAGE_RO:
 		image->read_only = true;
 		return 0;
-	}
-	if (parse_word(keys, COUNT(keys) - 1, key) < 0) {
-		const char *best = nearest_word(key, keys);
-
-		snprintf(err, errlen, "%s: there is no image option \"%s\"%s%s%s", image->path, key,
-			 best ? "; did you mean \"" : "", best ? best : "", best ? "\"?" : "");
-		return -EINVAL;
-	}
-	if (!value || !*value || !strcmp(key, "ro")) {
-		snprintf(err, errlen, "%s: image option \"%s\" %s", image->path, key,
-			 strcmp(key, "ro") ? "needs a value" : "takes no value");
-		return -EINVAL;
-	}
-	if (!strcmp(key, "cache")) {
+	case IMAGE_CACHE:
 		image->cache_given = true;
 		return parse_cache(&image->cache, value, err, errlen);
-	}
-	if (!strcmp(key, "nqn")) {
+	case IMAGE_NQN:
 		free(image->nqn);
 		image->nqn = strdup(value);
 		return image->nqn ? 0 : refuse(err, errlen, "out of memory");
-	}
-	if (!strcmp(key, "nsid")) {
+	case IMAGE_NSID:
 		if (number_parse(value, TGT_NSID_MAX, &n) || !n)
 			return refuse(err, errlen, "nsid \"%s\" is not from 1 to 1024", value);
 		image->nsid = (uint32_t)n;
 		return 0;
+	default: /* IMAGE_LBA */
+		if (number_parse(value, 4096, &n) || (n != 512 && n != 4096))
+			return refuse(err, errlen, "lba \"%s\" is neither 512 nor 4096", value);
+		image->lba = (uint32_t)n;
+		return 0;
 	}
-	if (number_parse(value, 4096, &n) || (n != 512 && n != 4096))
-		return refuse(err, errlen, "lba \"%s\" is neither 512 nor 4096", value);
-	image->lba = (uint32_t)n;
-	return 0;
 }
 
 int options_parse_image(struct image_opt *image, const char *text, char *err, size_t errlen)
@@ -166,55 +223,14 @@ int options_parse_image(struct image_opt *image, const char *text, char *err, si
 	return ret;
 }
 
-static int set_listen(struct options *opts, const char *value, char *err, size_t errlen)
+static int add_listen(struct options *opts, const char *value, char *err, size_t errlen)
 {
 	if (opts->nr_listen == OPTIONS_MAX_LISTEN)
 		return refuse(err, errlen, "--listen %s is one too many", value);
 	return options_parse_listen(&opts->listen[opts->nr_listen++], value, err, errlen);
 }
 
-static int set_port_file(struct options *opts, const char *value, char *err, size_t errlen)
-{
-	(void)err;
-	(void)errlen;
-	opts->port_file = value;
-	return 0;
-}
-
-static int set_nqn(struct options *opts, const char *value, char *err, size_t errlen)
-{
-	(void)err;
-	(void)errlen;
-	opts->nqn = value;
-	return 0;
-}
-
-static int set_threads(struct options *opts, const char *value, char *err, size_t errlen)
-{
-	uint64_t n;
-
-	if (number_parse(value, 64, &n) || !n)
-		return refuse(err, errlen, "--threads %s is not from 1 to 64", value);
-	opts->threads = (unsigned int)n;
-	return 0;
-}
-
-static int set_busy_poll(struct options *opts, const char *value, char *err, size_t errlen)
-{
-	uint64_t n;
-
-	if (number_parse(value, 1000, &n))
-		return refuse(err, errlen, "--busy-poll %s is not from 0 to 1000", value);
-	opts->busy_poll = (unsigned int)n;
-	return 0;
-}
-
-static int set_cache(struct options *opts, const char *value, char *err, size_t errlen)
-{
-	return parse_cache(&opts->cache, value, err, errlen);
-}
-
-static int set_allow_host(struct options *opts, const char *value, char *err, size_t errlen)
+static int add_host(struct options *opts, const char *value, char *err, size_t errlen)
 {
 	if (opts->nr_hosts == OPTIONS_MAX_HOSTS)
 		return refuse(err, errlen, "--allow-host %s is one too many", value);
@@ -225,44 +241,9 @@ static int set_allow_host(struct options *opts, const char *value, char *err, si
 	return 0;
 }
 
-static int set_any_host(struct options *opts, const char *value, char *err, size_t errlen)
-{
-	(void)value;
-	(void)err;
-	(void)errlen;
-	opts->any_host = true;
-	return 0;
-}
-
-static int set_ready_fd(struct options *opts, const char *value, char *err, size_t errlen)
-{
-	uint64_t n;
-
-	if (number_parse(value, 65535, &n))
-		return refuse(err, errlen, "--ready-fd %s is no file descriptor", value);
-	opts->ready_fd = (int)n;
-	return 0;
-}
-
-static int set_run(struct options *opts, const char *value, char *err, size_t errlen)
-{
-	(void)err;
-	(void)errlen;
-	opts->run = value;
-	return 0;
-}
-
-static int set_shadow(struct options *opts, const char *value, char *err, size_t errlen)
-{
-	if (!*value)
-		return refuse(err, errlen, "--shadow needs a directory, or \"none\"");
-	opts->shadow = value;
-	return 0;
-}
-
 static int set_log_level(struct options *opts, const char *value, char *err, size_t errlen)
 {
-	int i = parse_word(level_names, COUNT(level_names), value);
+	int i = word_index(LEVEL_WORDS, value);
 
 	if (i < 0)
 		return refuse(err, errlen, "--log-level %s is none of error, warning, info, debug",
@@ -271,90 +252,68 @@ static int set_log_level(struct options *opts, const char *value, char *err, siz
 	return 0;
 }
 
-static int set_help(struct options *opts, const char *value, char *err, size_t errlen)
+/* Takes one option of options_table, by its id. */
+static int option_set(struct options *opts, int id, const char *value, char *err, size_t errlen)
 {
-	(void)value;
-	(void)err;
-	(void)errlen;
-	opts->help = true;
-	return 0;
+	uint64_t n;
+
+	switch (id) {
+	case 'l':
+		return add_listen(opts, value, err, errlen);
+	case OPT_PORT_FILE:
+		opts->port_file = value;
+		return 0;
+	case 'n':
+		opts->nqn = value;
+		return 0;
+	case OPT_THREADS:
+		if (number_parse(value, 64, &n) || !n)
+			return refuse(err, errlen, "--threads %s is not from 1 to 64", value);
+		opts->threads = (unsigned int)n;
+		return 0;
+	case OPT_BUSY_POLL:
+		if (number_parse(value, 1000, &n))
+			return refuse(err, errlen, "--busy-poll %s is not from 0 to 1000", value);
+		opts->busy_poll = (unsigned int)n;
+		return 0;
+	case OPT_CACHE:
+		return parse_cache(&opts->cache, value, err, errlen);
+	case OPT_ALLOW_HOST:
+		return add_host(opts, value, err, errlen);
+	case OPT_ANY_HOST:
+		opts->any_host = true;
+		return 0;
+	case OPT_READY_FD:
+		if (number_parse(value, 65535, &n))
+			return refuse(err, errlen, "--ready-fd %s is no file descriptor", value);
+		opts->ready_fd = (int)n;
+		return 0;
+	case OPT_RUN:
+		opts->run = value;
+		return 0;
+	case OPT_SHADOW:
+		if (!*value)
+			return refuse(err, errlen, "--shadow needs a directory, or \"none\"");
+		opts->shadow = value;
+		return 0;
+	case OPT_LOG_LEVEL:
+		return set_log_level(opts, value, err, errlen);
+	case 'h':
+		opts->help = true;
+		return 0;
+	default: /* 'V' */
+		opts->version = true;
+		return 0;
+	}
 }
-
-static int set_version(struct options *opts, const char *value, char *err, size_t errlen)
-{
-	(void)value;
-	(void)err;
-	(void)errlen;
-	opts->version = true;
-	return 0;
-}
-
-static const struct option_row rows[] = {
-	{ "listen", "ADDR:PORT",
-	  "listen there, [ADDR]:PORT for IPv6; may be repeated (127.0.0.1:4420)", 'l', set_listen },
-	{ "port-file", "FILE", "write the ports listened on to FILE, one a line", 0,
-	  set_port_file },
-	{ "nqn", "NQN", "name of the subsystem (from the UUID of the first image)", 'n', set_nqn },
-	{ "threads", "N", "event loops (1)", 0, set_threads },
-	{ "busy-poll", "US", "look for more so many microseconds before sleeping (0)", 0,
-	  set_busy_poll },
-	{ "cache", "MODE", "writeback, writethrough, none or unsafe (writeback)", 0, set_cache },
-	{ "allow-host", "NQN", "admit this host alone; may be repeated", 0, set_allow_host },
-	{ "insecure-any-host", NULL, "admit any host from beyond this machine", 0, set_any_host },
-	{ "ready-fd", "N", "write a newline to file descriptor N when serving", 0, set_ready_fd },
-	{ "run", "CMD", "serve while the shell command CMD runs, exit with its status", 0,
-	  set_run },
-	{ "shadow", "DIR",
-	  "for what kill -9 must not lose, on a tmpfs; or none ($XDG_RUNTIME_DIR/znsd)", 0,
-	  set_shadow },
-	{ "log-level", "LEVEL", "error, warning, info or debug (info)", 0, set_log_level },
-	{ "help", NULL, "say this and exit", 'h', set_help },
-	{ "version", NULL, "say the version and exit", 'V', set_version },
-};
-
-#define ROWS	  COUNT(rows)
-#define LONG_BASE 256 /* getopt's value of the row with index 0 */
 
 void options_help(FILE *out)
 {
 	fprintf(out, "usage: znsd [options] IMAGE[,opt=val]...\n"
 		     "Serves zoned qcow2 images as ZNS namespaces over NVMe/TCP.\n\nOptions:\n");
-	for (size_t i = 0; i < ROWS; i++) {
-		char text[64];
-
-		snprintf(text, sizeof(text), "--%s%s%s", rows[i].name, rows[i].arg ? " " : "",
-			 rows[i].arg ? rows[i].arg : "");
-		if (rows[i].letter)
-			fprintf(out, "  -%c, %-22s %s\n", rows[i].letter, text, rows[i].help);
-		else
-			fprintf(out, "      %-22s %s\n", text, rows[i].help);
-	}
+	cli_help(options_table, out);
 	fprintf(out, "\nImage options: nsid=N, lba=512|4096, ro, nqn=NQN, cache=MODE;\n"
 		     "a comma in the name of an image is written twice.\n");
-}
-
-static int refuse_option(const char *text, char *err, size_t errlen)
-{
-	const char *names[ROWS + 1] = { NULL };
-	const char *best;
-	char word[32];
-	size_t len;
-
-	if (strncmp(text, "--", 2)) {
-		snprintf(err, errlen, "there is no option \"%s\"; try --help", text);
-		return -EINVAL;
-	}
-	len = strcspn(text + 2, "=");
-	snprintf(word, sizeof(word), "%.*s", (int)(len > 31 ? 31 : len), text + 2);
-	for (size_t i = 0; i < ROWS; i++)
-		names[i] = rows[i].name;
-	best = nearest_word(word, names);
-	if (best)
-		snprintf(err, errlen, "there is no option \"--%s\"; did you mean \"--%s\"?", word,
-			 best);
-	else
-		snprintf(err, errlen, "there is no option \"--%s\"; try --help", word);
-	return -EINVAL;
 }
 
 static bool is_loopback(const char *addr)
@@ -381,41 +340,14 @@ static int check_together(struct options *opts, char *err, size_t errlen)
 	return 0;
 }
 
-static int parse_options(struct options *opts, int argc, char **argv, char *err, size_t errlen)
-{
-	struct option longs[ROWS + 1] = { 0 };
-	int c, ret = 0;
-
-	for (size_t i = 0; i < ROWS; i++)
-		longs[i] = (struct option){ rows[i].name,
-					    rows[i].arg ? required_argument : no_argument, NULL,
-					    LONG_BASE + (int)i };
-	opterr = 0;
-	optind = 0;
-	while (!ret && (c = getopt_long(argc, argv, ":l:n:hV", longs, NULL)) != -1) {
-		const struct option_row *row = c >= LONG_BASE ? &rows[c - LONG_BASE] : NULL;
-
-		if (c == ':')
-			return refuse(err, errlen, "option %s needs a value", argv[optind - 1]);
-		if (c == '?' && optopt >= LONG_BASE)
-			return refuse(err, errlen, "option --%s takes no value",
-				      rows[optopt - LONG_BASE].name);
-		if (c == '?')
-			return refuse_option(argv[optind - 1], err, errlen);
-		for (size_t i = 0; i < ROWS && !row; i++)
-			if (rows[i].letter == c)
-				row = &rows[i];
-		ret = row->set(opts, optarg, err, errlen);
-	}
-	return ret;
-}
-
 int options_parse(struct options *opts, int argc, char **argv, char *err, size_t errlen)
 {
-	int ret;
+	int c, ret = 0;
 
 	*opts = (struct options){ .threads = 1, .ready_fd = -1, .log_level = LOG_INFO_ };
-	ret = parse_options(opts, argc, argv, err, errlen);
+	optind = 0;
+	while (!ret && (c = cli_next(options_table, argc, argv, err, errlen)) != -1)
+		ret = c < 0 ? c : option_set(opts, c, optarg, err, errlen);
 	if (ret || opts->help || opts->version)
 		return ret;
 	for (int i = optind; i < argc && !ret; i++) {

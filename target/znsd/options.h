@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include "cli.h"
 #include "target.h"
 
 #define OPTIONS_MAX_LISTEN 16
@@ -56,6 +57,9 @@ struct options {
 int options_parse(struct options *opts, int argc, char **argv, char *err, size_t errlen);
 void options_free(struct options *opts);
 void options_help(FILE *out);
+
+/* The options, and what an operand may be: for the completion scripts. */
+extern const struct cli_option options_table[], options_image;
 
 /* "ADDR:PORT", "[V6]:PORT" or "ADDR". */
 int options_parse_listen(struct listen_opt *l, const char *text, char *err, size_t errlen);

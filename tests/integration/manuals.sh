@@ -15,9 +15,12 @@ done
 it "names every option of znsimg"
 if [ -n "${ZNSIMG:-}" ]; then
 	mandoc -Tascii "$SOURCE_DIR/docs/man/znsimg.1" | sed 's/.\x08//g' >page
-	for verb in create info check zones; do
+	for verb in create info check resize zones; do
 		expect_status 0 "$ZNSIMG" $verb --help
-		for option in $(grep -Eo -- '^  (--?[a-zA-Z][a-zA-Z-]*)' out); do
+		# The option columns: two blanks, then "-f, --format FORMAT", then the explanation.
+		options=$(sed -n 's/^  \( *-.\{26\}\).*/\1/p' out | grep -oE -- '--?[a-zA-Z][a-zA-Z-]*')
+		[ "$(wc -l <<<"$options")" -ge 6 ] || fail "$verb: only $options"
+		for option in $options; do
 			grep -Eq -- "(^|[[ ,])$option([], =]|$)" page || fail "$verb $option is not in the page"
 		done
 	done

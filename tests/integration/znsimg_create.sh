@@ -165,7 +165,7 @@ no.qcow2|needs a size
 no.qcow2 1M 2M|too many arguments
 |
 no.qcow2 12Q|invalid image size '12Q'
-no.qcow2 -5|invalid option
+no.qcow2 -5|no option "-5"
 no.qcow2 1.5|invalid image size
 no.qcow2 17E|invalid image size
 no.qcow2 8E|too large

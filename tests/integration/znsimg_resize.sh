@@ -163,7 +163,7 @@ nowhere 2M|No such file
 r.qcow2|a file name and a size
 9M|a file name and a size
 r.qcow2 9M 10M|a file name and a size
---frobnicate r.qcow2 9M|unrecognized option
+--frobnicate r.qcow2 9M|no option "--frobnicate"
 EOF
 md5sum --quiet -c sums || fail "something changed"
 

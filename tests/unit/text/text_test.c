@@ -89,6 +89,17 @@ static void a_uuid_survives_text(void **state)
 	assert_int_equal(uuid_parse("00000000-0000-0000-0000-000000000000", uuid), -EINVAL);
 }
 
+static void a_word_has_a_position(void **state)
+{
+	(void)state;
+	assert_int_equal(word_index("table|json|csv", "table"), 0);
+	assert_int_equal(word_index("table|json|csv", "csv"), 2);
+	assert_int_equal(word_index("table|json|csv", "js"), -1);
+	assert_int_equal(word_index("table|json|csv", "jsonx"), -1);
+	assert_int_equal(word_index("table|json|csv", "table|json"), -1);
+	assert_int_equal(word_index("table|json|csv", ""), -1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -96,6 +107,7 @@ int main(void)
 		cmocka_unit_test(numbers_are_whole_and_bounded),
 		cmocka_unit_test(a_mistyped_word_has_a_nearest_one),
 		cmocka_unit_test(a_uuid_survives_text),
+		cmocka_unit_test(a_word_has_a_position),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
