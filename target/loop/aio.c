@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A ring (io_uring) a loop, made when the loop first has use for one.
+ * One io_uring per loop, created at the loop's first transfer.
  *
- *	aio_submit()	an entry of the ring, and the transfer to the tail of QUEUED
- *	ring_enter()	at the end of the wake-up: one system call hands over what is queued
- *	ring_reap()	the ring has become readable: done() for each transfer that has ended
+ *	aio_submit()	fills a submission entry and appends the transfer to QUEUED
+ *	ring_enter()	at the end of the wake-up: submits all that is queued in one system call
+ *	ring_reap()	when the ring is readable: calls done() for each transfer that has ended
  *
- * The loop waits for the ring as for a socket: it is a descriptor that is readable while it holds
- * completions. So no eventfd stands between them, nothing is read to be woken, and nothing ticks.
+ * The loop polls the ring's file descriptor, which is readable while the ring holds completions. So
+ * no eventfd is needed and nothing has to be read to be woken.
  *
  * Invariants:
- *  1. Only the loop's thread touches the ring; the kernel's half is liburing's affair.
- *  2. QUEUED holds, in the order of their entries, the transfers the kernel has not been given.
- *  3. done() is called from the loop alone, once for each transfer that was taken, and the transfer
- *     is not touched after it.
- *  4. No more is in flight than the ring has room for completions: none waits for another's place.
- *  5. A ring that could not be made, or to which the kernel says no, takes nothing more, for ever:
- *     what the kernel has not been given ends with -EAGAIN, and what it has, as ever. An error of
- *     one transfer (a bad descriptor, a full disk) is no such thing.
+ *  1. Only the loop's thread touches the ring.
+ *  2. QUEUED holds the transfers that were not submitted yet, in the order of their entries.
+ *  3. done() is called from the loop only, once for each transfer that aio_submit() accepted; the
+ *     transfer is not touched after that.
+ *  4. The completion queue has room for every transfer in flight.
+ *  5. When the ring cannot be created, or the kernel refuses a submission, no transfer is accepted
+ *     any more. Transfers that were not submitted end with -EAGAIN; those that were end normally. An
+ *     error of one transfer (a bad descriptor, a full disk) is not such a refusal.
  *
  * Whoever has transfers in flight keeps the loop running until they have ended.
  */
@@ -31,7 +31,7 @@
 #include "log.h"
 #include "loop.h"
 
-#define BATCH  128u  /* entries handed over at once */
+#define BATCH  128u  /* entries submitted at once */
 #define DEPTH  1024u /* transfers in flight */
 #define PIECES 1024u /* of all transfers of a batch that have more than one */
 
@@ -39,7 +39,7 @@ STAILQ_HEAD(aios, aio);
 
 struct aio_ring {
 	bool made;    /* uring and the events exist */
-	bool refuses; /* see 5 */
+	bool refuses; /* invariant 5 */
 	struct loop *loop;
 	struct io_uring uring;
 	struct event *readable, *enter;
@@ -49,8 +49,8 @@ struct aio_ring {
 	struct iovec piece[PIECES];
 };
 
-/* Gives the kernel what is queued. False: it would not take it all. */
-static bool hand_over(struct aio_ring *ring)
+/* Submits what is queued. False: the kernel refused some of it. */
+static bool submit_queued(struct aio_ring *ring)
 {
 	while (!ring->refuses && !STAILQ_EMPTY(&ring->queued)) {
 		int n = io_uring_submit(&ring->uring);
@@ -58,7 +58,7 @@ static bool hand_over(struct aio_ring *ring)
 		if (n == -EINTR)
 			continue;
 		if (n <= 0) {
-			log_warn("io_uring: %s; threads do its work", strerror(n ? -n : EIO));
+			log_warn("io_uring: %s; worker threads do its work", strerror(n ? -n : EIO));
 			ring->refuses = true;
 		}
 		for (; n > 0; n--)
@@ -82,7 +82,7 @@ static void ring_enter(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	if (hand_over(ring))
+	if (submit_queued(ring))
 		return;
 	while ((a = STAILQ_FIRST(&ring->queued))) {
 		STAILQ_REMOVE_HEAD(&ring->queued, link);
@@ -97,7 +97,7 @@ static void ring_reap(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	loop_stirred(ring->loop);
+	loop_note_activity(ring->loop);
 	while (!io_uring_peek_cqe(&ring->uring, &cqe)) {
 		struct aio *a = io_uring_cqe_get_data(cqe);
 		int res = cqe->res;
@@ -147,7 +147,7 @@ static struct aio_ring *ring_new(struct loop *loop)
 	err = ring_make(ring, loop_base(loop));
 	ring->refuses = err;
 	if (err)
-		log_info("no io_uring here (%s): threads do its work", strerror(-err));
+		log_info("no io_uring here (%s): worker threads do its work", strerror(-err));
 	return ring;
 }
 
@@ -164,11 +164,11 @@ void aio_ring_free(struct aio_ring *ring)
 	free(ring);
 }
 
-/* Room for A in the batch, which may have to leave early for that. */
-static struct io_uring_sqe *room_for(struct aio_ring *ring, const struct aio *a)
+/* A submission entry for A. Submits the batch first if it is full. NULL: none can be had. */
+static struct io_uring_sqe *entry_for(struct aio_ring *ring, const struct aio *a)
 {
 	if (!io_uring_sq_space_left(&ring->uring) || ring->pieces + a->n > PIECES)
-		hand_over(ring);
+		submit_queued(ring);
 	return ring->refuses ? NULL : io_uring_get_sqe(&ring->uring);
 }
 
@@ -176,7 +176,7 @@ static void prepare(struct aio_ring *ring, struct io_uring_sqe *sqe, struct aio 
 {
 	struct iovec *iov = &ring->piece[ring->pieces];
 
-	/* The kernel reads the pieces when it is given the batch, not later. */
+	/* The kernel reads the pieces when the batch is submitted, not later. */
 	memcpy(iov, a->iov, a->n * sizeof(*iov));
 	ring->pieces += a->n;
 	if (a->write)
@@ -197,7 +197,7 @@ bool aio_submit(struct loop *loop, struct aio *a)
 	ring = *ringp;
 	if (!ring || ring->refuses || ring->inflight == DEPTH)
 		return false;
-	sqe = room_for(ring, a);
+	sqe = entry_for(ring, a);
 	if (!sqe)
 		return false;
 	prepare(ring, sqe, a);

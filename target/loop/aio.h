@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Transfers between memory and a file that the kernel does while the loop goes on: for files that go
- * around the page cache, where a transfer always waits for the disk and a worker would do nothing
- * but wait with it.
+ * Asynchronous reads and writes of files opened with O_DIRECT, by io_uring. Such a transfer always
+ * waits for the disk; a worker thread would only sit and wait with it.
  */
 #ifndef TARGET_AIO_H
 #define TARGET_AIO_H
@@ -15,7 +14,7 @@
 struct loop;
 struct aio_ring;
 
-/* One transfer, embedded in what it is for. */
+/* One transfer, embedded in the object it is for. */
 struct aio {
 	int fd; /* open until done() */
 	bool write;
@@ -24,19 +23,21 @@ struct aio {
 	uint64_t off;
 	uint64_t len; /* of all pieces */
 	void (*done)(struct aio *a);
-	int64_t res; /* bytes moved, or -errno */
+	int64_t res; /* for done(): bytes moved, or -errno */
 	STAILQ_ENTRY(aio) link;
 };
 
 #define AIO_PIECES 64
 
 /*
- * From LOOP's thread: has the transfer done and then a->done(a) called on LOOP, never from here.
- * False, and nothing happens: there is no ring to be had on this machine, or it is full. Whoever asks
- * has another way, and takes it also when the transfer came to less than len: nothing is tried again.
+ * Starts transfer A and later calls a->done(A) on LOOP, never from within this call. LOOP's thread.
+ * False: nothing was started, because this machine has no io_uring or the ring is full; the caller
+ * then uses a worker. A transfer may move fewer than LEN bytes; it is not continued, and the caller
+ * does the whole of it again by a worker.
  */
 bool aio_submit(struct loop *loop, struct aio *a);
 
-void aio_ring_free(struct aio_ring *ring); /* loop_free(); all transfers have ended */
+/* For loop_free(): frees RING, of which no transfer is in flight. NULL is allowed. */
+void aio_ring_free(struct aio_ring *ring);
 
 #endif

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The log: one line an event on stderr, never one an I/O; hostile text is escaped. Any thread. */
+/*
+ * The log: one line per event on stderr, never one per I/O. Bytes outside printable ASCII are escaped,
+ * since a line may quote a peer. Any thread.
+ */
 #ifndef LOOP_LOG_H
 #define LOOP_LOG_H
 

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Loops: one thread, one libevent base, one list of messages from elsewhere.
+ * An event loop: one thread, one libevent base, one list of messages from other threads.
  *
- * The base is made with EVENT_BASE_FLAG_NOLOCK: only the loop's own thread touches it. What other
- * threads may do is append to the posted list and, if it was empty, write the eventfd; the loop
- * then takes the whole list at once. So a burst of completions costs one write and one wake-up.
+ * The base is created with EVENT_BASE_FLAG_NOLOCK, so only the loop's own thread may touch it. Other
+ * threads append a message to the posted list and, if the list was empty, write the eventfd. The loop
+ * then takes the whole list at once: a burst of completions costs one write and one wake-up.
  *
- * A loop that is told to (loop_busy_poll()) looks on for a while after something has happened,
- * rather than to sleep at once, unless workers have tickets of its own: those may need its processor.
+ * With loop_busy_poll() the loop polls for a while after the last activity before it sleeps, except
+ * while workers have work items of this loop: they may need the processor that polling would take.
  *
  * Invariants:
- *  1. posted is not empty => the eventfd has been written since it was last read, or its writer is
- *     between the two. No message waits for another to be seen.
- *  2. Messages run in the order of their posting; a message is off every list when its function is
- *     called, so the function may post it again, or free it.
+ *  1. If the posted list is not empty, the eventfd was written since it was last read, or a thread
+ *     that holds post_lock is about to write it. So no message is left without a wake-up.
+ *  2. Messages run in the order in which they were posted. A message is on no list when its function
+ *     is called, so the function may post it again or free it.
  *  3. post_lock is a leaf and is never held while a message runs.
  *
  * Threads: loop_post() and loop_stop() from any; the rest from the loop's own, or before loop_run()
@@ -36,13 +36,13 @@ STAILQ_HEAD(loop_msgs, loop_msg);
 struct loop {
 	struct event_base *base;
 	struct workers *pool;
-	struct aio_ring *ring; /* NULL: nobody asked for it yet */
+	struct aio_ring *ring; /* NULL: not needed yet */
 	struct event *wake_ev;
 	int wake_fd;
-	uint64_t busy_ns; /* how long it looks for more before it sleeps */
-	uint64_t busy_until;
-	bool stirred; /* since busy_until was set */
-	int away;     /* tickets that workers have */
+	uint64_t busy_ns;    /* how long it polls after the last activity */
+	uint64_t busy_until; /* when it stops polling */
+	bool active;	     /* since busy_until was set */
+	int with_workers;    /* work items of this loop */
 	atomic_bool stopping;
 	pthread_mutex_t post_lock; /* protects posted; a leaf */
 	struct loop_msgs posted;
@@ -62,7 +62,7 @@ static void loop_kick(struct loop *loop)
 	assert(n == sizeof(one));
 }
 
-/* The eventfd is read before the list is taken: a message posted in between writes it again. */
+/* Reads the eventfd before it takes the list, so that a message posted in between writes it again. */
 static void loop_woken(evutil_socket_t fd, short what, void *arg)
 {
 	struct loop *loop = arg;
@@ -72,7 +72,7 @@ static void loop_woken(evutil_socket_t fd, short what, void *arg)
 	ssize_t n;
 
 	(void)what;
-	loop_stirred(loop);
+	loop_note_activity(loop);
 	n = read(fd, &count, sizeof(count));
 	(void)n;
 	pthread_mutex_lock(&loop->post_lock);
@@ -171,28 +171,28 @@ void loop_busy_poll(struct loop *loop, unsigned int us)
 	loop->busy_ns = us * 1000ull;
 }
 
-void loop_stirred(struct loop *loop)
+void loop_note_activity(struct loop *loop)
 {
-	loop->stirred = true;
+	loop->active = true;
 }
 
-void loop_away(struct loop *loop, int tickets)
+void loop_note_work(struct loop *loop, int nr)
 {
-	loop->away += tickets;
+	loop->with_workers += nr;
 }
 
-/* False: it may sleep. */
-static bool looks_for_more(struct loop *loop)
+/* Whether to poll once more instead of sleeping. */
+static bool keeps_polling(struct loop *loop)
 {
 	uint64_t now;
 
 	if (!loop->busy_ns)
 		return false;
 	now = clock_ns();
-	if (loop->stirred)
+	if (loop->active)
 		loop->busy_until = now + loop->busy_ns;
-	loop->stirred = false;
-	return now < loop->busy_until && !loop->away;
+	loop->active = false;
+	return now < loop->busy_until && !loop->with_workers;
 }
 
 void loop_run(struct loop *loop)
@@ -203,7 +203,7 @@ void loop_run(struct loop *loop)
 	do
 		event_base_loop(loop->base,
 				EVLOOP_NO_EXIT_ON_EMPTY |
-					(looks_for_more(loop) ? EVLOOP_NONBLOCK : EVLOOP_ONCE));
+					(keeps_polling(loop) ? EVLOOP_NONBLOCK : EVLOOP_ONCE));
 	while (!atomic_load(&loop->stopping));
 	atomic_store(&loop->stopping, false);
 	current = outer;
@@ -224,8 +224,8 @@ void loop_post(struct loop *loop, struct loop_msg *msg)
 	was_empty = STAILQ_EMPTY(&loop->posted);
 	STAILQ_INSERT_TAIL(&loop->posted, msg, link);
 	/*
-	 * Under the lock: once it is dropped the message may run, and the loop end and be freed
-	 * by what it does.
+	 * Under the lock: once the lock is dropped the message may run, and what it does may end
+	 * the loop and free it.
 	 */
 	if (was_empty)
 		loop_kick(loop);

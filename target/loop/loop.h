@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An event loop is one thread with one libevent base of its own. What belongs to a loop is touched
- * by its thread only; other threads hand it messages. Blocking work goes to the workers, and comes
- * home as a message.
+ * An event loop: one thread with a libevent base of its own. Only that thread touches what belongs to
+ * the loop; other threads post messages to it. Work that may block goes to the worker threads, and
+ * its completion comes back as a message.
  */
 #ifndef TARGET_LOOP_H
 #define TARGET_LOOP_H
@@ -18,46 +18,65 @@ struct aio_ring;
 struct loop;
 struct workers;
 
-/* A message, embedded in what it is about; free again before fn is called. */
+/* A message, embedded in the object it is about. It may be posted again once FN has been called. */
 struct loop_msg {
 	STAILQ_ENTRY(loop_msg) link;
 	void (*fn)(struct loop_msg *);
 };
 
-/* A loop whose blocking work goes to POOL (may be NULL when it has none). NULL: out of memory. */
+/*
+ * Creates a loop that submits its blocking work to POOL, which must outlive it; NULL if it has no such
+ * work. The caller owns it. NULL: out of memory or file descriptors.
+ */
 struct loop *loop_new(struct workers *pool);
-void loop_free(struct loop *loop); /* after loop_run(); messages not yet run are forgotten */
+/* Frees LOOP, which does not run. Messages that have not run are dropped; their owners free them. */
+void loop_free(struct loop *loop);
 struct event_base *loop_base(struct loop *loop);
 struct workers *loop_pool(struct loop *loop);
-struct aio_ring **loop_ring(struct loop *loop); /* aio.c's place; freed with the loop */
+/* Where aio.c keeps the ring of LOOP; loop_free() frees the ring. */
+struct aio_ring **loop_ring(struct loop *loop);
 
 /*
- * After something has happened, LOOP looks for more for US microseconds before it sleeps (0, as it is
- * made: sleeps at once). Before loop_run().
+ * Makes LOOP poll for US microseconds after the last activity before it sleeps. 0, the default: it
+ * sleeps at once. Call it before loop_run().
  */
 void loop_busy_poll(struct loop *loop, unsigned int us);
-/* Something has happened; called by those who have descriptors of their own in the base. */
-void loop_stirred(struct loop *loop);
-/* So many more tickets are with the workers, or fewer: to these it leaves the processor. */
-void loop_away(struct loop *loop, int tickets);
+/* Restarts that time. Whoever adds file descriptors to the base calls it when one was ready. */
+void loop_note_activity(struct loop *loop);
+/*
+ * Adds NR (-1: subtracts) to the number of work items that the workers have for LOOP. While it is above 0
+ * the loop sleeps instead of polling, because a worker may need its processor.
+ */
+void loop_note_work(struct loop *loop, int nr);
 
-/* Runs until loop_stop(), in the calling thread, which becomes the loop's thread. */
+/* Runs LOOP in the calling thread, which becomes the loop's thread, until loop_stop(). */
 void loop_run(struct loop *loop);
-void loop_stop(struct loop *loop); /* any thread */
+/* Makes loop_run() return after the current events. Any thread. */
+void loop_stop(struct loop *loop);
 
-/* The loop whose thread this is, or NULL. */
+/* The loop that the calling thread runs; NULL: none. */
 struct loop *loop_current(void);
 
-/* Any thread: has msg->fn called on LOOP, in order of posting. Wakes the loop once a batch. */
+/*
+ * Calls msg->fn(MSG) on LOOP's thread, in the order of posting. The caller keeps MSG alive until then.
+ * Any thread. The loop is woken once for all messages that are posted before it takes them.
+ */
 void loop_post(struct loop *loop, struct loop_msg *msg);
 
-/* One-shot timers; only on their own loop. Arming again moves it. No tick when none is armed. */
+/*
+ * A one-shot timer. All functions run on its loop's thread, or before loop_run(). A loop without an
+ * armed timer has no periodic wake-up.
+ */
 struct loop_timer {
 	struct event *ev;
 	void (*fn)(struct loop_timer *);
 };
+/* 0 or -ENOMEM. On success loop_timer_free() must be called before LOOP is freed. */
 int loop_timer_init(struct loop_timer *t, struct loop *loop, void (*fn)(struct loop_timer *));
-/* 0, or -ENOMEM: it will not fire. Moving one that is armed cannot fail. */
+/*
+ * Calls t->fn(T) once, after MS milliseconds; a timer that is armed is moved, and that cannot fail.
+ * 0, or -ENOMEM: it will not fire.
+ */
 int loop_timer_arm(struct loop_timer *t, uint64_t ms);
 void loop_timer_disarm(struct loop_timer *t);
 void loop_timer_free(struct loop_timer *t);

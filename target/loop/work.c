@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Workers: a few threads, one list of tickets.
+ * Worker threads that share one list of work items.
  *
- *	work_submit()  loop    ticket to the tail of the list, one sleeper woken
- *	worker()       worker  ticket from the head; w->work(w), which may block
- *	               worker  loop_post() home
- *	work_home()    loop    w->done(w)
+ *	work_submit()  loop    appends the item to the list and wakes one worker
+ *	worker()       worker  takes the first item, calls w->work(w), which may block
+ *	               worker  posts the item back to its loop
+ *	work_back()    loop    calls w->done(w)
  *
  * Invariants:
- *  1. Tickets start in the order of their submission. They may end in any order.
- *  2. The worker does not touch a ticket after it has posted it: done() may free it.
+ *  1. Items start in the order of submission. They may end in any order.
+ *  2. A worker does not touch an item after it has posted it: done() may free it.
  *  3. The pool's lock and a loop's post_lock are never held together; both are leaves.
  *
- * Worker threads take no signals; those are the main thread's.
+ * Worker threads block all signals; the main thread takes them.
  */
 #include <assert.h>
 #include <pthread.h>
@@ -30,11 +30,11 @@ struct workers {
 	pthread_t threads[];
 };
 
-static void work_home(struct loop_msg *msg)
+static void work_back(struct loop_msg *msg)
 {
-	struct work *w = (struct work *)((char *)msg - offsetof(struct work, home));
+	struct work *w = (struct work *)((char *)msg - offsetof(struct work, msg));
 
-	loop_away(w->loop, -1);
+	loop_note_work(w->loop, -1);
 	w->done(w);
 }
 
@@ -52,7 +52,7 @@ static void *worker(void *arg)
 		STAILQ_REMOVE_HEAD(&pool->queue, link);
 		pthread_mutex_unlock(&pool->lock);
 		w->work(w);
-		loop_post(w->loop, &w->home);
+		loop_post(w->loop, &w->msg);
 		pthread_mutex_lock(&pool->lock);
 	}
 	pthread_mutex_unlock(&pool->lock);
@@ -107,10 +107,10 @@ void work_submit(struct loop *loop, struct work *w, void (*work)(struct work *),
 
 	assert(pool);
 	w->loop = loop;
-	w->home.fn = work_home;
+	w->msg.fn = work_back;
 	w->work = work;
 	w->done = done;
-	loop_away(loop, 1);
+	loop_note_work(loop, 1);
 	pthread_mutex_lock(&pool->lock);
 	STAILQ_INSERT_TAIL(&pool->queue, w, link);
 	pthread_cond_signal(&pool->more);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Workers run what may block. A ticket crosses the thread border once each way: work() on a worker,
- * straight-line code that may block; then done() on the loop it came from.
+ * Worker threads run what may block. A work item crosses threads once each way: work() runs on a
+ * worker, as straight-line code that may block; then done() runs on the loop that submitted it.
  */
 #ifndef TARGET_WORK_H
 #define TARGET_WORK_H
@@ -9,17 +9,22 @@
 #include "loop.h"
 
 struct work {
-	struct loop_msg home;
+	struct loop_msg msg; /* brings it back to its loop */
 	struct loop *loop;
 	STAILQ_ENTRY(work) link;
 	void (*work)(struct work *);
 	void (*done)(struct work *);
 };
 
-struct workers *workers_new(unsigned int threads); /* NULL: out of memory or threads */
-void workers_free(struct workers *pool);	   /* after the last ticket is home */
+/* Starts THREADS workers. NULL: out of memory or threads. */
+struct workers *workers_new(unsigned int threads);
+/* Ends and frees POOL. Every work item has been done() before. */
+void workers_free(struct workers *pool);
 
-/* From the thread of LOOP: tickets start in the order they were submitted. */
+/*
+ * Runs WORK(W) on a worker, then DONE(W) on LOOP. Work items start in the order of submission and may
+ * end in any order. LOOP's thread only. The caller keeps W alive until DONE, which may free it.
+ */
 void work_submit(struct loop *loop, struct work *w, void (*work)(struct work *),
 		 void (*done)(struct work *));
 

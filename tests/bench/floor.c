@@ -232,7 +232,7 @@ static void readable(evutil_socket_t fd, short what, void *arg)
 	int err;
 
 	(void)what;
-	loop_stirred(c->home->loop);
+	loop_note_activity(c->home->loop);
 	do {
 		n = recv(fd, c->home->rx + RX_ROOM, RX_SIZE, MSG_DONTWAIT);
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))

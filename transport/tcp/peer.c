@@ -243,7 +243,7 @@ static void peer_readable(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	loop_stirred(p->home->loop);
+	loop_note_activity(p->home->loop);
 	if (p->state == PEER_LINGER) {
 		if (discard(p))
 			peer_close(p);
