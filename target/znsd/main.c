@@ -25,6 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "loop.h"
+#include "notify.h"
 #include "options.h"
 #include "shadow_dir.h"
 #include "store.h"
@@ -287,13 +288,31 @@ static int start_command(struct daemon *d)
 	sigemptyset(&none);
 	signal(SIGPIPE, SIG_DFL);
 	signal(SIGXFSZ, SIG_DFL);
+	unsetenv("NOTIFY_SOCKET"); /* it is not the service */
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	execl("/bin/sh", "sh", "-c", d->opts.run, (char *)NULL);
 	_exit(127);
 }
 
+/* The service manager, if there is one; a daemon that it does not hear serves all the same. */
+static void tell_manager(const char *state)
+{
+	int err = notify(state);
+
+	if (err)
+		log_warn("the service manager at %s cannot be told: %s", getenv("NOTIFY_SOCKET"),
+			 strerror(-err));
+}
+
+/* Tells that the drive can be connected whoever asked to be told. */
 static int tell_ready(struct daemon *d)
 {
+	const struct tgt_port *port = tcp_listener_port(d->listeners[0]);
+	char state[TGT_NQN_LEN + 512];
+
+	snprintf(state, sizeof(state), "READY=1\nSTATUS=serving %s on %s port %s", d->nqn,
+		 port->traddr, port->trsvcid);
+	tell_manager(state);
 	if (d->opts.ready_fd < 0)
 		return 0;
 	if (write(d->opts.ready_fd, "\n", 1) != 1) {
@@ -349,6 +368,7 @@ static int stop(struct daemon *d, const sigset_t *set)
 	int failed;
 
 	if (d->nr_threads && d->nr_threads == d->nr_loops && d->tcp) {
+		tell_manager("STOPPING=1");
 		/* From here on a second signal ends us. */
 		pthread_sigmask(SIG_UNBLOCK, set, NULL);
 		tcp_shutdown(d->tcp, on_drained, d);

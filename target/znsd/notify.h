@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef ZNSD_NOTIFY_H
+#define ZNSD_NOTIFY_H
+
+/*
+ * Tells the service manager STATE, lines such as "READY=1" (sd_notify(3)), if it wants to know:
+ * one datagram to the Unix socket that $NOTIFY_SOCKET names, a path or "@" and an abstract name.
+ * Waits at most a second for room in a full socket. 0, also without $NOTIFY_SOCKET; or -errno.
+ */
+int notify(const char *state);
+
+#endif
