@@ -3,7 +3,7 @@
 
 BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config libnvme-dev libevent-dev zlib1g-dev
 	libzstd-dev libisal-dev libjson-c-dev liburing-dev"
-TEST_PACKAGES="clang valgrind libclang-rt-14-dev libcmocka-dev qemu-utils jq mandoc procps iproute2
+TEST_PACKAGES="clang valgrind git libclang-rt-14-dev libcmocka-dev qemu-utils jq mandoc procps iproute2
 	util-linux strace"
 BENCH_PACKAGES="fio qemu-utils jq util-linux" # tests/bench/run
 

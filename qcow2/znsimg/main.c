@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "text.h"
+#include "version.h"
 #include "znsimg.h"
 
 static int usage(FILE *to)
@@ -53,7 +54,7 @@ int main(int argc, char **argv)
 	if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help"))
 		return usage(stdout);
 	if (!strcmp(name, "--version") || !strcmp(name, "-V")) {
-		puts("znsimg " ZNSD_VERSION);
+		printf("znsimg %s\n", znsd_version);
 		return img_finish_output();
 	}
 	for (unsigned int i = 0; img_verbs[i]; i++)

@@ -32,6 +32,7 @@
 #include "target.h"
 #include "tcp.h"
 #include "text.h"
+#include "version.h"
 #include "work.h"
 #include "zns.h"
 
@@ -426,7 +427,7 @@ int main(int argc, char **argv)
 		if (d.opts.help)
 			options_help(stdout);
 		else
-			printf("znsd %s\n", ZNSD_VERSION);
+			printf("znsd %s\n", znsd_version);
 		return fflush(stdout) ? 1 : 0;
 	}
 	log_level(d.opts.log_level);
