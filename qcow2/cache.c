@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The metadata cache: L2 tables and refcount blocks, a cluster each, found by host offset.
+ * The metadata cache: L2 tables and refcount blocks, one cluster each, keyed by host offset.
  *
- * 1. It never writes of its own accord: a dirty table stays until cache_write(), which only the
- *    flush calls, in the order of the law.
- * 2. Clean tables without pins are evicted, least recently used first, to stay within cache.max.
- *    Dirty ones may push it beyond; cache_crowded() then tells the allocating paths to flush.
- * 3. A host offset is in the cache once at most and has one kind: an image that names the same
- *    cluster as an L2 table and as a refcount block is refused here.
+ * 1. The cache never writes on its own. A dirty table stays dirty until cache_write(), which only a
+ *    flush calls, in the write order of flush.c.
+ * 2. Clean tables that are not pinned are evicted in LRU order to stay within cache.max. Dirty tables
+ *    may exceed it; cache_nearly_full() then makes the allocating paths flush first.
+ * 3. A host offset is cached at most once and has one kind. If an image names one cluster both as an
+ *    L2 table and as a refcount block, the second cache_get() fails.
  *
  * All under q->lock.
  */
@@ -23,7 +23,7 @@
 
 static struct table **bucket(struct cache *c, uint64_t off)
 {
-	/* The low bits of an offset are zero, so mix the high ones down. */
+	/* The low bits of a cluster-aligned offset are zero, so mix the high ones in. */
 	return &c->hash[(off * 0x9e3779b97f4a7c15ull >> 32) & c->hash_mask];
 }
 
@@ -74,7 +74,7 @@ static void forget(struct cache *c, struct table *t)
 	free(t);
 }
 
-/* Evicts clean tables until there is room for SPARE more, or none is left to evict. */
+/* Evicts clean tables until SPARE more fit, or until none can be evicted. */
 static void trim(struct cache *c, uint32_t spare)
 {
 	struct table *t = TAILQ_FIRST(&c->lru);
@@ -225,7 +225,7 @@ int cache_write(struct qcow2 *q, enum table_kind kind)
 	return 0;
 }
 
-bool cache_crowded(const struct qcow2 *q)
+bool cache_nearly_full(const struct qcow2 *q)
 {
 	return q->cache.nr_dirty > q->cache.max / 2;
 }

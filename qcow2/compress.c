@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Compressed clusters: raw deflate with a window of 12 bits (as qcow2 defines it), or zstd. The
- * descriptor's length is rounded up to sectors, so the input has a tail of no meaning; a cluster
- * is good when it gives exactly one cluster of output. Output is bounded by the buffer and zstd's
- * memory by the window it may ask for, so no image can make us use more.
+ * Decompresses clusters: raw deflate with a window of 12 bits, as qcow2 defines it, or zstd. The
+ * length in the L2 entry is rounded up to sectors, so meaningless bytes follow the input; a cluster
+ * is accepted if it decompresses to exactly one cluster. The output buffer bounds the output, and a
+ * limit on zstd's window bounds its memory, so no image can make us use more.
  *
- * No lock, any thread.
+ * No lock. Any thread.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * qcow2_create(): a new image, laid out as QEMU's zoned series lays it out.
+ * qcow2_create(): writes a new image with the layout of QEMU's zoned series.
  *
  *	cluster 0    header and its extensions
  *	then         refcount table, refcount blocks
@@ -8,17 +8,17 @@
  *	then         L1 table, all holes
  *
  * With 64 KiB clusters and a usual number of zones these are clusters 0, 1, 2, 3 and 4, byte for
- * byte what QEMU makes. Tables larger than a cluster simply take more; every cluster up to the
- * end of the L1 table has refcount 1.
+ * byte as QEMU writes them. A table that is larger than a cluster takes several. Every cluster up to
+ * the end of the L1 table has refcount 1.
  *
- * 1. Options are judged before a file is touched (geometry.c).
- * 2. An existing file is emptied only under QEMU's write locks, and the emptying is made durable
- *    before anything is written: an old header never stands over new tables.
- * 3. The magic is written last, in one sector, after all else is durable. A create that was
- *    interrupted anywhere leaves a file that no program takes for an image.
- * 4. A file that was not there before is removed again when the create fails.
+ * 1. Options are validated before any file is touched (geometry.c).
+ * 2. An existing file is truncated only under QEMU's write locks, and the truncation is made durable
+ *    before anything is written, so that an old header never refers to new tables.
+ * 3. The magic is written last, in one sector, after all else is durable. If a create is interrupted
+ *    at any point, it leaves a file that no program recognises as an image.
+ * 4. A file that did not exist before is removed again when the create fails.
  *
- * One thread; the file is not shared before the function returns.
+ * One thread; no other thread has the file before the function returns.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,7 +32,7 @@
 #include "image.h"
 #include "plant.h"
 
-/* How much of everything there is, in clusters; derived from validated options. */
+/* The size of each part, in clusters; derived from validated options. */
 struct plan {
 	uint64_t cluster_size;
 	uint64_t table; /* refcount table */
@@ -48,7 +48,7 @@ static uint64_t div_round_up(uint64_t n, uint64_t by)
 	return n / by + (n % by != 0);
 }
 
-/* Host offsets of the parts, in their order. */
+/* The host offset of each part. */
 static uint64_t table_offset(const struct plan *p)
 {
 	return p->cluster_size;
@@ -69,7 +69,7 @@ static uint64_t l1_offset(const struct plan *p)
 	return wp_offset(p) + p->wp * p->cluster_size;
 }
 
-/* The refcount structures count themselves: they grow until they reach. */
+/* The refcount structures count themselves, too, so they grow until they cover the whole image. */
 static void plan_make(struct plan *p, const struct qcow2_create_opts *o)
 {
 	uint64_t cluster = o->cluster_size, per_block = cluster * 8 / o->refcount_bits;
@@ -89,7 +89,7 @@ static void plan_make(struct plan *p, const struct qcow2_create_opts *o)
 	} while (p->total != before);
 }
 
-/* The feature name table: what to call a bit in a program that does not know it. */
+/* The feature name table: a program that does not know a feature bit shows this name. */
 static const struct disk_feature_name feature_names[] = {
 	{ 0, 0, "dirty bit" },		 { 0, 1, "corrupt bit" },
 	{ 0, 2, "external data file" },	 { 0, 3, "compression type" },
@@ -98,7 +98,7 @@ static const struct disk_feature_name feature_names[] = {
 	{ 2, 1, "raw external data" },
 };
 
-/* Adds an extension at AT, which is zeroed; returns where the next one goes. */
+/* Writes an extension at AT, which is zeroed. Returns where the next one goes. */
 static uint8_t *put_extension(uint8_t *at, uint32_t magic, const void *data, size_t len)
 {
 	struct disk_ext ext = { htobe32(magic), htobe32((uint32_t)len) };
@@ -134,7 +134,7 @@ static size_t put_header(uint8_t *buf, const struct plan *p, const struct qcow2_
 	uint8_t *at = buf + HEADER_LENGTH;
 
 	memcpy(buf, &header, sizeof(header));
-	/* QEMU leaves the names out where they would take too much of the header's cluster. */
+	/* QEMU omits the names where they would take too much of the header's cluster. */
 	if (o->cluster_size > 4096)
 		at = put_extension(at, EXT_FEATURE_NAMES, feature_names, sizeof(feature_names));
 	if (o->zoned)
@@ -159,7 +159,7 @@ static int write_table(struct file *f, const struct plan *p)
 	return err;
 }
 
-/* Makes entry I of a zeroed refcount block 1. */
+/* Sets entry I of a zeroed refcount block to 1. */
 static void put_refcount(uint8_t *block, uint64_t i, uint32_t bits)
 {
 	if (bits < 8)
@@ -205,7 +205,7 @@ static int write_pointers(struct file *f, const struct qcow2_zoned *z)
 	return err;
 }
 
-/* Everything but the magic, made durable; then the magic. */
+/* Writes everything but the magic, makes that durable, then writes the magic. */
 static int write_image(struct file *f, const struct plan *p, const struct qcow2_create_opts *o)
 {
 	uint8_t *header = calloc(1, p->cluster_size);
@@ -230,14 +230,14 @@ static int write_image(struct file *f, const struct plan *p, const struct qcow2_
 		err = file_sync(f);
 	memcpy(header, &magic, sizeof(magic));
 	if (!err)
-		err = file_write(f, header, 512, 0, 0); /* a sector: whole or not at all */
+		err = file_write(f, header, 512, 0, 0); /* one sector: it is never torn */
 	if (!err && !plant(create_without_sync))
 		err = file_sync(f);
 	free(header);
 	return err;
 }
 
-/* Empties what was there, durably: an old header must not outlive its tables. */
+/* Truncates the file to 0 bytes, durably: an old header must not outlive its tables. */
 static int empty_file(struct file *f)
 {
 	uint64_t size;
@@ -250,7 +250,7 @@ static int empty_file(struct file *f)
 	return err || plant(old_header_outlives) ? err : file_sync(f);
 }
 
-/* Opens PATH without emptying it, making the file if it is not there; *MADE says so. */
+/* Opens PATH without truncating it, or creates the file; *MADE: it was created. */
 static int open_target(const char *path, struct file **out, bool *made)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
@@ -263,7 +263,7 @@ static int open_target(const char *path, struct file **out, bool *made)
 	return file_posix(path, 0, out);
 }
 
-/* A random UUID, version 4. */
+/* Generates a random UUID, version 4. */
 static int make_uuid(uint8_t uuid[QCOW2_UUID])
 {
 	if (getrandom(uuid, QCOW2_UUID, 0) != QCOW2_UUID)

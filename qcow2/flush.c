@@ -5,36 +5,37 @@
  *   grow:   refcount, map, data, write pointer
  *   shrink: write pointer, map, refcount, and only then reuse
  *
- * Until a flush all dirty metadata is in memory alone. So whatever the moment of a crash, the
- * image holds what complete steps of flushes wrote, and a prefix of one more step:
+ * Between flushes all dirty metadata is only in memory. So after a crash at any moment, the image
+ * contains what complete steps of flushes wrote, and a prefix of one more step:
  *
- * 1. A write pointer on disk never leads its data: pointers are copied before the data is synced,
- *    and written after.
- * 2. A reset's pointer is on disk before the mapping it gives up, and that before the clusters may
- *    carry anything else.
- * 3. What a table points to is counted and, if itself a table, complete, before the table says so.
- * 4. No more zones are partly written than the limit allows: that a zone was reset is on disk
- *    before any pointer moves up, and that it is full before one leaves its zone's start, if else
- *    the limit could be exceeded. What was collected keeps the limit (wp.c).
+ * 1. A write pointer on disk is never ahead of its data: pointers are copied before the data is synced,
+ *    and written after that.
+ * 2. The pointer of a reset is on disk before the zone's clusters are unmapped, and the unmapping is
+ *    on disk before the clusters are reused.
+ * 3. Before a table refers to a cluster, the cluster's refcount is on disk, and so is its content if it
+ *    is a table itself.
+ * 4. No more zones are partly written than the limit allows. That a zone was reset is on disk before
+ *    any pointer advances. If the limit could be exceeded otherwise, that a zone is full is on disk
+ *    before the pointer of another leaves its start. The collected pointers keep the limit (wp.c).
  *
- * Hence a crash may leak clusters, never dangle. Each step and each sync is left out when there is
- * nothing for it to do, and dirty things are on lists: a flush costs what changed.
+ * So a crash may leak clusters, but leaves no dangling reference. Every step and every sync that has
+ * nothing to do is skipped, and dirty objects are on lists: a flush costs what changed.
  *
- * A failed write leaves its step dirty, and the next flush tries again from the top. A failed sync
- * poisons the image: nobody knows what reached the disk, and asking again would not tell.
+ * After a failed write its step stays dirty, and the next flush begins from the start. A failed sync
+ * poisons the image: nobody knows what reached the disk, and another sync would not report it.
  */
 #include <errno.h>
 
 #include "image.h"
 #include "plant.h"
 
-/* A sync between two steps, when something was written that the next must not overtake. */
+/* Syncs between two steps, if something was written that must be durable before the next. */
 static int barrier(struct qcow2 *q)
 {
 	return q->barrier_due ? meta_sync(q) : 0;
 }
 
-/* The header's two fields about the refcount table; 12 bytes in one sector, so never torn. */
+/* Writes the header's two fields for the refcount table; 12 bytes in one sector, never torn. */
 static int write_reftable_place(struct qcow2 *q)
 {
 	struct {
@@ -59,7 +60,7 @@ static int write_refcounts(struct qcow2 *q)
 	q->refs_grew = false;
 	if (!toptable_dirty(&q->reftable) && !q->reftable_moved)
 		return 0;
-	/* the blocks, before the table names them */
+	/* the blocks must be durable before the table refers to them */
 	err = plant(reftable_before_blocks) ? 0 : barrier(q);
 	if (err)
 		return err;
@@ -69,7 +70,7 @@ static int write_refcounts(struct qcow2 *q)
 	q->barrier_due = true;
 	if (!q->reftable_moved)
 		return 0;
-	/* the new table, before the header names it */
+	/* the new table must be durable before the header refers to it */
 	err = plant(header_before_reftable) ? 0 : barrier(q);
 	if (err)
 		return err;
@@ -87,7 +88,7 @@ static int write_map(struct qcow2 *q)
 
 	if (err || !toptable_dirty(&q->l1))
 		return err;
-	if (q->meta_unsynced && !plant(l1_before_l2)) { /* the L2 tables, before L1 names them */
+	if (q->meta_unsynced && !plant(l1_before_l2)) { /* L2 tables before L1 refers to them */
 		err = meta_sync(q);
 		if (err)
 			return err;
@@ -95,13 +96,13 @@ static int write_map(struct qcow2 *q)
 	return toptable_write(q, &q->l1);
 }
 
-/* Everything written so far: mapping and data alike. */
+/* Syncs everything written so far, mapping and data. */
 static int sync_all(struct qcow2 *q)
 {
 	return q->meta_unsynced || atomic_load(&q->data_unsynced) ? meta_sync(q) : 0;
 }
 
-/* Gives back what was unmapped. Needs no order: lost, these writes leak, and that is all. */
+/* Frees what was unmapped. Needs no write order: if these writes are lost, the clusters leak. */
 static int release(struct qcow2 *q)
 {
 	bool synced = !q->meta_unsynced;
@@ -151,7 +152,7 @@ int flush_locked(struct qcow2 *q)
 		err = sync_all(q);
 	if (!err && q->nr_quarantine)
 		err = release(q);
-	wp_requeue(q); /* what was not recorded */
+	wp_requeue(q); /* those not recorded stay dirty */
 	if (!err) {
 		atomic_store_explicit(&q->meta_dirty, false, memory_order_relaxed);
 		shadow_flushed(q);
@@ -176,5 +177,5 @@ int qcow2_flush(struct qcow2 *q)
 bool qcow2_dirty(const struct qcow2 *q)
 {
 	return atomic_load_explicit(&q->meta_dirty, memory_order_relaxed) ||
-	       atomic_load_explicit(&q->news, memory_order_relaxed);
+	       atomic_load_explicit(&q->dirty_zones, memory_order_relaxed);
 }

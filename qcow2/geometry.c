@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a new image may look like: the defaults, the clamps and the refusals of qcow2_create().
+ * What a new image may look like: the defaults, the clamped values and the refusals of qcow2_create().
  *
  * The rules are those of QEMU's zoned series (spec/qcow2-zoned.md 2), with these of our own:
- * 1. A zone is whole clusters, so that a reset never touches its neighbour.
- * 2. Every write pointer stays below bit 59, the lowest bit ever used to mark an entry.
- * 3. A maximal append that was left out shrinks to fit small zones; one that was given does not.
+ * 1. A zone consists of whole clusters, so that a reset never affects the next zone.
+ * 2. Every write pointer stays below bit 59, the lowest bit that any version used as a marker.
+ * 3. The default of the largest append shrinks to fit small zones; a given value does not.
  *
- * A clamp is for a limit that is larger than can matter, a refusal for all else. Pure functions
- * of the options, no file is touched: what is refused leaves nothing behind.
+ * A limit that is larger than can matter is clamped; everything else that is wrong is refused. These
+ * are pure functions of the options and touch no file.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -46,7 +46,7 @@ static int __attribute__((format(printf, 2, 3))) refuse(char *err, const char *f
 	return -EINVAL;
 }
 
-/* Adds a line to WARN; a line that no longer fits is left out whole. */
+/* Appends a line to WARN, unless it does not fit. */
 static void __attribute__((format(printf, 2, 3))) remark(char *warn, const char *fmt, ...)
 {
 	size_t len = strlen(warn);
@@ -149,7 +149,7 @@ static int validate_append(struct qcow2_zoned *z, char *err)
 	}
 	if (!z->max_append_bytes) {
 		z->max_append_bytes = DEFAULT_APPEND;
-		/* The largest that the rule below allows. */
+		/* The largest value that the rule below allows. */
 		if (z->zone_capacity <= DEFAULT_APPEND + SECTOR)
 			z->max_append_bytes = z->zone_capacity > 2 * SECTOR
 						      ? (uint32_t)z->zone_capacity - 2 * SECTOR

@@ -81,10 +81,10 @@ struct zone_map {
 };
 
 struct zone_rec {
-	uint64_t recorded;	 /* as the table on disk has it; UINT64_MAX: its write failed */
-	_Atomic uint64_t number; /* drawn when it left its start; 0: not since reset or open */
+	uint64_t recorded;	     /* as the table on disk has it; UINT64_MAX: its write failed */
+	_Atomic uint64_t activation; /* its number (wp.c, 3); 0: none since reset or open */
 	struct zone_map *_Atomic map;
-	_Atomic uint32_t next; /* in q->news: index + 1 of the next one, 0 at the end */
+	_Atomic uint32_t next; /* in q->dirty_zones: index + 1 of the next one, 0 at the end */
 	_Atomic uint8_t queued;
 	bool reset; /* since the last flush */
 };
@@ -159,9 +159,9 @@ struct qcow2 {
 
 	struct zone_rec *zones; /* NULL when not zoned */
 	_Atomic uint64_t *wp;	/* one a zone, as last set: absolute, marker bits masked; no lock */
-	_Atomic uint32_t news;	/* stack of zones with news for the table; index + 1; no lock */
-	_Atomic uint64_t numbers; /* drawn so far by zones that left their start; no lock */
-	uint32_t active;	  /* zones that the table has partly written */
+	_Atomic uint32_t dirty_zones; /* stack of zones to be recorded; index + 1; no lock */
+	_Atomic uint64_t activations; /* numbers given so far; no lock */
+	uint32_t active;	      /* zones that the table has partly written */
 	struct wp_todo *todo;
 	size_t nr_todo, cap_todo;
 	size_t map_bytes;      /* memory in zone maps, the retired ones too */
@@ -247,8 +247,8 @@ bool cache_is_dirty(struct qcow2 *q, uint64_t off);
 void cache_forget(struct qcow2 *q, uint64_t off);
 /* Writes all dirty tables of KIND; stops at the first error, the rest stays dirty. */
 int cache_write(struct qcow2 *q, enum table_kind kind);
-/* So many tables are dirty that a flush should come before more are. */
-bool cache_crowded(const struct qcow2 *q);
+/* Whether so many tables are dirty that a flush should run before more are. */
+bool cache_nearly_full(const struct qcow2 *q);
 
 /* toptable.c */
 
@@ -349,7 +349,7 @@ int compressed_read(struct qcow2 *q, const struct mapping *m, void *buf);
 /* Reads the table, finds byte order and marker, checks every entry. */
 int wp_load(struct qcow2 *q, char err[QCOW2_ERRLEN]);
 void wp_free(struct qcow2 *q);
-/* Takes the zones with news off the stack into q->todo, with their pointers as of one moment. */
+/* Takes the dirty zones off the stack into q->todo, with their pointers as of one moment. */
 int wp_collect(struct qcow2 *q);
 /* Step 1 of the law: records the start of zones that were reset. */
 int wp_write_resets(struct qcow2 *q);
@@ -364,7 +364,7 @@ void wp_requeue(struct qcow2 *q);
 void wp_set(struct qcow2 *q, uint32_t zone, uint64_t wp);
 /* A reset, in two parts: the pointer goes back to the start; the next flush records the reset. */
 void wp_rewind(struct qcow2 *q, uint32_t zone);
-void wp_announce_reset(struct qcow2 *q, uint32_t zone);
+void wp_note_reset(struct qcow2 *q, uint32_t zone);
 /* Sets a pointer as a shadow had it; RESET: the zone was reset before it got there. */
 void wp_adopt(struct qcow2 *q, uint32_t zone, uint64_t wp, bool reset);
 
@@ -422,8 +422,8 @@ void shadow_finish(struct qcow2 *q, uint32_t zone, uint64_t wp);
  * what was unmapped. Noted as long as there is room, for they would only leak.
  */
 void shadow_spare(struct qcow2 *q, uint64_t host, uint64_t len);
-/* There is hardly room for more notes: a flush should come before. */
-bool shadow_crowded(const struct qcow2 *q);
+/* Whether the log is nearly full: a flush should run first. */
+bool shadow_nearly_full(const struct qcow2 *q);
 /* All that was noted is in the image. */
 void shadow_flushed(struct qcow2 *q);
 

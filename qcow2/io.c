@@ -234,7 +234,7 @@ static int write_data(struct qcow2 *q, const struct iovec *iov, int n, uint64_t 
 /* So much has changed, or was given up, that it should be flushed before more is allocated. */
 static bool crowded(const struct qcow2 *q)
 {
-	return cache_crowded(q) || shadow_crowded(q) || quarantine_crowded(q);
+	return cache_nearly_full(q) || shadow_nearly_full(q) || quarantine_crowded(q);
 }
 
 /* Finds or makes a place for OFF; on a full disk, after having made space. */

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The zoned header extension and its four historic layouts (spec/qcow2-zoned.md 1.2, 1.4).
+ * Encodes and decodes the zoned header extension in its four historic layouts (spec/qcow2-zoned.md
+ * 1.2, 1.4).
  *
- * The length tells L44 and L56 apart; the two layouts of 48 bytes are told apart by sense: a
- * candidate counts only when every field agrees with the image, above all nr_zones with the size
- * of the disk. No valid header of one layout passes as the other.
+ * L44 and L56 are recognised by their length. Two layouts have 48 bytes; of these, one is accepted only
+ * if every field agrees with the image, above all nr_zones with the size of the disk. No valid
+ * extension of one layout is valid as the other.
  *
- * Pure functions, any thread.
+ * Pure functions. Any thread.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -32,7 +33,7 @@ const char *qcow2_layout_name(enum qcow2_zone_layout layout)
 	return "unknown";
 }
 
-/* The fields every layout has, moved between the struct on disk D and Z. */
+/* Copy the fields that every layout has between Z and the struct on disk, D. */
 #define ENCODE_COMMON(d, z)                                                                        \
 	do {                                                                                       \
 		(d)->zoned = ZONED_HOST_MANAGED;                                                   \
@@ -135,7 +136,7 @@ __attribute__((format(printf, 2, 3))) static int wrong(char err[QCOW2_ERRLEN], c
 	return -EINVAL;
 }
 
-/* Every rule about the extension's fields. */
+/* Checks every rule about the extension's fields. */
 static int sane(const struct qcow2_zoned *z, uint64_t meta_size, uint64_t size,
 		uint64_t cluster_size, uint64_t file_len, char err[QCOW2_ERRLEN])
 {

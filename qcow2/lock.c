@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * QEMU's image locks, byte for byte, so that znsd, a second znsd and any QEMU program exclude each
- * other. A program takes shared OFD locks: on byte 100 + P for each permission P it uses, on
- * 200 + P for each it will not share. Then it probes: 200 + P of what it uses, 100 + P of what it
- * does not share; a foreign lock there is a conflict. (Seen with strace on qemu-io 7.2.)
+ * other. A program takes shared OFD locks: on byte 100 + P for each permission P that it uses, and on
+ * 200 + P for each that it does not share. Then it tests 200 + P for each permission that it uses and
+ * 100 + P for each that it does not share; a lock of another program there is a conflict. (Observed
+ * with strace on qemu-io 7.2.)
  *
- * The locks live as long as the descriptor. No state of ours; any thread.
+ * The locks last as long as the file descriptor. This file keeps no state. Any thread.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -30,7 +31,7 @@ static const char *const permission_name[PERMISSIONS] = {
 	[RESIZE] = "resize",
 };
 
-/* Whether the open file FD of process PID holds a lock; fdinfo shows those of its owner. */
+/* Whether file descriptor FD of process PID holds a lock, as /proc/PID/fdinfo shows it. */
 static bool fd_holds_lock(const char *pid, const char *fd)
 {
 	char name[64], line[256];
@@ -66,7 +67,7 @@ static bool process_holds(const char *pid, const struct stat *image)
 	return found;
 }
 
-/* A process that holds locks on the file of FD, among those we may look at; 0: none seen. */
+/* The PID of a process that holds locks on the file of FD; 0: none that we may inspect. */
 static int holder(int fd)
 {
 	DIR *proc = opendir("/proc");
@@ -91,7 +92,7 @@ static int conflict(int fd, const char *path, const char *shared, int permission
 {
 	int pid, n;
 
-	/* Our own locks would be seen as a holder's; the descriptor is about to be closed. */
+	/* Drop our own locks, which fdinfo would show as well; the caller closes the descriptor. */
 	fcntl(fd, F_OFD_SETLK, &(struct flock){ .l_type = F_UNLCK, .l_whence = SEEK_SET });
 	pid = holder(fd);
 	n = snprintf(err, QCOW2_ERRLEN,
@@ -140,7 +141,7 @@ int image_lock(int fd, const char *path, bool writer, char err[QCOW2_ERRLEN])
 			if (ret == -EAGAIN || ret == -EACCES)
 				return conflict(fd, path, base == USED_BASE ? "" : "shared ", p,
 						err);
-			/* A file system without such locks: QEMU goes on there, too. */
+			/* The file system has no such locks: go on without, as QEMU does. */
 			if (ret)
 				return 0;
 		}

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The mapping: L1 and L2, lookups, allocation, unmapping. Entries may be of any kind QEMU makes:
- * data, zero (with or without a cluster), compressed, shared. They all read right; a write lands
- * only in data clusters whose count is one, and others are replaced:
+ * The mapping by L1 and L2 tables: lookup, allocation and unmapping. Entries may be of any kind that
+ * QEMU writes: data, zero (with or without a cluster), compressed, shared. All kinds can be read. Data
+ * is written only into data clusters with refcount one; other clusters are replaced first:
  *
- * 1. What reads as zeroes gets clusters that read as zeroes, a whole run at once up to the limit.
+ * 1. Clusters that read as zeroes are replaced by allocated clusters that read as zeroes, a whole run
+ *    at once up to the limit.
  * 2. Compressed and shared clusters are copied one by one.
- * 3. Changes to tables are made in the cache, and everything a change needs (tables, room in
- *    quarantine) is fetched before the first entry changes: a failure changes nothing.
+ * 3. Tables are changed in the cache. Everything that a change needs (tables, room on the list of
+ *    deferred frees) is acquired before the first entry changes, so a failure changes nothing.
  *
  * All under q->lock.
  */
@@ -18,9 +19,9 @@
 #include "alloc.h"
 #include "plant.h"
 
-#define CHUNK_CLUSTERS 65536u /* allocated in one go: 512 KiB of L2 entries */
+#define CHUNK_CLUSTERS 65536u /* allocated at once: 512 KiB of L2 entries */
 
-/* The bits of a compressed entry's offset; above them stands the number of further sectors. */
+/* The number of bits of a compressed entry's offset; the bits above hold the number of sectors. */
 static unsigned int compressed_offset_bits(const struct qcow2 *q)
 {
 	return 62 - (q->cluster_bits - 8);
@@ -52,7 +53,7 @@ static uint64_t l2_entries(const struct qcow2 *q)
 	return 1ull << q->l2_bits;
 }
 
-/* The clusters of the file a mapping holds a reference to. */
+/* The host clusters that mapping M holds a reference to. */
 static void held_clusters(const struct qcow2 *q, const struct mapping *m, uint64_t *first,
 			  uint64_t *nr)
 {
@@ -62,7 +63,7 @@ static void held_clusters(const struct qcow2 *q, const struct mapping *m, uint64
 		*nr = cluster_of(q, m->host + m->length - 1) - *first + 1;
 }
 
-/* A data or zero cluster's place must be one: aligned and inside the file. */
+/* Checks that the cluster of M is aligned and inside the file. 0 or -EIO. */
 static int check_place(const struct qcow2 *q, const struct mapping *m)
 {
 	uint64_t first, nr;
@@ -70,12 +71,12 @@ static int check_place(const struct qcow2 *q, const struct mapping *m)
 	if (m->kind != CLUSTER_COMPRESSED && in_cluster(q, m->host))
 		return -EIO;
 	held_clusters(q, m, &first, &nr);
-	if (m->kind == CLUSTER_COMPRESSED) /* its last sectors may lie past the end */
+	if (m->kind == CLUSTER_COMPRESSED) /* its last sectors may lie beyond the end of the file */
 		return first < q->end_cluster ? 0 : -EIO;
 	return first + nr <= q->end_cluster ? 0 : -EIO;
 }
 
-/* The L2 table of the I-th L1 entry, pinned; NULL: there is none. */
+/* Gets the L2 table of L1 entry I, pinned; NULL: there is none. */
 static int l2_get(struct qcow2 *q, uint64_t i, struct table **out)
 {
 	uint64_t off;
@@ -87,7 +88,7 @@ static int l2_get(struct qcow2 *q, uint64_t i, struct table **out)
 	return off ? cache_get(q, off, TABLE_L2, out) : 0;
 }
 
-/* Replaces a table that others may share by a copy of ours. */
+/* Replaces an L2 table that snapshots may share by a copy. */
 static int l2_unshare(struct qcow2 *q, uint64_t i, struct table **out)
 {
 	uint64_t old = q->l1.entry[i] & L1E_OFFSET_MASK, new;
@@ -114,7 +115,7 @@ static int l2_unshare(struct qcow2 *q, uint64_t i, struct table **out)
 	return 0;
 }
 
-/* The L2 table of the I-th L1 entry for changing it: dirty and pinned, made if it is missing. */
+/* Gets the L2 table of L1 entry I to change it: dirty and pinned; created if it is missing. */
 static int l2_for_write(struct qcow2 *q, uint64_t i, struct table **out)
 {
 	uint64_t entry, off;
@@ -143,8 +144,8 @@ static int l2_for_write(struct qcow2 *q, uint64_t i, struct table **out)
 }
 
 /*
- * Calls EACH on every entry of the clusters [FIRST, FIRST + NR) until it returns not 0, and
- * returns that. A missing L2 table is shown as one call of NULL for all its NR entries.
+ * Calls EACH on the L2 entry of every cluster in [FIRST, FIRST + NR), until it returns non-zero, and
+ * returns that. For a missing L2 table EACH is called once, with NULL and the number of its entries.
  */
 typedef int (*each_fn)(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg);
 
@@ -224,9 +225,9 @@ int map_lookup(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m, u
 }
 
 struct allocation {
-	uint64_t clusters; /* found to read as zeroes, one after the other */
-	uint64_t zeroes;   /* of them, zero clusters with a cluster in the file */
-	uint64_t host;	   /* the next cluster to put in */
+	uint64_t clusters; /* in a row, that read as zeroes */
+	uint64_t zeroes;   /* of them, zero clusters that have a host cluster */
+	uint64_t host;	   /* the next host cluster to map */
 };
 
 static int count_each(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg)
@@ -243,7 +244,7 @@ static int count_each(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg)
 	return 0;
 }
 
-/* Makes the tables of a range writable and changes nothing else. */
+/* Makes the tables of a range writable; changes no entry. */
 static int touch_each(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg)
 {
 	(void)q, (void)entry, (void)nr, (void)arg;
@@ -255,15 +256,15 @@ static int fill_each(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg)
 	struct mapping m = map_decode(q, be64toh(*entry));
 	struct allocation *a = arg;
 
-	(void)nr; /* 1: the table is there */
+	(void)nr; /* 1, since the table exists */
 	if (m.host)
-		quarantine_add(q, cluster_of(q, m.host), 1); /* room was made before */
+		quarantine_add(q, cluster_of(q, m.host), 1); /* room was reserved before */
 	*entry = htobe64(a->host | ENTRY_COPIED);
 	a->host += q->cluster_size;
 	return 0;
 }
 
-/* Enters NR clusters from HOST on. Cannot fail: all these tables are dirty, hence in the cache. */
+/* Maps NR clusters to HOST and on. Cannot fail: all these tables are dirty, hence in the cache. */
 static void fill(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t host)
 {
 	struct allocation a = { .host = host };
@@ -274,7 +275,7 @@ static void fill(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t host)
 	shadow_map(q, first << q->cluster_bits, host, nr << q->cluster_bits);
 }
 
-/* Gives clusters to what reads as zeroes from cluster FIRST on, NR clusters at most. */
+/* Allocates host clusters for clusters that read as zeroes, from FIRST on, at most NR. */
 static int allocate_run(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t *host, uint64_t *got)
 {
 	struct allocation a = { .clusters = 0 };
@@ -325,7 +326,7 @@ static int replace_each(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg
 	return 0;
 }
 
-/* Gives a compressed or shared cluster a copy of its own. */
+/* Copies a compressed or shared cluster into a new host cluster and maps that. */
 static int copy_cluster(struct qcow2 *q, uint64_t cluster, const struct mapping *old,
 			uint64_t *host)
 {
@@ -351,9 +352,10 @@ static int copy_cluster(struct qcow2 *q, uint64_t cluster, const struct mapping 
 	if (!err) {
 		err = file_write(q->file, buf, q->cluster_size, where, FILE_DATA);
 		q->meta_unsynced = true;
-		q->barrier_due = true; /* old data: durable before a table names it */
+		q->barrier_due =
+			true; /* the copied data must be durable before a table refers to it */
 		held_clusters(q, old, &first, &nr);
-		if (err) { /* never mapped, but counted: give it back */
+		if (err) { /* it was counted, but is not mapped: free it */
 			first = cluster_of(q, where);
 			nr = 1;
 		}
@@ -377,7 +379,7 @@ int map_for_write(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t limit, u
 	if (err)
 		return err;
 	if (m.kind == CLUSTER_DATA && m.copied) {
-		/* An entry that points into our own tables must not be written through. */
+		/* Refuse to write through an entry that points into metadata. */
 		if (alloc_overlaps_meta(q, m.host - head, align_up(head + *run, q->cluster_size)))
 			return -EIO;
 		*host = m.host;
@@ -441,8 +443,8 @@ int map_set(struct qcow2 *q, uint64_t cluster, uint64_t host, bool *changed, str
 }
 
 struct unmapping {
-	uint64_t entries; /* that say anything */
-	uint64_t runs;	  /* of them, those that hold clusters */
+	uint64_t entries; /* that are not zero */
+	uint64_t runs;	  /* of them, those that hold host clusters */
 };
 
 static int survey_each(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg)
@@ -467,14 +469,13 @@ static int unmap_each(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg)
 	(void)nr, (void)arg;
 	held_clusters(q, &m, &first, &held);
 	if (held)
-		quarantine_add(q, first, held); /* room was made before */
+		quarantine_add(q, first, held); /* room was reserved before */
 	if (!plant(reset_leaves_the_map))
 		*entry = 0;
 	return 0;
 }
 
-/* Looks whether the clusters of one L2 table can be unmapped, and makes it dirty if there are any.
- */
+/* Checks that the clusters of one L2 table can be unmapped; makes the table dirty if it has any. */
 static int prepare_unmap(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t *runs)
 {
 	struct unmapping u = { .entries = 0 };
@@ -486,7 +487,7 @@ static int prepare_unmap(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t 
 	return walk(q, first, nr, true, touch_each, NULL);
 }
 
-/* Tables that are not dirty had nothing to unmap; the others are in the cache: cannot fail. */
+/* Cannot fail: tables that are not dirty had nothing to unmap, the others are in the cache. */
 static int do_unmap(struct qcow2 *q, uint64_t first, uint64_t nr)
 {
 	uint64_t l2 = q->l1.entry[first >> q->l2_bits] & L1E_OFFSET_MASK;

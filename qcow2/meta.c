@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Metadata writes and syncs. They do the I/O and keep the account that flush.c decides by: what was
- * written since the last sync, and whether the next step must wait for a sync (barrier_due).
+ * Metadata writes and syncs. They do the I/O and record the state by which flush.c decides whether it
+ * needs a sync: what was written since the last one, and whether the next step must wait for one
+ * (barrier_due).
  *
- * A failed sync poisons the image: nobody knows what reached the disk, and a second sync would not
- * tell. A failed write does not: its caller keeps the data dirty, and the next flush writes it again.
+ * A failed sync poisons the image, because nobody knows what reached the disk and another sync would
+ * not report it. A failed write does not: its caller keeps the data dirty, and the next flush tries
+ * again.
  *
- * Only steps of a flush, and a resize, call these. Under q->lock.
+ * Only the steps of a flush, and a resize, call these functions. Under q->lock.
  */
 #include "image.h"
 #include "plant.h"

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opening and closing: the header and its extensions, judged completely before anything is
- * believed. Past qcow2_open() the header's fields are not checked again.
+ * Opens and closes an image. The header and its extensions are validated completely before any of it
+ * is used; after qcow2_open() the header's fields are not checked again.
  *
- * 1. What a header claims is bounded by the caps of format.h and by the file's length before
- *    memory is spent on it: a small file with huge claims fails at once.
- * 2. A refusal is a sentence: the file, the field and its offset, what was found, what was
- *    expected, what to do.
- * 3. Nothing is written unless the image is going to be opened: at the very end comes what a
- *    writable open changes, durable before it succeeds: the state that a killed process has left in
- *    its shadow, an identity for an image that has none, autoclear bits, and the generation.
- * 4. A writable open makes durable what it has read, for it may be the unsynced work of a process
- * that was killed, and the order of our writes relies on it.
+ * 1. Every size in the header is checked against the limits of format.h and the length of the file
+ *    before memory is allocated for it, so a small file with huge claims fails at once.
+ * 2. A refusal is one sentence: the file, the field and its offset, what was found, what was expected,
+ *    and what to do.
+ * 3. A writable open writes only at the very end, when it can no longer refuse, and makes this durable
+ *    before it succeeds: the state from a killed process's shadow, an identity for an image that has
+ *    none, the autoclear bits, and the generation.
+ * 4. A writable open syncs what it has read: a killed process may have written it without a sync, and
+ *    our write order relies on it.
  * 5. Names of other files (backing file, data file) are read and shown, never opened.
  */
 #include <ctype.h>
@@ -33,7 +33,7 @@ static bool inspecting(const struct qcow2 *q)
 	return q->flags & QCOW2_INSPECT;
 }
 
-/* The file itself is opened to be written, by qcow2_repair() if not by us. */
+/* Whether the file is opened for writing, be it for qcow2_repair() only. */
 static bool file_writable(const struct qcow2 *q)
 {
 	return writable(q) || q->flags & QCOW2_REPAIR;
@@ -59,7 +59,7 @@ static int refuse_errno(const struct qcow2 *q, char err[QCOW2_ERRLEN], int ret, 
 
 #define DAMAGED "; the image is damaged, restore it from a copy"
 
-/* Version, geometry, and the fields both versions have. */
+/* Checks the version, the geometry, and the fields that both versions have. */
 static int check_geometry(struct qcow2 *q, const struct disk_header *h, char err[QCOW2_ERRLEN])
 {
 	struct qcow2_info *i = &q->info;
@@ -133,7 +133,7 @@ static int check_features(struct qcow2 *q, const struct disk_header *h, char err
 	return 0;
 }
 
-/* A table must begin on a cluster, behind the header, and end inside the file. */
+/* Checks that a table is cluster-aligned, lies behind the header, and ends inside the file. */
 static int check_table(const struct qcow2 *q, const char *field, unsigned int at, uint64_t off,
 		       uint64_t bytes, char err[QCOW2_ERRLEN])
 {
@@ -197,11 +197,11 @@ static int check_reftable(struct qcow2 *q, const struct disk_header *h, char err
 	if (!ret) {
 		ret = check_table(q, "refcount_table_offset", AT(refcount_table_offset), off, bytes,
 				  err);
-		if (ret) /* there is better advice than its own */
+		if (ret) /* replace its advice by better advice */
 			snprintf(strrchr(err, ';'), sizeof(REBUILD), REBUILD);
 	}
 	if (ret && q->flags & QCOW2_REPAIR)
-		return 0; /* it makes new ones, there are none */
+		return 0; /* the repair creates new ones */
 	q->hdr.reftable_clusters = clusters;
 	q->hdr.reftable_offset = off;
 	return ret;
@@ -251,7 +251,7 @@ static void copy_text(char *to, size_t size, const uint8_t *from, uint32_t len)
 	to[n] = 0;
 }
 
-/* What the image calls incompatible feature BIT, for a refusal. */
+/* The image's name for incompatible feature BIT, for a refusal. */
 static void feature_name(const uint8_t *names, uint32_t len, unsigned int bit, char out[64])
 {
 	snprintf(out, 64, "unknown feature");
@@ -390,7 +390,7 @@ static int check_zoned(struct qcow2 *q, const struct extensions *x, char err[QCO
 	return 0;
 }
 
-/* What is a sound image, but cannot be served, or not be written. */
+/* Refuses valid images that we cannot serve, or cannot write. */
 static int check_servable(struct qcow2 *q, char err[QCOW2_ERRLEN])
 {
 	const struct qcow2_info *i = &q->info;
@@ -481,7 +481,7 @@ out:
 
 static int load_tables(struct qcow2 *q, size_t cache_bytes, char err[QCOW2_ERRLEN])
 {
-	bool whole = q->flags & QCOW2_RESIZE; /* what lies behind the end comes into use */
+	bool whole = q->flags & QCOW2_RESIZE; /* what lies behind the end will be used */
 	int ret = cache_init(q, cache_bytes);
 
 	if (!ret)
@@ -497,7 +497,7 @@ static int load_tables(struct qcow2 *q, size_t cache_bytes, char err[QCOW2_ERRLE
 	return q->info.zoned.layout ? wp_load(q, err) : 0;
 }
 
-/* An identity for an image that records none: the same as long as it is the same file. */
+/* Derives an identity for an image that records none: it is stable while the file is the same. */
 static void derive_uuid(struct qcow2 *q)
 {
 	struct stat st = { .st_ino = 1 };
@@ -514,8 +514,8 @@ static void derive_uuid(struct qcow2 *q)
 }
 
 /*
- * Appends our extension to the header's. What follows the end marker is written first and made
- * durable; then the marker's 8 bytes become our extension's head, which no power cut can tear.
+ * Appends our header extension. What follows the end marker is written and synced first; then the 8
+ * bytes of the marker are overwritten by the head of our extension, which a power cut cannot tear.
  */
 static int record_uuid(struct qcow2 *q)
 {
@@ -566,8 +566,8 @@ int clear_promises(struct qcow2 *q, uint64_t keep, char err[QCOW2_ERRLEN])
 }
 
 /*
- * What a writable open writes: first what a killed process has left in its shadow, then the
- * identity, and last the new shadow.
+ * Does the writes of a writable open: first it recovers a shadow that a killed process left, then it
+ * records the identity, and last it starts the new shadow.
  */
 static int begin_writing(struct qcow2 *q, const char *dir, char *notice, char err[QCOW2_ERRLEN])
 {
@@ -626,8 +626,8 @@ static int open_file(struct qcow2 *q, struct file *given, char err[QCOW2_ERRLEN]
 }
 
 /*
- * A process that was killed may have left writes that are in the page cache and not on the disk. We
- * have read them, and are about to rely on them: a reset's write pointer, to begin with.
+ * Syncs what a killed process may have left in the page cache. We have read it and rely on it from now
+ * on, for example on the write pointer of a reset.
  */
 static int settle(struct qcow2 *q, char err[QCOW2_ERRLEN])
 {
@@ -637,9 +637,9 @@ static int settle(struct qcow2 *q, char err[QCOW2_ERRLEN])
 }
 
 #define VIEW_MAX   (1ull << 44)
-#define VIEW_SPARE (1ull << 30) /* tables, and clusters in quarantine */
+#define VIEW_SPARE (1ull << 30) /* for tables and deferred frees */
 
-/* Address space for what the file may become; beyond it, or without any, reads are copied. */
+/* Maps as much address space as the file may grow to. Reads beyond it, or without it, are copied. */
 static void make_view(struct qcow2 *q)
 {
 	uint64_t len = q->info.size < VIEW_MAX / 2 ? 2 * q->info.size + VIEW_SPARE : VIEW_MAX;
@@ -716,10 +716,10 @@ int qcow2_close(struct qcow2 *q)
 
 	if (!err)
 		qcow2_trim(q);
-	/* The refcounts that the last flush lowered: not to be lost without need. */
+	/* The last flush lowered refcounts without a sync: sync them now, or their clusters may leak. */
 	if (!err && q->leaks_unsynced && !plant(close_without_last_sync))
 		err = file_sync(q->file);
-	if (atomic_load(&q->poisoned)) /* what it was, rather than that it was */
+	if (atomic_load(&q->poisoned)) /* the first error, not the -EROFS that followed it */
 		err = atomic_load(&q->poisoned);
 	shadow_end(q, !err);
 	image_free(q);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Whose place is it? Before an image is opened for writing, every table that the header, L1 and the
- * refcount table name must have a place of its own: at a cluster, inside the file, and on no other
- * table. Else a write of one would destroy the other, and an allocation at the end of the file
- * would hand out a cluster that an entry calls a table already.
+ * Checks, before an image is opened for writing, that no two tables overlap. Every table that the
+ * header, L1 and the refcount table refer to must be cluster-aligned, inside the file, and disjoint
+ * from all others. Otherwise a write to one table would destroy another, and an allocation at the end
+ * of the file could return a cluster that is already a table.
  *
- * 1. Only names are judged, nothing they lead to is read. It costs one pass over two tables that
- *    are in memory, so an open stays quick.
- * 2. It is enough to do this once: what is allocated later is kept off all tables (alloc.c).
- * 3. Two L1 entries that name one L2 table, and refcounts that lie, are left to qcow2_check(): they
+ * 1. Only offsets are compared; the tables they refer to are not read. This is one pass over two
+ *    tables that are in memory, so opening stays fast.
+ * 2. Checking once is enough, because later allocations avoid all tables (alloc.c).
+ * 3. Two L1 entries that refer to one L2 table, and wrong refcounts, are left to qcow2_check(): they
  *    mix up data, but destroy no table.
  */
 #include <errno.h>
@@ -24,7 +24,7 @@ struct place {
 	uint64_t off, len;
 };
 
-/* The refcount blocks, sorted, to find L2 tables that are one. */
+/* The offsets of all refcount blocks, sorted, to find an L2 table that is also a refcount block. */
 struct blocks {
 	uint64_t *off;
 	uint32_t nr;
@@ -42,7 +42,7 @@ static int by_offset(const void *a, const void *b)
 	return *x < *y ? -1 : *x > *y;
 }
 
-/* The places the header gives, each in whole clusters. */
+/* The ranges of the tables that the header refers to, in whole clusters. */
 static void top_places(const struct qcow2 *q, struct place top[4])
 {
 	const struct qcow2_zoned *z = &q->info.zoned;
@@ -71,7 +71,7 @@ static int judge_top(const struct qcow2 *q, const struct place top[4], char err[
 	return 0;
 }
 
-/* What is wrong with a table of a cluster at OFF; NULL: nothing. */
+/* What is wrong with a one-cluster table at OFF; NULL: nothing. */
 static const char *judge_table(const struct qcow2 *q, const struct place top[4], uint64_t off)
 {
 	const struct place table = { "", off, q->cluster_size };

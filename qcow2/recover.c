@@ -3,14 +3,14 @@
  * Recovery at open: finds the shadow that a killed process left for this image, decides whether it
  * can be believed, and has replay.c bring the image to the state that it describes.
  *
- * 1. The file is hostile until proven otherwise: it must be a plain file of our user, of the right
- *    length, that nobody else could write. It is copied before a byte of it is judged.
- * 2. It belongs to the last opening of this very image, or it is not used: identity, device, inode,
+ * 1. The file is untrusted. It must be a regular file of our user, of the right length, that nobody
+ *    else can write. It is copied to private memory before any byte of it is checked.
+ * 2. It is used only if it belongs to the last opening of this image: identity, device, inode,
  *    generation and the autoclear bit must agree (shadow.c, 5).
- * 3. A shadow that is not believed is removed, and NOTICE says why: the image opens as of its last
- *    flush. A shadow that could not be replayed for lack of memory or of a working disk stays.
+ * 3. A shadow that is rejected is removed, NOTICE says why, and the image opens with the state of its
+ *    last flush. A shadow that could not be replayed because memory or the disk failed is kept.
  *
- * At open, before the image has another user.
+ * At open, before another thread has the image.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,8 +23,8 @@
 #include "plant.h"
 #include "shadow.h"
 
-/* Why the file of FD may not be one that a process of ours has left; NULL: it may. */
-static const char *stranger(int fd, size_t bytes)
+/* Why the file of FD cannot be a shadow of ours; NULL: it can. */
+static const char *foreign_file(int fd, size_t bytes)
 {
 	struct stat st;
 
@@ -52,7 +52,7 @@ static bool read_all(int fd, char *buf, size_t len)
 	return true;
 }
 
-/* Why the head of a shadow does not agree with the image; NULL: it does. */
+/* Why the head of a shadow does not belong to this image; NULL: it does. */
 static const char *mismatch(const struct qcow2 *q, struct shadow_head *h)
 {
 	struct shadow_head want = { .magic = 0 };
@@ -75,8 +75,9 @@ static const char *mismatch(const struct qcow2 *q, struct shadow_head *h)
 	return NULL;
 }
 
-/* What of the shadow lies in private memory now is taken over. */
-static int adopt(struct qcow2 *q, void *shadow, char notice[QCOW2_ERRLEN], char why[QCOW2_ERRLEN])
+/* Checks and replays SHADOW, which is in private memory. */
+static int check_and_replay(struct qcow2 *q, void *shadow, char notice[QCOW2_ERRLEN],
+			    char why[QCOW2_ERRLEN])
 {
 	const char *no = mismatch(q, shadow);
 	uint32_t zones = 0;
@@ -113,13 +114,13 @@ int shadow_recover(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN])
 		return 0;
 	}
 	copy = malloc(bytes);
-	no = stranger(fd, bytes);
+	no = foreign_file(fd, bytes);
 	if (!no && copy && !read_all(fd, copy, bytes))
 		no = "it cannot be read";
 	if (no)
 		snprintf(why, sizeof(why), "%s", no);
 	else
-		err = copy ? adopt(q, copy, notice, why) : -ENOMEM;
+		err = copy ? check_and_replay(q, copy, notice, why) : -ENOMEM;
 	if (err == -EINVAL) {
 		shadow_tell(notice,
 			    "%.120s/%s, left by a process that was killed, is not used: %.120s; "

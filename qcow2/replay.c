@@ -1,28 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Adopting a shadow: from the image as the last steps of a killed process left it, and from what
- * that process had noted in memory (shadow.c), to the state its last completions promised.
+ * Replays a shadow: starting from the image as a killed process left it and from the log that the
+ * process kept in shared memory (shadow.c), it restores the state that the process's last completions
+ * promised to the host.
  *
- *	digest()	the log becomes a plan a zone and a list of pieces: what is mapped in the
- *end verify()	everything is compared with everything; nothing has been changed until here apply()
- *counts, mapping and pointers, in memory
- *	flush_locked()	makes it durable, in the order of the law
+ *	digest()	turns the log into one plan per zone and a list of extents that are mapped
+ *			at the end of the log
+ *	verify()	checks the plan against itself and against the image; changes nothing
+ *	apply()		changes refcounts, mapping and write pointers, in memory
+ *	flush_locked()	makes that durable
  *
- * 1. The image may hold any prefix of what a flush writes; nothing depends on which. For every
- *    cluster of a zone in the log it is known where it shall lie, and the image's entry either says
- *    so already or is changed. Counts are set to one rather than raised. So replaying twice, or
- *    again after a kill in the middle of it, ends the same.
- * 2. A process that was killed may have written what no sync has made durable. The caller has
- *    synced: what is read from the file is what a power cut would leave, and the flush starts from
- *    there.
- * 3. Tables that are needed come from the end of the file. All that the log names lies below it,
- *    for the file was made long before anything in it was mapped.
- * 4. A pointer below the image's with no RESET behind it can only be the first half of a reset
- *    that had not been completed: it is done, the zone is empty.
- * 5. A shadow is believed as a whole or not at all. It may be wrong in any way: nothing in it
- *    makes us share a cluster, touch a table, leave the file or the zone.
+ * 1. The image may contain any prefix of what a flush writes; the result does not depend on which. The
+ *    log says where each cluster of a logged zone has to be, and the image's entry either says so
+ *    already or is changed. Refcounts are set to one, not raised. So a second replay, or one that
+ *    follows a kill during the first, gives the same result.
+ * 2. The killed process may have written metadata that it did not sync. The caller has synced the
+ *    file, so what we read is what a power cut would leave, and the flush may start from it.
+ * 3. New tables are allocated at the end of the file. All clusters in the log lie below it, because
+ *    the file was extended before anything in it was mapped.
+ * 4. If a zone's pointer is below the image's and no RESET follows, the process was killed in the
+ *    middle of a reset, which had not completed. It is completed here: the zone is empty.
+ * 5. A shadow is applied as a whole or not at all. It may contain anything: it can never make us share
+ *    a cluster, overwrite a table, or leave the file or the zone.
  *
- * Before serving, one thread; so the functions that want q->lock have their way without.
+ * At open, in one thread; so q->lock is not taken for the functions that require it.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -34,21 +35,21 @@
 #include "plant.h"
 #include "shadow.h"
 
-struct piece { /* what is mapped where, in clusters */
+struct piece { /* an extent of the mapping, in clusters */
 	uint64_t at, host, nr;
 	uint32_t zone;
 };
 
-struct plan {	       /* for a zone */
-	uint32_t from; /* the log's entries below it are void */
+struct plan {	       /* of one zone */
+	uint32_t from; /* log entries before this index no longer count */
 	bool logged, reset, finished;
-	uint64_t finish; /* its write pointer then */
+	uint64_t finish; /* the write pointer at the finish */
 };
 
-/* Logged clusters that are counted, and not for where they shall be: who has them? */
+/* Logged clusters that have a refcount but are not mapped where the log wants them: who uses them? */
 struct suspect {
 	uint64_t first, nr;
-	bool spare; /* nobody shall have them */
+	bool spare; /* nobody may use them */
 	bool used;
 };
 
@@ -58,9 +59,9 @@ struct replay {
 	const struct shadow_entry *log;
 	uint32_t nr_log;
 	struct plan *plan;
-	struct piece *piece, *by_host; /* what is mapped in the end, by at and by host */
+	struct piece *piece, *by_host; /* the final mapping, sorted by AT and by HOST */
 	size_t nr_pieces;
-	struct piece *gone; /* of no zone in the end, as far as the log goes; by host */
+	struct piece *gone; /* clusters that the log leaves unmapped; sorted by HOST */
 	size_t nr_gone;
 	struct suspect *suspect;
 	size_t nr_suspects, cap_suspects;
@@ -113,7 +114,7 @@ static int check_entry(struct replay *r, uint32_t i, uint32_t epoch)
 	if (ok && e->kind == SHADOW_MAP)
 		ok = map_possible(r, e);
 	else if (ok && e->kind == SHADOW_SPARE)
-		ok = true; /* no promise: sort_out() looks */
+		ok = true; /* a hint only: sort_out() checks it */
 	else if (ok && e->kind == SHADOW_FINISH)
 		ok = zone_is_sequential(r->q, e->zone) && e->off >= zone_start(q, e->zone) &&
 		     e->off <= zone_writable_end(q, e->zone);
@@ -143,7 +144,7 @@ static int plan_entry(struct replay *r, uint32_t i)
 	return 0;
 }
 
-/* The pointer of a zone, against the image's and against what was logged of it. */
+/* Checks a zone's pointer in the shadow against the image's and against the log. */
 static int plan_pointer(struct replay *r, uint32_t zone)
 {
 	const struct qcow2 *q = r->q;
@@ -182,8 +183,8 @@ static int by_host(const void *a, const void *b)
 }
 
 /*
- * What of a MAP is so in the end goes to the pieces, the rest to what is gone. So do
- * tables and what was unmapped, some of which is in use: that will be found.
+ * Adds what remains of a MAP at the end of the log to the pieces, and the rest to GONE, together with
+ * spare clusters. Some of GONE may be in use; suspects_used() finds out.
  */
 static void sort_out(struct replay *r, uint32_t i)
 {
@@ -211,7 +212,7 @@ static void sort_out(struct replay *r, uint32_t i)
 			(struct piece){ m.at + keep, m.host + keep, m.nr - keep, m.zone };
 }
 
-/* Overlaps among what is gone are no lie; looked at twice they would only take time. */
+/* Merges overlaps in GONE: they are legal, but checking them twice would take time. */
 static void merge_gone(struct replay *r)
 {
 	size_t n = 0;
@@ -252,9 +253,9 @@ static int digest(struct replay *r, uint32_t epoch)
 	return 0;
 }
 
-/* --- what was found --- */
+/* --- look-ups in the plan --- */
 
-/* The piece that holds cluster AT of the disk; NULL: none. */
+/* The piece that contains cluster AT of the disk; NULL: none. */
 static const struct piece *piece_at(const struct replay *r, uint64_t at)
 {
 	size_t lo = 0, hi = r->nr_pieces;
@@ -285,7 +286,7 @@ static bool host_in_pieces(const struct replay *r, uint64_t host)
 	return lo && host - r->by_host[lo - 1].host < r->by_host[lo - 1].nr;
 }
 
-/* Whether the plan says where cluster AT lies; *HOST: there, 0 for nowhere. Else the image does. */
+/* Whether the plan maps cluster AT, to *HOST (0: unmapped). False: the image's entry holds. */
 static bool planned(const struct replay *r, uint64_t at, uint64_t *host)
 {
 	const struct plan *p = &r->plan[at << r->q->cluster_bits >> r->q->zone_bits];
@@ -295,7 +296,7 @@ static bool planned(const struct replay *r, uint64_t at, uint64_t *host)
 	return m || p->reset || (p->finished && at << r->q->cluster_bits >= p->finish);
 }
 
-/* The clusters of ZONE that the plan speaks of, as a whole range; its pieces are besides. */
+/* The range of clusters of ZONE that the plan covers; pieces may lie outside of it. */
 static void planned_range(const struct replay *r, uint32_t zone, uint64_t *first, uint64_t *end)
 {
 	const struct qcow2 *q = r->q;
@@ -331,7 +332,7 @@ static int check_overlaps(struct replay *r)
 	return 0;
 }
 
-/* All that a pointer has passed since the image recorded it was written, so it must be mapped. */
+/* Checks that everything between the recorded pointer and the new one is mapped: it was written. */
 static int check_written(struct replay *r, uint32_t zone)
 {
 	struct qcow2 *q = r->q;
@@ -379,9 +380,9 @@ static int suspect(struct replay *r, uint64_t cluster, bool spare)
 }
 
 /*
- * Clusters of M that are counted already. One may be, when a flush had begun: then either the
- * image maps it where we would, or nowhere, which suspects_used() looks into. Of what is gone only
- * a count of one is ours to take back.
+ * Checks the clusters of M that have a refcount already. They may, if a flush had begun: then the image
+ * maps them where the log does, or nowhere, which suspects_used() verifies. Clusters in GONE are freed
+ * only if their refcount is one.
  */
 static int check_counts(struct replay *r, const struct piece *m, bool kept)
 {
@@ -423,7 +424,7 @@ static int suspect_order(const void *a, const void *b)
 	return x->first < y->first ? -1 : x->first > y->first;
 }
 
-/* Clusters [FIRST, FIRST + NR) are in use. False: the log has them for another. */
+/* Marks clusters [FIRST, FIRST + NR) as in use. False: the log maps them elsewhere. */
 static bool use(struct replay *r, uint64_t first, uint64_t nr)
 {
 	size_t lo = 0, hi = r->nr_suspects;
@@ -444,7 +445,7 @@ static bool use(struct replay *r, uint64_t first, uint64_t nr)
 	return true;
 }
 
-/* Looks for the suspects in all entries that the plan leaves as they are. */
+/* Searches all L2 entries that the plan does not change for uses of the suspects. */
 static int suspects_used(struct replay *r)
 {
 	struct qcow2 *q = r->q;
@@ -474,7 +475,7 @@ static int suspects_used(struct replay *r)
 	return 0;
 }
 
-/* Entries that will be replaced must be such as can be given up. */
+/* Checks that the entries that will be replaced hold nothing that must not be freed. */
 static int check_replaced(struct replay *r, uint64_t first, uint64_t nr)
 {
 	for (uint64_t c = first; c < first + nr; c++) {
@@ -529,7 +530,7 @@ static int count_piece(struct replay *r, const struct piece *m)
 	return 0;
 }
 
-/* What was taken or given up since the last flush, is counted, and nobody has. */
+/* Frees clusters that are counted and that nobody uses. */
 static int give_up(struct replay *r, const struct suspect *s)
 {
 	struct qcow2 *q = r->q;
@@ -622,7 +623,7 @@ int replay(struct qcow2 *q, void *shadow, uint32_t *zones, char why[QCOW2_ERRLEN
 		err = verify(&r);
 	if (!err) {
 		err = apply(&r, zones);
-		if (err == -EINVAL) /* too late for disbelief */
+		if (err == -EINVAL) /* the shadow was accepted already */
 			err = -EIO;
 	}
 	free(r.plan);

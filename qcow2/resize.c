@@ -1,40 +1,40 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * qcow2_resize(): more zones or fewer; bytes, for a plain disk.
+ * qcow2_resize(): changes the number of zones, or of bytes of a plain disk.
  *
- * The size of the disk, its L1 table, the number of zones and the place of their write pointers
- * make sense together only: an open refuses one without the others. All of them are in the first
- * sector of the file, and a sector is written whole or not at all. So:
+ * The disk's size, its L1 table, the number of zones and the offset of the write-pointer table must
+ * change together: an open refuses a mix of old and new. All of these fields are in the first sector of
+ * the file, and a sector is never torn. So a resize has these steps:
  *
- *	beside		in clusters of their own: a larger L1 table, a table of write pointers with
- *			the old ones and, behind them, the start of each new zone
+ *	prepare		writes new tables into newly allocated clusters: a larger L1 table, and a
+ *			write-pointer table with the old pointers and the start of each new zone
  *	sync
  *	publish		one write of the first sector: size, L1, zones
  *	sync
- *	give back	the tables, and the mapping, that the old size alone used
+ *	clean up	frees the tables, and the mapping, that only the old size used
  *
- * 1. Up to publish the image has its old size and after it the new one, at whatever moment the power
- *    goes. Neither half writes what the other size uses, so what a cut may leave is clusters that are
- *    counted and not used.
- * 2. The zoned extension must lie in the first sector. Where clusters are larger than 4096 bytes the
- *    names of the features come first and push it out; then they change places by the same write:
+ * 1. Before publish the image has its old size and after it the new one, whenever the power is cut.
+ *    No step writes what the other size uses, so a power cut at worst leaks clusters.
+ * 2. The zoned extension must lie in the first sector. In images with clusters larger than 4096 bytes
+ *    the feature name table stands before it and pushes it out; then publish also swaps the two:
  *
  *	0       112                     512
  *	| header | ... names ............|.... | ... zoned | identity ...	before
  *	| header | ... zoned | names ....|................ | identity ...	after
  *
- *    A reader of the new first sector and the old second one steps over the second as part of the
- *    names, whose last ones are rubbish until it is written, too. They are for messages alone.
- *    Everything else keeps its order and its bytes.
- * 3. New zones are empty and new room reads as zeroes. What an entry behind the old end maps (another
- *    program's rest, or a shrink that was cut) is unmapped before it comes into the disk, and the rest
- *    of the old end's cluster is zeroed. A short last zone becomes whole; if it was full it stays so.
- * 4. Who shrinks a zoned disk loses nothing: only empty zones go.
- * 5. When publish fails nobody knows which size the file has. Nothing is given back then, and the
- *    image is poisoned: it can be closed, and opened to see.
- * 6. Everything is judged before anything is written.
+ *    Until the second sector is written as well, a reader skips it as part of the feature names, the
+ *    last of which are garbage then. The names are only used in messages. All else keeps its order
+ *    and its bytes.
+ * 3. New zones are empty and new space reads as zeroes. Mappings beyond the old end (left by another
+ *    program, or by a shrink that was cut) are removed before that space becomes part of the disk, and
+ *    the rest of the old last cluster is zeroed. A short last zone is extended; if it was full, it
+ *    stays full.
+ * 4. Shrinking a zoned disk loses no data: only empty zones are removed.
+ * 5. When publish fails, nobody knows which size the file has. Then nothing is freed, and the image is
+ *    poisoned: it can be closed, and opened again to see.
+ * 6. Everything is validated before anything is written.
  *
- * One thread: nobody else uses the image.
+ * One thread; no other thread uses the image.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -52,13 +52,13 @@ struct resize {
 	struct qcow2 *q;
 	uint64_t size, old_size;
 	uint32_t zones, old_zones; /* 0: not zoned */
-	/* Beside; nr 0: the old one does. */
+	/* New tables; nr 0: the old one is kept. */
 	struct run new_l1, new_wps;
 	struct toptable l1;
-	/* The first cluster as it will be. */
+	/* The new contents of the first cluster. */
 	uint8_t *head;
-	uint32_t ext_zoned, ext_znsd; /* where they are in it */
-	uint32_t moved_end;	      /* it differs up to here; 0: in the first sector alone */
+	uint32_t ext_zoned, ext_znsd; /* their offsets in it */
+	uint32_t moved_end;	      /* it changes up to here; 0: only in the first sector */
 };
 
 __attribute__((format(printf, 3, 4))) static int
@@ -86,9 +86,9 @@ static struct run clusters(const struct qcow2 *q, uint64_t host, uint64_t len)
 	return (struct run){ cluster_of(q, host), cluster_of(q, end) - cluster_of(q, host), false };
 }
 
-/* --- judging --- */
+/* --- validation --- */
 
-/* Only empty zones may go. */
+/* Checks that only empty zones are removed. */
 static int judge_tail(const struct resize *r, char err[QCOW2_ERRLEN])
 {
 	const struct qcow2 *q = r->q;
@@ -168,7 +168,7 @@ static int judge_size(struct resize *r, bool shrink, char err[QCOW2_ERRLEN])
 	return q->zones ? judge_zones(r, err) : 0;
 }
 
-/* Where in HEAD the names of the features lie, before the zoned extension; *END 0: nowhere. */
+/* Finds the feature name table before the zoned extension in HEAD; *END 0: there is none. */
 static void find_names(const struct resize *r, uint32_t *names, uint32_t *end)
 {
 	uint32_t next;
@@ -178,7 +178,7 @@ static void find_names(const struct resize *r, uint32_t *names, uint32_t *end)
 		struct disk_ext ext;
 
 		memcpy(&ext, r->head + at, sizeof(ext));
-		if (be32toh(ext.len) > r->ext_zoned - at) /* not what was judged */
+		if (be32toh(ext.len) > r->ext_zoned - at) /* not the header that was validated */
 			return;
 		next = at + sizeof(ext) + align_up(be32toh(ext.len), 8);
 		if (ext.magic == htobe32(EXT_FEATURE_NAMES)) {
@@ -188,7 +188,7 @@ static void find_names(const struct resize *r, uint32_t *names, uint32_t *end)
 	}
 }
 
-/* Brings the zoned extension into the first sector of HEAD: see 2 above. */
+/* Moves the zoned extension into the first sector of HEAD: see 2 above. */
 static int place_extension(struct resize *r, char err[QCOW2_ERRLEN])
 {
 	const struct header *h = &r->q->hdr;
@@ -200,7 +200,7 @@ static int place_extension(struct resize *r, char err[QCOW2_ERRLEN])
 		return 0;
 	find_names(r, &names, &names_end);
 	len = names_end - names;
-	/* The head of the names must be in the sector, too: it is what hides the old second one. */
+	/* The head of the feature names must be in the sector as well: readers skip the second by it. */
 	if (!len || end - len + sizeof(struct disk_ext) > SECTOR)
 		return refuse(r, err,
 			      "the zoned extension at offset %u ends behind the header's first "
@@ -227,7 +227,7 @@ static int read_head(struct resize *r, char err[QCOW2_ERRLEN])
 	int ret;
 
 	free(r->head);
-	/* 8 more: what fills the last extension up may lie behind the cluster. */
+	/* 8 more, because the padding of the last extension may lie beyond the cluster. */
 	r->head = calloc(1, q->cluster_size + 8);
 	ret = r->head ? file_read(q->file, r->head, q->cluster_size, 0, 0) : -ENOMEM;
 	if (ret)
@@ -237,9 +237,9 @@ static int read_head(struct resize *r, char err[QCOW2_ERRLEN])
 	return q->zones ? place_extension(r, err) : 0;
 }
 
-/* --- beside --- */
+/* --- prepare --- */
 
-/* Unmaps what lies at and behind OFF, also where there is no disk. */
+/* Unmaps everything from OFF on, also beyond the end of the disk. */
 static int unmap_from(struct qcow2 *q, uint64_t off)
 {
 	uint64_t step = q->cluster_size << q->l2_bits, next;
@@ -248,13 +248,13 @@ static int unmap_from(struct qcow2 *q, uint64_t off)
 	for (; off < q->l1.nr * step && !err; off = next) {
 		next = (off / step + 1) * step;
 		err = map_unmap(q, off, next);
-		if (!err && cache_crowded(q))
+		if (!err && cache_nearly_full(q))
 			err = flush_locked(q);
 	}
 	return err;
 }
 
-/* Zeroes what follows the end of the disk in its last cluster. */
+/* Zeroes the part of the last cluster beyond the end of the disk. */
 static int zero_behind(struct qcow2 *q, uint64_t end)
 {
 	struct mapping m;
@@ -270,7 +270,7 @@ static int zero_behind(struct qcow2 *q, uint64_t end)
 	return file_discard(q->file, m.host, q->cluster_size - in_cluster(q, end));
 }
 
-/* Memory for the new zones: after publish nothing may be lacking. */
+/* Allocates memory for the new zones: after publish nothing may fail for lack of it. */
 static int make_room(struct resize *r)
 {
 	struct qcow2 *q = r->q;
@@ -290,7 +290,7 @@ static int make_room(struct resize *r)
 	return 0;
 }
 
-/* Contiguous clusters for a table of LEN bytes. */
+/* Allocates contiguous clusters for a table of LEN bytes. */
 static int make_place(struct qcow2 *q, uint64_t len, struct run *out)
 {
 	uint64_t nr = cluster_of(q, align_up(len, q->cluster_size)), host, got;
@@ -317,7 +317,7 @@ static int make_l1(struct resize *r)
 	return toptable_write(r->q, &r->l1);
 }
 
-/* The write pointer that ZONE will have: a short zone that was full is full when it is whole. */
+/* The new write pointer of ZONE: a short zone that was full is still full when it is extended. */
 static uint64_t pointer(const struct resize *r, uint32_t zone)
 {
 	const struct qcow2 *q = r->q;
@@ -354,7 +354,7 @@ static int make_pointers(struct resize *r)
 	return err;
 }
 
-/* What was made is given back by the next flush; where that fails it leaks. */
+/* Frees the new tables again, by the next flush; if that fails they leak. */
 static void unmake(struct resize *r)
 {
 	if (r->new_l1.nr)
@@ -373,7 +373,7 @@ static int make_beside(struct resize *r)
 		if (!err)
 			err = zero_behind(q, r->old_size);
 	}
-	if (!err) /* so that L1 is as it stays */
+	if (!err) /* so that L1 does not change any more */
 		err = flush_locked(q);
 	if (!err && r->zones)
 		err = make_room(r);
@@ -431,11 +431,11 @@ static int publish(struct resize *r)
 	return err;
 }
 
-/* --- give back --- */
+/* --- clean up --- */
 
 /*
- * The image in memory is of the new size. What it no longer uses goes to quarantine; for what finds
- * no room there (memory) there is only the leak.
+ * Switches the image in memory to the new size. What it no longer uses is freed by a later flush; what
+ * cannot be noted for that, for lack of memory, leaks.
  */
 static void take_over(struct resize *r)
 {
@@ -463,7 +463,7 @@ static void take_over(struct resize *r)
 		if (l1.nr)
 			quarantine_add(q, l1.first, l1.nr);
 	}
-	if (r->zones && !r->new_wps.nr) { /* fewer: the front of the table stays */
+	if (r->zones && !r->new_wps.nr) { /* fewer zones: the first part of the table stays */
 		uint64_t kept = clusters(q, z->zonedmeta_offset, 8ull * r->zones).nr;
 
 		wps.first += kept;

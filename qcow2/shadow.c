@@ -1,28 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The shadow: what a kill -9 must not take along.
+ * The shadow: a journal in shared memory that survives a kill -9 of the process.
  *
- * Between two flushes the mapping, the resets and the write pointers are in the memory of the
- * process alone, while the data is in the page cache already. A killed process leaves the page
- * cache behind; so its metadata is noted in a place that lives as long: a small file in a tmpfs,
- * mapped shared. It goes with the power, exactly as the page cache does, and so can never lead its
- * data. docs/image.md, "The shadow", tells the whole; recover.c takes a shadow over.
+ * Between two flushes the mapping, the resets and the write pointers are only in the memory of the
+ * process, while the data is in the page cache already. The page cache survives a killed process, so
+ * its metadata must, too: it is recorded in a small file on a tmpfs that is mapped shared. A power cut
+ * takes the shadow together with the page cache, so the shadow never describes data that is lost.
+ * docs/image.md, "The shadow", has the whole story; recover.c reads a shadow at the next open.
  *
- *	head | a write pointer a zone | log: MAP, RESET, FINISH, SPARE since the last flush
+ *	head | one write pointer per zone | log: MAP, RESET, FINISH, SPARE since the last flush
  *
- * 1. Notes are stores to memory: no system call, and none on the way of a write into a mapped zone
- *    but the compare-and-swap that sets its pointer in any case: q->wp *is* the shadow's array.
- * 2. An entry's bytes are stored before the count that makes it one. Entries are appended and the
- *    log is emptied under q->lock; it is emptied when a whole flush has succeeded.
- * 3. A MAP is noted before data goes to its place, and the pointer moves after the data was
- *    written. A reset sets the pointer back, then notes RESET; a finish notes FINISH, then sets
- *    the pointer. So a kill between any two stores leaves what replay.c can tell.
- * 4. The file is allocated before it is mapped: no store meets a full tmpfs (SIGBUS).
- * 5. A shadow belongs to one opening of one file: UUID, device and inode, and a generation which
- *    every opening with a shadow raises in the image before anything else. An autoclear bit tells
- *    that nobody without a shadow has written since: they clear it, our other programs and QEMU.
+ * 1. Recording is a store to memory, not a system call. A write into a mapped zone stores only its
+ *    write pointer, which it does anyway: q->wp *is* the shadow's array.
+ * 2. The bytes of a log entry are stored before the count that includes it. Entries are appended, and
+ *    the log is emptied, under q->lock; it is emptied when a whole flush has succeeded.
+ * 3. A MAP is recorded before data is written to the cluster, and the pointer moves after the data was
+ *    written. A reset sets the pointer back and then records RESET; a finish records FINISH and then
+ *    sets the pointer. So replay.c can tell what happened if the kill comes between any two stores.
+ * 4. The file's blocks are allocated before it is mapped, so that no store can hit a full tmpfs
+ *    (SIGBUS).
+ * 5. A shadow belongs to one opening of one file: to its UUID, device and inode, and to a generation
+ *    that every opening with a shadow raises in the image before anything else. An autoclear bit says
+ *    that nobody has written the image without a shadow since: QEMU and our other programs clear it.
  *
- * The image lock keeps two processes from one shadow: it is taken first and dies with its holder.
+ * The image lock keeps two processes from using one shadow: it is taken first, and the kernel drops it
+ * with the process.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -39,7 +41,7 @@
 #include "plant.h"
 #include "shadow.h"
 
-#define ROOM 8u /* entries: more than any one step between two looks at shadow_crowded() notes */
+#define ROOM 8u /* entries: more than any step records between two calls of shadow_nearly_full() */
 
 struct shadow {
 	int dir;
@@ -118,7 +120,7 @@ void shadow_file_name(const struct qcow2 *q, char out[SHADOW_NAME])
 	sprintf(out + n, "-%llx-%llx.shadow", (unsigned long long)h.dev, (unsigned long long)h.ino);
 }
 
-/* Opens DIR, or says why no shadow can be in it. */
+/* Opens DIR. -1, and a sentence in NOTICE, if no shadow can be in it. */
 static int open_dir(const char *dir, char notice[QCOW2_ERRLEN])
 {
 	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -140,7 +142,7 @@ static int open_dir(const char *dir, char notice[QCOW2_ERRLEN])
 	return -1;
 }
 
-/* A new file of the right size in place of an old one, mapped. 0 or an errno. */
+/* Creates the file in its full size, in place of an old one, and maps it. 0 or an errno. */
 static int map_new(struct shadow *s)
 {
 	int fd, err;
@@ -165,7 +167,7 @@ static int map_new(struct shadow *s)
 	return 0;
 }
 
-/* Whether the image can record a generation: in our extension, or by making it longer. */
+/* Whether our header extension has a generation, or can be extended to have one. */
 static bool has_room(const struct qcow2 *q)
 {
 	const struct header *h = &q->hdr;
@@ -212,8 +214,10 @@ failed:
 	free(s);
 }
 
-/* Makes our extension of 16 bytes, the last one, longer. Torn between its writes it is as it was:
- * a small generation reads as the end of the extensions. */
+/*
+ * Extends our header extension of 16 bytes, which is the last one. A power cut between the two writes
+ * changes nothing: a small generation reads as the end marker of the extensions.
+ */
 static int grow_extension(struct qcow2 *q)
 {
 	struct {
@@ -235,7 +239,7 @@ static int grow_extension(struct qcow2 *q)
 	return 0;
 }
 
-/* Raises the generation, then sets the bit: old shadows do not fit from the first on. */
+/* Raises the generation, then sets the bit. After the first write no older shadow matches. */
 static int declare(struct qcow2 *q)
 {
 	const uint64_t bit = htobe64(AUTOCLEAR_SHADOW);
@@ -295,7 +299,7 @@ void shadow_end(struct qcow2 *q, bool clean)
 		q->wp = NULL;
 	munmap(s->head, s->bytes);
 	clean |= plant(shadow_removed_after_an_error);
-	/* A copy of the file should not carry a promise. Not worth a sync, nor an error. */
+	/* Clear the bit, so that a copy of the file does not claim it. Not worth a sync, nor an error. */
 	if (begun && clean &&
 	    file_write(q->file, &none, sizeof(none),
 		       offsetof(struct disk_header, autoclear_features), 0))
@@ -307,7 +311,7 @@ void shadow_end(struct qcow2 *q, bool clean)
 	q->shadow = NULL;
 }
 
-/* --- notes --- */
+/* --- the log --- */
 
 static uint32_t count(const struct shadow *s)
 {
@@ -354,11 +358,11 @@ void shadow_finish(struct qcow2 *q, uint32_t zone, uint64_t wp)
 
 void shadow_spare(struct qcow2 *q, uint64_t host, uint64_t len)
 {
-	if (q->shadow && !shadow_crowded(q) && !plant(spare_not_noted))
+	if (q->shadow && !shadow_nearly_full(q) && !plant(spare_not_noted))
 		append(q, (struct shadow_entry){ .kind = SHADOW_SPARE, .host = host, .len = len });
 }
 
-bool shadow_crowded(const struct qcow2 *q)
+bool shadow_nearly_full(const struct qcow2 *q)
 {
 	return q->shadow && count(q->shadow) > SHADOW_ENTRIES - ROOM;
 }

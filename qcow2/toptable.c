@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The two tables at the top, L1 and the refcount table: at most 32 and 8 MiB, so they are kept
- * whole in memory, in host order. A change marks the sector of 64 entries it is in; a flush writes
- * the marked sectors alone. All under q->lock.
+ * The two top-level tables: L1 (at most 32 MiB) and the refcount table (at most 8 MiB). Both are kept
+ * whole in memory, in host byte order. A change marks the sector of 64 entries that it lies in as
+ * dirty, and a flush writes the dirty sectors only. All under q->lock.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 #include "plant.h"
 
 #define SECTOR_ENTRIES 64u
-#define BATCH	       512u /* entries written in one go */
+#define BATCH	       512u /* entries per write */
 
 static uint32_t sectors(uint32_t nr)
 {

@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The write-pointer table: what it says, and what a flush records in it.
+ * The write-pointer table: loads it, keeps it in memory, and writes to it what a flush records.
  *
- * 1. wp is what the caller last said, recorded what the table on disk says. They differ only for
- *    zones on the stack of news, which a flush takes whole: its cost is what changed.
- * 2. The stack takes no lock. A zone is pushed when its flag goes from 0 to 1; the flush clears the
- *    flag before it reads the pointer, so an advance that comes later pushes again.
- * 3. What a flush collects never has more active zones than there were at one moment: when it
- *    began. The pointers move while they are read one after the other, so a zone might be read
- *    before it is full, and another after it took the place of the first. Therefore a zone that
- *    leaves its start draws a number, before its pointer shows it; one whose number was drawn after
- *    the flush began is collected as if it still stood at the start, and is news for the next. All
- *    releases that permitted the others were there when it began, and are seen.
- * 4. q->active counts the zones that the table has partly written. When a flush would raise it
- *    above the limit before it has lowered it, what releases zones is recorded first, durably:
- *    resets always are (flush.c), full zones then.
- * 5. When the write of entries fails, part of it may be in the file: recorded is then UNKNOWN, so
- *    that the next flush writes them whatever they should say.
+ * 1. q->wp[zone] is the current pointer, zones[zone].recorded the one in the table on disk. They differ
+ *    only for dirty zones, which are on a stack that a flush takes as a whole: a flush costs what
+ *    changed.
+ * 2. The stack is lock-free. A zone is pushed when its flag goes from 0 to 1; a flush clears the flag
+ *    before it reads the pointer, so a later advance pushes the zone again.
+ * 3. The pointers that a flush collects never have more active zones than there were at the moment it
+ *    began. They move while it reads one after the other: it might read zone A before A is full, and
+ *    then zone B after B was opened in A's place. So a zone that leaves its start takes an activation
+ *    sequence number before its pointer moves. A zone whose number is newer than the flush is
+ *    collected as if it were still at its start, and stays dirty for the next flush.
+ * 4. q->active counts the zones that are partly written according to the table. If a flush could raise
+ *    it above the limit before lowering it, the pointers of zones that free a resource are written
+ *    first and synced: resets always are (flush.c), full zones in this case.
+ * 5. When a write of entries fails, part of it may be in the file. recorded is then UNKNOWN, so that
+ *    the next flush writes the entries whatever they are.
  * 6. The table's entries of conventional zones are never written.
  *
  * qcow2_wp() and qcow2_wp_advance(): any thread, no lock. The rest under q->lock.
@@ -28,7 +28,7 @@
 #include "image.h"
 #include "plant.h"
 
-#define BATCH	512u /* entries of the table written in one go */
+#define BATCH	512u /* entries per write */
 #define UNKNOWN UINT64_MAX
 
 enum { ORDER_BE, ORDER_LE };
@@ -38,7 +38,7 @@ static uint64_t entry_of(uint64_t raw, int order)
 	return order == ORDER_BE ? be64toh(raw) : le64toh(raw);
 }
 
-/* Whether VALUE can be ZONE's entry: its pointer in the zone, and marked iff conventional. */
+/* Whether VALUE can be ZONE's entry: a pointer within the zone, and the marker iff conventional. */
 static bool plausible(const struct qcow2 *q, uint32_t zone, uint64_t value, int marker)
 {
 	uint64_t start = zone_start(q, zone), wp = value & WP_MASK, mark = value & ~WP_MASK;
@@ -56,7 +56,7 @@ static bool all_plausible(const struct qcow2 *q, const uint64_t *raw, int order,
 	return true;
 }
 
-/* The sentence for the first entry that cannot be; big-endian, as the table should be. */
+/* Says what is wrong with the first implausible entry, read as big-endian. -EINVAL. */
 static int table_error(const struct qcow2 *q, const uint64_t *raw, char err[QCOW2_ERRLEN])
 {
 	const struct qcow2_zoned *z = &q->info.zoned;
@@ -89,7 +89,7 @@ static int table_error(const struct qcow2 *q, const uint64_t *raw, char err[QCOW
 	return -EINVAL;
 }
 
-/* Finds the byte order and the marker bit with which the whole table makes sense. */
+/* Finds the byte order and the marker bit with which every entry is plausible. 0 or -errno. */
 static int identify(struct qcow2 *q, const uint64_t *raw, char err[QCOW2_ERRLEN])
 {
 	struct qcow2_zoned *z = &q->info.zoned;
@@ -127,14 +127,14 @@ static int identify(struct qcow2 *q, const uint64_t *raw, char err[QCOW2_ERRLEN]
 	return table_error(q, raw, err);
 }
 
-/* Whether ZONE with pointer WP needs a resource: it is partly written, or may be. */
+/* Whether ZONE with pointer WP counts as active: it is, or may be, partly written. */
 static bool is_active(const struct qcow2 *q, uint32_t zone, uint64_t wp)
 {
 	return wp == UNKNOWN || (zone_is_sequential(q, zone) && wp > zone_start(q, zone) &&
 				 wp < zone_writable_end(q, zone));
 }
 
-/* The table says WP of ZONE now. */
+/* Notes that the table on disk has WP for ZONE. */
 static void set_recorded(struct qcow2 *q, uint32_t zone, uint64_t wp)
 {
 	q->active -= is_active(q, zone, q->zones[zone].recorded);
@@ -194,28 +194,29 @@ uint64_t qcow2_wp(const struct qcow2 *q, uint32_t zone)
 
 static void push(struct qcow2 *q, uint32_t zone)
 {
-	uint32_t head = atomic_load(&q->news);
+	uint32_t head = atomic_load(&q->dirty_zones);
 
 	do
 		atomic_store(&q->zones[zone].next, head);
-	while (!atomic_compare_exchange_weak(&q->news, &head, zone + 1));
+	while (!atomic_compare_exchange_weak(&q->dirty_zones, &head, zone + 1));
 }
 
-/* ZONE has news for the table: the next flush looks at it. */
-static void announce(struct qcow2 *q, uint32_t zone)
+/* Marks ZONE as dirty: the next flush records its pointer. */
+static void mark_dirty(struct qcow2 *q, uint32_t zone)
 {
 	if (!atomic_exchange(&q->zones[zone].queued, 1))
 		push(q, zone);
 }
 
-/* ZONE leaves its start (3). Only the first number counts: it is that of the first to see it. */
-static void draw_number(struct qcow2 *q, uint32_t zone)
+/* ZONE leaves its start: gives it an activation number (3), unless another thread just did. */
+static void number_activation(struct qcow2 *q, uint32_t zone)
 {
-	_Atomic uint64_t *number = &q->zones[zone].number;
+	_Atomic uint64_t *number = &q->zones[zone].activation;
 	uint64_t none = 0;
 
 	if (!atomic_load(number))
-		atomic_compare_exchange_strong(number, &none, atomic_fetch_add(&q->numbers, 1) + 1);
+		atomic_compare_exchange_strong(number, &none,
+					       atomic_fetch_add(&q->activations, 1) + 1);
 }
 
 void qcow2_wp_advance(struct qcow2 *q, uint32_t zone, uint64_t wp)
@@ -225,10 +226,10 @@ void qcow2_wp_advance(struct qcow2 *q, uint32_t zone, uint64_t wp)
 	assert(zone < q->info.zoned.nr_zones && zone_is_sequential(q, zone));
 	assert(wp >= zone_start(q, zone) && wp <= zone_writable_end(q, zone));
 	if (old == zone_start(q, zone) && wp > old)
-		draw_number(q, zone);
+		number_activation(q, zone);
 	while (wp > old)
 		if (atomic_compare_exchange_weak(&q->wp[zone], &old, wp)) {
-			announce(q, zone);
+			mark_dirty(q, zone);
 			return;
 		}
 }
@@ -242,19 +243,19 @@ void wp_adopt(struct qcow2 *q, uint32_t zone, uint64_t wp, bool reset)
 void wp_set(struct qcow2 *q, uint32_t zone, uint64_t wp)
 {
 	atomic_store(&q->wp[zone], wp);
-	announce(q, zone);
+	mark_dirty(q, zone);
 }
 
 void wp_rewind(struct qcow2 *q, uint32_t zone)
 {
 	atomic_store(&q->wp[zone], zone_start(q, zone));
-	atomic_store(&q->zones[zone].number, 0);
+	atomic_store(&q->zones[zone].activation, 0);
 }
 
-void wp_announce_reset(struct qcow2 *q, uint32_t zone)
+void wp_note_reset(struct qcow2 *q, uint32_t zone)
 {
 	q->zones[zone].reset = true;
-	announce(q, zone);
+	mark_dirty(q, zone);
 }
 
 static int by_zone(const void *a, const void *b)
@@ -276,22 +277,23 @@ static int grow_todo(struct qcow2 *q)
 	return 0;
 }
 
-/* The pointer of ZONE as it was when the number LAST was the last. */
+/* The pointer of ZONE at the time when LAST was the latest activation number. */
 static uint64_t pointer_then(struct qcow2 *q, uint32_t zone, uint64_t last)
 {
 	uint64_t wp = atomic_load(&q->wp[zone]);
 
-	/* In this order: who sees the pointer sees the number. */
-	if (plant(begun_while_copied) || atomic_load(&q->zones[zone].number) <= last)
+	/* The pointer was loaded first: whoever sees a moved pointer also sees the number. */
+	if (plant(begun_while_copied) || atomic_load(&q->zones[zone].activation) <= last)
 		return wp;
-	announce(q, zone);
+	mark_dirty(q, zone);
 	return zone_start(q, zone);
 }
 
 int wp_collect(struct qcow2 *q)
 {
-	const uint64_t last = atomic_load(&q->numbers); /* before the news are taken: (3) */
-	uint32_t next = atomic_exchange(&q->news, 0);
+	const uint64_t last =
+		atomic_load(&q->activations); /* before the dirty zones are taken: (3) */
+	uint32_t next = atomic_exchange(&q->dirty_zones, 0);
 	int err = 0;
 
 	q->nr_todo = 0;
@@ -318,7 +320,7 @@ void wp_requeue(struct qcow2 *q)
 		struct zone_rec *z = &q->zones[q->todo[i].zone];
 
 		if (z->reset || z->recorded != q->todo[i].wp)
-			announce(q, q->todo[i].zone);
+			mark_dirty(q, q->todo[i].zone);
 	}
 	q->nr_todo = 0;
 }
@@ -326,7 +328,7 @@ void wp_requeue(struct qcow2 *q)
 /* The steps in which a flush writes the table. */
 enum step { STEP_RESETS, STEP_FULL, STEP_REST };
 
-/* What ZONE's entry should say after STEP; what it says already, if the step is not for it. */
+/* What ZONE's entry has to be after STEP; its recorded value if the step does not concern it. */
 static uint64_t target(const struct qcow2 *q, const struct wp_todo *t, enum step step)
 {
 	const struct zone_rec *z = &q->zones[t->zone];
@@ -340,7 +342,7 @@ static uint64_t target(const struct qcow2 *q, const struct wp_todo *t, enum step
 	return plant(pointers_copied_late) ? atomic_load(&q->wp[t->zone]) : t->wp;
 }
 
-/* Writes the entries that differ from their target, neighbours in one go. */
+/* Writes the entries that differ from their target, adjacent ones together. */
 static int record(struct qcow2 *q, enum step step)
 {
 	uint64_t be[BATCH];
@@ -381,7 +383,7 @@ int wp_write_resets(struct qcow2 *q)
 	return err;
 }
 
-/* Whether the limit could be exceeded in the middle of writing what was collected (4). */
+/* Whether the limit could be exceeded while the collected pointers are written (4). */
 static bool limit_at_risk(const struct qcow2 *q)
 {
 	const uint32_t limit = q->info.zoned.max_active_zones;

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The map of a zone: which parts of it can be read and written in place, and where they lie. It
- * keeps the hot path away from q->lock: a lookup is a load, mostly one comparison, no more.
+ * The extent map of a zone: which parts of the zone can be read and written in place, and at which
+ * host offsets. With it the hot path needs no q->lock: a lookup is a load and usually one comparison.
  *
- * 1. Writers of maps hold q->lock; lookups hold nothing. So what is published changes only by
- *    appending an extent (the count is stored last) or by growing the length of one. Anything
- *    else builds a new map; the old one stays readable on RETIRED until the zone is quiet.
- * 2. Extents are sorted and do not overlap. In a writable image they hold only what may be
- *    written in place: clusters with a count of one that are none of our tables.
- * 3. A map is a memory aid: it may decline an extent, and the slow way through L2 still answers.
- *    So an image scattered on purpose costs speed, not memory.
+ * 1. Whoever changes a map holds q->lock; lookups hold no lock. So a published map changes only by
+ *    appending an extent (the count is stored last) or by growing the length of one. Any other change
+ *    builds a new map, and the old one stays readable on the RETIRED list until the zone is quiet.
+ * 2. Extents are sorted and do not overlap. In a writable image they contain only clusters that may
+ *    be written in place: those with refcount one that are no metadata.
+ * 3. A map is a cache. It may decline an extent; a lookup through L2 then still answers. So an image
+ *    that is fragmented on purpose costs speed, not memory.
  */
 #include <stdlib.h>
 
@@ -25,7 +25,7 @@ static uint64_t length(const struct extent *e)
 	return atomic_load_explicit(&e->len, memory_order_relaxed);
 }
 
-/* How many of the first NR extents begin at or below OFF. */
+/* The number of the first NR extents that begin at or below OFF. */
 static uint32_t position(const struct zone_map *m, uint32_t nr, uint64_t off)
 {
 	uint32_t lo = 0;
@@ -67,7 +67,7 @@ static void extent_set(struct extent *e, uint64_t off, uint64_t len, uint64_t ho
 	atomic_store_explicit(&e->len, len, memory_order_relaxed);
 }
 
-/* A copy of OLD with room for more and a new extent at I, published in its place. */
+/* Publishes a copy of OLD that has a new extent at index I and room for more. False: no memory. */
 static bool replace(struct qcow2 *q, struct zone_rec *z, struct zone_map *old, uint32_t nr,
 		    uint32_t i, struct extent *new)
 {
@@ -104,7 +104,7 @@ bool zmap_add(struct qcow2 *q, uint32_t zone, uint64_t off, uint64_t len, uint64
 		struct extent *prev = &m->ext[i - 1];
 		uint64_t end = prev->off + length(prev);
 
-		if (off < end) { /* known already, at least in part */
+		if (off < end) { /* it is in the map already, at least in part */
 			uint64_t known = end - off;
 
 			if (known >= len)

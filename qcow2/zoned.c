@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reset and finish of a zone: what they do to the mapping, the write pointer and the shadow.
+ * Reset and finish of a zone: they change the mapping, the write pointer and the shadow.
  *
- * 1. The zone is quiet: its user lets no read or write of it run meanwhile.
- * 2. Both change memory alone. A flush makes them durable, in the order of the law (flush.c).
- * 3. A reset sets the pointer back, then notes RESET in the shadow; a finish notes FINISH, then sets
- *    the pointer. A kill between the two leaves a state that recovery tells apart (shadow.c).
- * 4. What was unmapped is noted as spare, since a kill within a flush could leak it.
+ * 1. The zone is quiet: the caller lets no read or write of it run meanwhile.
+ * 2. Both change memory only. A flush makes the change durable, in the order of flush.c.
+ * 3. A reset sets the pointer back, then records RESET in the shadow; a finish records FINISH, then
+ *    sets the pointer. Recovery can tell what happened if a kill comes between the two (shadow.c).
+ * 4. Unmapped clusters are recorded as spare, since a kill during a flush could leak them.
  */
 #include <errno.h>
 
 #include "image.h"
 #include "plant.h"
 
-#define SPARE_RUNS 64u /* noted of one zone, however scattered it is */
+#define SPARE_RUNS 64u /* recorded for one zone, however fragmented it is */
 
-/* What reset and finish begin with. On success q->lock is held. */
+/* Validates, takes q->lock and makes room in the shadow. 0 with q->lock held, or -errno without. */
 static int zone_change_begin(struct qcow2 *q, uint32_t zone)
 {
 	int err;
@@ -26,7 +26,7 @@ static int zone_change_begin(struct qcow2 *q, uint32_t zone)
 		return -EROFS;
 	pthread_mutex_lock(&q->lock);
 	err = atomic_load(&q->poisoned) ? -EROFS : 0;
-	if (!err && shadow_crowded(q))
+	if (!err && shadow_nearly_full(q))
 		err = flush_locked(q);
 	if (err)
 		pthread_mutex_unlock(&q->lock);
@@ -40,7 +40,7 @@ static uint64_t zone_end(const struct qcow2 *q, uint32_t zone)
 	return end < q->info.size ? end : q->info.size;
 }
 
-/* What went to quarantine since it had BEFORE runs; the last of these may have grown. */
+/* Records as spare the runs freed since there were BEFORE; the last of those may have grown. */
 static void note_unmapped(struct qcow2 *q, size_t before)
 {
 	for (size_t i = before ? before - 1 : 0; i < q->nr_quarantine && i < before + SPARE_RUNS;
@@ -67,13 +67,13 @@ int qcow2_zone_reset(struct qcow2 *q, uint32_t zone)
 		if (!plant(reset_not_noted))
 			shadow_reset(q, zone); /* after the pointer */
 		note_unmapped(q, before);
-		wp_announce_reset(q, zone);
+		wp_note_reset(q, zone);
 	}
 	pthread_mutex_unlock(&q->lock);
 	return err;
 }
 
-/* Zeroes what follows WP in its own cluster. */
+/* Zeroes the rest of the cluster that contains WP. */
 static int zero_tail(struct qcow2 *q, uint64_t wp, uint64_t end)
 {
 	uint64_t tail = q->cluster_size - in_cluster(q, wp), host, run;

@@ -195,7 +195,7 @@ static void a_zone_begun_while_pointers_are_copied_waits_for_the_next_flush(void
 {
 	(void)state;
 	begin(LIMIT);
-	/* Zone 3 is news, empty, and has clusters: it was reset, then a write of it failed. */
+	/* Zone 3 is dirty, empty, and has clusters: it was reset, then a write of it failed. */
 	put(q, 3 * ZONE, 4 * KIB, 3);
 	assert_int_equal(qcow2_zone_reset(q, 3), 0);
 	put(q, 3 * ZONE, 4 * KIB, 3);
