@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Admin commands of an I/O controller: the table of what there is. Identify, features and log pages
- * have files of their own; the rest stands here.
+ * Admin commands of an I/O controller: dispatches them by opcode. Identify, features and log pages
+ * have files of their own; the other commands are here.
  *
- * Abort never cancels: a command that was begun ends by itself. Its answer says so (bit 0 of DW0).
+ * Abort never cancels a command: one that has begun runs to its end. Bit 0 of DW0 in the completion
+ * says that it was not aborted.
  */
 #include "core.h"
 
 void admin_execute_keep_alive(struct tgt_req *req)
 {
-	/* That it came was noted in tgt_req_init(). Without a timer there is nothing to keep. */
+	/* tgt_req_init() has already counted it as traffic. Without a timer it is refused. */
 	tgt_req_complete(req, req->queue->ctrl->kato_ms ? 0 : NVME_SC_KAT_INVALID | NVME_SC_DNR);
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The discovery controller (NVMe Base 2.0, 3.1.2.3): which admin commands it has. */
+/* Admin commands of a discovery controller (NVMe Base 2.0, 3.1.2.3): dispatches them by opcode. */
 #include "core.h"
 
 uint16_t discovery_parse(struct tgt_req *req)

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The discovery log (NVMe Base 2.0, 5.16.1.23).
+ * Builds the discovery log (NVMe Base 2.0, 5.16.1.23).
  *
- * The log has an entry for each subsystem that the asking host may use, at each port. It is built
- * afresh for each Get Log Page, under the locks, and the part that was asked for is cut out; a host
- * that reads in pieces compares the generation counter, as the specification tells it to.
+ * The log has one entry for each subsystem that the host may use and each port. It is rebuilt for
+ * every Get Log Page, under the locks, and the requested part is copied out of it. A host that reads
+ * it in pieces has to compare the generation counter, as the specification requires.
  *
- * A port that listens on all addresses is named by the address at which the asking host reached us.
+ * A port that listens on all addresses appears with the address at which this host reached us.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@ static bool is_wildcard(const char *traddr)
 	return !strcmp(traddr, "0.0.0.0") || !strcmp(traddr, "::");
 }
 
-/* Pads a text field with spaces, as the log wants its ASCII. */
+/* Copies TEXT into a field of SIZE bytes and pads it with spaces. */
 static void put_padded(char *field, size_t size, const char *text)
 {
 	size_t len = strnlen(text, size);

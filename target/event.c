@@ -2,17 +2,17 @@
 /*
  * Asynchronous events (NVMe Base 2.0, 5.2).
  *
- * The host leaves up to TGT_AERS requests with us. An event that it asked for (feature 0Bh) answers
- * one; without one it is pending, as a bit. Once told, the event is masked until the host has read
- * the event's log page with RAE 0.
+ * The host keeps up to TGT_AERS requests outstanding. An event that it has enabled (feature 0Bh)
+ * completes one of them; if there is none, the event is recorded as pending. An event that was
+ * reported is masked until the host reads the event's log page with RAE 0.
  *
  * Invariants:
- *  1. A request in aers[] is owned by it: whoever takes it out, under ctrl->lock, completes it.
- *  2. An event is never pending and masked at a time.
- *  3. An event may be pending only while aers[] is empty.
+ *  1. A request in aers[] belongs to the array: whoever removes it, under ctrl->lock, completes it.
+ *  2. An event is never both pending and masked.
+ *  3. Events are pending only while aers[] is empty.
  *
- * Threads: events are raised by any; requests arrive on the admin queue's loop, and all go home
- * through its list of messages.
+ * Threads: any thread may raise an event. Requests arrive on the admin queue's loop, and are completed
+ * there by a message.
  */
 #include <string.h>
 #include "core.h"

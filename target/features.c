@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Features (NVMe Base 2.0, 5.15 and 5.27): a table of what there is, and for each how a new value
- * is judged. A feature's value is its CDW11; those that only remember it keep it in ctrl->features.
+ * Get Features and Set Features (NVMe Base 2.0, 5.15 and 5.27): a table of the supported features, with
+ * a function that validates a new value. The value of a feature is its CDW11. Features that only store
+ * it keep it in ctrl->features.
  *
- * Nothing is saved: Set with SAVE is refused as Not Saveable, and the saved values are the
- * defaults.
+ * No feature is saveable: Set Features with SV is refused as Not Saveable, and the saved values are
+ * the defaults.
  */
 #include <string.h>
 #include "core.h"
 
 struct feature {
 	bool changeable;
-	bool discovery;	   /* a discovery controller has it too */
-	bool per_ns;	   /* never so far; for SEL 3 */
+	bool discovery;	   /* discovery controllers support it as well */
+	bool per_ns;	   /* none so far; reported by SEL 3 */
 	uint32_t initial;  /* the default value */
 	uint32_t settable; /* bits a host may set */
 	uint16_t (*set)(struct tgt_req *req, uint32_t value);
@@ -40,12 +41,12 @@ static uint32_t recall(struct tgt_req *req);
 
 static uint16_t set_power(struct tgt_req *req, uint32_t value)
 {
-	if (value & 0x1f) /* NPSS 0: there is power state 0 alone */
+	if (value & 0x1f) /* NPSS 0: only power state 0 exists */
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
 	return remember(req, value);
 }
 
-/* Composite temperature alone (TMPSEL 0); THSEL 1 is the lower threshold. */
+/* Only the composite temperature (TMPSEL 0) exists; THSEL 1 selects the lower threshold. */
 static uint16_t set_temperature(struct tgt_req *req, uint32_t value)
 {
 	uint32_t select = value >> 16 & 0xf, type = value >> 20 & 0x3;
@@ -79,7 +80,7 @@ static uint32_t get_write_cache(struct tgt_req *req)
 	return atomic_load(&req_ctrl(req)->subsys->write_cache);
 }
 
-/* How writes are kept is the operator's choice (--cache): a host may confirm it, not change it. */
+/* The operator chooses the cache mode (--cache): a host may set the same value, not change it. */
 static uint16_t set_write_cache(struct tgt_req *req, uint32_t value)
 {
 	if (value != get_write_cache(req))
@@ -112,7 +113,7 @@ static uint32_t get_num_queues(struct tgt_req *req)
 static uint16_t set_async_event(struct tgt_req *req, uint32_t value)
 {
 	bool discovery = req_ctrl(req)->subsys->discovery;
-	uint32_t known = discovery ? AEC_DISCOVERY : AEC_NS | 0xff; /* SMART warnings: never come */
+	uint32_t known = discovery ? AEC_DISCOVERY : AEC_NS | 0xff; /* SMART warnings can be enabled, but never occur */
 
 	if (value & ~known)
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
@@ -129,7 +130,7 @@ static uint32_t get_kato(struct tgt_req *req)
 	return req_ctrl(req)->kato_ms;
 }
 
-/* The only combination of command sets is that at index 0 of CNS 1Ch. */
+/* Only the combination of command sets at index 0 of CNS 1Ch exists. */
 static uint16_t set_iocs_profile(struct tgt_req *req, uint32_t value)
 {
 	if (!atomic_load(&req_ctrl(req)->iocs))
@@ -139,7 +140,7 @@ static uint16_t set_iocs_profile(struct tgt_req *req, uint32_t value)
 	return 0;
 }
 
-/* On fabrics the identifier came with Connect (NVMe Base 2.0, 5.27.1.25). */
+/* On fabrics, Connect has set the host identifier (NVMe Base 2.0, 5.27.1.25). */
 static uint16_t set_host_id(struct tgt_req *req, uint32_t value)
 {
 	(void)req;
@@ -179,7 +180,7 @@ static const struct feature *feature_find(const struct tgt_ctrl *ctrl, uint8_t f
 	if (ctrl->subsys->discovery && !f->discovery)
 		return NULL;
 	if (fid == NVME_FEAT_FID_VOLATILE_WC && !atomic_load(&ctrl->subsys->write_cache))
-		return NULL; /* VWC says that there is none */
+		return NULL; /* VWC reports no volatile write cache */
 	return f;
 }
 
@@ -261,7 +262,7 @@ uint16_t features_parse_get(struct tgt_req *req)
 	if (!feature_find(req_ctrl(req), req_fid(req)) || select > SEL_SUPPORTED)
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
 	if (req_fid(req) == NVME_FEAT_FID_HOST_ID && select != SEL_SUPPORTED) {
-		if (!(req_cdw11(req) & 1)) /* EXHID: fabrics knows 128 bits alone */
+		if (!(req_cdw11(req) & 1)) /* EXHID: fabrics only has 128-bit host identifiers */
 			return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
 		req->dir = TGT_C2H;
 		req->len = sizeof(req_ctrl(req)->hostid);
@@ -270,7 +271,7 @@ uint16_t features_parse_get(struct tgt_req *req)
 	return 0;
 }
 
-/* A feature of the whole controller may be named for NSID 0 or all. */
+/* A feature of the whole controller may be set with NSID 0 or FFFFFFFFh. */
 uint16_t features_parse_set(struct tgt_req *req)
 {
 	uint32_t nsid = le32toh(req->cmd.nsid);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Flushing all namespaces of a subsystem: for Flush with the broadcast NSID (VWC 11b) and for
- * shutdown. It asks each command set as a host would, by a Flush command on a queue of its own that
- * has no connection: command sets need no second door.
+ * Flushes all namespaces of a subsystem, for Flush with the broadcast NSID (VWC 11b) and for shutdown.
+ * It sends a Flush command to each namespace, on an internal queue that has no connection, so that
+ * command sets need no second interface.
  *
- * One allocation holds the queue and one request per namespace; it is freed when the last has
- * answered. Threads: the loop that was given, all along.
+ * One allocation holds the queue and one request per namespace; it is freed when the last request has
+ * completed. Threads: only the loop that was passed to flush_all().
  */
 #include <assert.h>
 #include <errno.h>
@@ -16,7 +16,7 @@ struct flush {
 	struct tgt_queue queue;
 	void (*done)(void *arg, uint16_t status);
 	void *arg;
-	unsigned int left; /* requests that have not answered, and one while they are begun */
+	unsigned int left; /* requests not completed yet, plus one while they are being started */
 	uint16_t status;
 	struct tgt_req reqs[];
 };
@@ -40,7 +40,7 @@ static void flush_respond(struct tgt_req *req)
 
 static void flush_disconnect(struct tgt_queue *queue)
 {
-	(void)queue; /* in no controller's slots: nobody can ask for it */
+	(void)queue; /* the queue belongs to no controller, so nobody can disconnect it */
 }
 
 static const struct tgt_transport_ops flush_ops = {

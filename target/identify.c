@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Identify (NVMe Base 2.0, 5.17): a table of CNS values, one function each. All answers are 4096
- * bytes, which are zeroed first.
+ * Identify (NVMe Base 2.0, 5.17): a table of CNS values with one function each. Every data structure
+ * has 4096 bytes, which are zeroed first.
  *
- * What an NSID may be depends on the CNS (nvme-rules.md B.6.3): 0, the broadcast value and those
- * above NN are Invalid Namespace; an inactive one gives zeroes in the namespace structures, but
- * Invalid Field in the descriptor list. Lists begin above the NSID given, which may be 0.
+ * Which NSIDs are valid depends on the CNS (nvme-rules.md B.6.3). 0, the broadcast value and values
+ * above NN get Invalid Namespace. For an inactive NSID the namespace structures are all zeroes, but the
+ * descriptor list is refused with Invalid Field. Lists begin above the given NSID, which may be 0.
  */
 #include <stdio.h>
 #include <string.h>
@@ -33,7 +33,7 @@ static struct tgt_subsys *req_subsys(const struct tgt_req *req)
 	return req->queue->ctrl->subsys;
 }
 
-/* The namespace named, NULL if inactive; a status if the NSID can be none. */
+/* Finds the namespace of REQ's NSID; *NS is NULL if it is inactive. A status if the NSID is invalid. */
 static uint16_t named_ns(const struct tgt_req *req, struct tgt_ns **ns)
 {
 	uint32_t nsid = req_nsid(req);
@@ -61,7 +61,7 @@ static uint16_t identify_ns(struct tgt_req *req)
 	return 0;
 }
 
-/* Pads an ASCII field of Identify Controller with spaces, as the specification has it. */
+/* Copies TEXT into an ASCII field of Identify Controller and pads it with spaces. */
 static void put_ascii(char *field, size_t size, const char *text)
 {
 	size_t len = strnlen(text, size);
@@ -80,7 +80,7 @@ static void identify_fabrics(struct nvme_id_ctrl *id)
 	id->ofcs = htole16(NVME_CTRL_OFCS_DISCONNECT);
 }
 
-/* What only a controller with namespaces has. */
+/* Fills the fields that only an I/O controller has. */
 static void identify_io_ctrl(struct nvme_id_ctrl *id, const struct tgt_subsys *subsys)
 {
 	id->cmic = NVME_CTRL_CMIC_MULTI_PORT | NVME_CTRL_CMIC_MULTI_CTRL;
@@ -114,7 +114,7 @@ static uint16_t identify_ctrl(struct tgt_req *req)
 	id->mdts = TGT_MDTS;
 	id->cntlid = htole16(ctrl->cntlid);
 	id->ver = htole32(TGT_VS);
-	id->rtd3e = htole32(30 * 1000000); /* us that a shutdown may take: it flushes */
+	id->rtd3e = htole32(30 * 1000000); /* microseconds that a shutdown may take, since it flushes */
 	id->ctratt = htole32(NVME_CTRL_CTRATT_128_ID | NVME_CTRL_CTRATT_TBKAS);
 	id->cntrltype = NVME_CTRL_CNTRLTYPE_IO;
 	id->aerl = TGT_AERS - 1;
@@ -172,7 +172,7 @@ static uint8_t *put_desc(uint8_t *p, uint8_t type, uint8_t len, const void *id)
 	return p + sizeof(*desc) + len;
 }
 
-/* CNS 03h; the command set's descriptor is one Linux insists on. */
+/* CNS 03h. Linux requires the descriptor of the command set. */
 static uint16_t identify_ns_desc(struct tgt_req *req)
 {
 	uint8_t *p = req->buf;
@@ -233,7 +233,7 @@ static uint16_t identify_ns_independent(struct tgt_req *req)
 	return 0;
 }
 
-/* CNS 12h and 13h: ids from CNTID on, in ascending order. */
+/* CNS 12h and 13h: controller identifiers from CNTID on, in ascending order. */
 static void ctrl_list(struct tgt_req *req)
 {
 	struct tgt_subsys *subsys = req_subsys(req);
@@ -277,7 +277,7 @@ static uint16_t identify_ctrl_list(struct tgt_req *req)
 	return 0;
 }
 
-/* CNS 1Ch: one combination, of all command sets there are. */
+/* CNS 1Ch: one combination, with all command sets of the target. */
 static uint16_t identify_iocs(struct tgt_req *req)
 {
 	struct tgt_ctrl *ctrl = req->queue->ctrl;

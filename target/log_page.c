@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Get Log Page (NVMe Base 2.0, 5.16). A log page is built whole, zeroed, in memory of its own, and
- * the part the host asked for is copied out of it; what it asks for beyond the end is zeroes. So
- * each page's function knows nothing of offsets, and an offset can reach nothing but the page.
+ * Get Log Page (NVMe Base 2.0, 5.16). Every log page is built as a whole in zeroed memory of its own,
+ * and the requested part is copied out of it; bytes beyond the end of the page are zeroes. So the
+ * function of a page does not deal with offsets, and an offset cannot reach other memory.
  *
- *  1. NUMD is 0's based and counts dwords: (NUMD + 1) * 4 in 64 bits, at most MDTS.
+ *  1. NUMD is 0's based and counts dwords: (NUMD + 1) * 4 bytes, computed in 64 bits, at most MDTS.
  *  2. The offset is a multiple of 4 and not beyond the page.
- *  3. An event's page, read with RAE 0, is what ends the masking of that event; the changed
- *     namespace list is emptied by it too.
+ *  3. Reading an event's page with RAE 0 unmasks the event, and clears the changed namespace list.
  */
 #include <stdlib.h>
 #include <stdio.h>
@@ -15,11 +14,11 @@
 #include "core.h"
 #include "loop.h"
 
-#define KELVIN 300 /* there is no thermometer: room temperature, below every threshold */
+#define KELVIN 300 /* a constant, as there is no sensor: room temperature, below every threshold */
 
 struct log_page {
-	uint64_t size;	    /* 0: the page tells it when it is built */
-	bool discovery, io; /* which controllers have it */
+	uint64_t size;	    /* 0: build() sets it */
+	bool discovery, io; /* which controllers support it */
 	/* Fills BUF (size bytes, zeroed); *BUF may be replaced when the size was 0. */
 	uint16_t (*build)(struct tgt_req *req, void **buf, uint64_t *size);
 };
@@ -41,7 +40,7 @@ static uint64_t req_offset(const struct tgt_req *req)
 	return le32toh(req->cmd.cdw12) | (uint64_t)le32toh(req->cmd.cdw13) << 32;
 }
 
-/* 00h: which pages there are; bit 0 LSUPP. */
+/* 00h: the supported pages; bit 0 is LSUPP. */
 static uint16_t build_supported(struct tgt_req *req, void **buf, uint64_t *size)
 {
 	struct nvme_supported_log_pages *log = *buf;
@@ -53,7 +52,7 @@ static uint16_t build_supported(struct tgt_req *req, void **buf, uint64_t *size)
 	return 0;
 }
 
-/* 01h and 13h: no entries. Errors are told in completions; there is no NVMe-MI. */
+/* 01h and 13h: no entries. Errors are only reported in completions; there is no NVMe-MI. */
 static uint16_t build_empty(struct tgt_req *req, void **buf, uint64_t *size)
 {
 	(void)req;
@@ -69,7 +68,7 @@ static void put_u128(uint8_t field[16], uint64_t value)
 	memcpy(field, &le, sizeof(le));
 }
 
-/* 02h: of the whole subsystem since it began to serve, as no counter is kept with the image. */
+/* 02h: for the whole subsystem since the program started; no counter is stored in the image. */
 static uint16_t build_smart(struct tgt_req *req, void **buf, uint64_t *size)
 {
 	struct tgt_subsys *subsys = req_ctrl(req)->subsys;
@@ -80,7 +79,7 @@ static uint16_t build_smart(struct tgt_req *req, void **buf, uint64_t *size)
 	struct tgt_ctrl *ctrl;
 
 	(void)size;
-	if (nsid && nsid != NVME_NSID_ALL) /* LPA bit 0 clear: there is none per namespace */
+	if (nsid && nsid != NVME_NSID_ALL) /* LPA bit 0 is clear: no SMART log per namespace */
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
 	pthread_mutex_lock(&subsys->lock);
 	LIST_FOREACH (ctrl, &subsys->ctrls, link) {
@@ -117,7 +116,7 @@ static uint16_t build_firmware(struct tgt_req *req, void **buf, uint64_t *size)
 	return 0;
 }
 
-/* 04h: NN is 1024, as many as the list holds, so that it cannot overflow. */
+/* 04h: the list has 1024 entries and NN is 1024, so it cannot overflow. */
 static uint16_t build_changed_ns(struct tgt_req *req, void **buf, uint64_t *size)
 {
 	struct tgt_ctrl *ctrl = req_ctrl(req);
@@ -184,7 +183,7 @@ static uint16_t build_discovery(struct tgt_req *req, void **buf, uint64_t *size)
 {
 	struct tgt_ctrl *ctrl = req_ctrl(req);
 
-	/* First: a change that comes while the log is built is told again. */
+	/* Unmask the event first: a change while the log is built then raises it again. */
 	if (!req_rae(req)) {
 		pthread_mutex_lock(&ctrl->lock);
 		ctrl_event_seen_locked(ctrl, CTRL_EVENT_DISCOVERY);
@@ -256,7 +255,7 @@ uint16_t log_page_parse(struct tgt_req *req)
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
 	if (page->size && offset > page->size)
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
-	if (le32toh(req->cmd.cdw14) >> 23 & 1) /* OT: an index; no page has such */
+	if (le32toh(req->cmd.cdw14) >> 23 & 1) /* OT: the offset is an index, which no page of ours has */
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
 	req->dir = TGT_C2H;
 	req->len = (uint32_t)len;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The spec as C types: libnvme's for what it has (this is the one place that includes it, since
- * its later versions rename things), ours for the queue entries it lacks. All little endian.
+ * The specification's structures as C types: those of libnvme, and our own for the queue entries that
+ * libnvme lacks. This is the only file that includes libnvme's headers, because later versions rename
+ * things. All fields are little-endian.
  */
 #ifndef TARGET_NVME_H
 #define TARGET_NVME_H
@@ -11,7 +12,7 @@
 #include <stdint.h>
 #include <nvme/types.h>
 
-/* NVMe Base 2.0, figure 86 (SGL Data Block descriptors; the only forms NVMe/TCP takes). */
+/* NVMe Base 2.0, figure 86: SGL Data Block descriptors, the only ones that NVMe/TCP allows. */
 struct nvme_sgl_desc {
 	__le64 addr;
 	__le32 length;
@@ -95,7 +96,7 @@ static_assert(sizeof(struct nvme_zns_id_ns) == 4096, "");
 static_assert(sizeof(struct nvmf_connect_data) == 1024, "");
 static_assert(sizeof(struct nvme_zns_desc) == 64, "");
 
-/* A status with its type: libnvme 1.3 gives the codes of the ZNS set without theirs. */
+/* Status code types, shifted: libnvme 1.3 has the status codes of ZNS without theirs. */
 #define NVME_SCT_SPECIFIC   0x100
 #define NVME_ZNS_STATUS(sc) (NVME_SCT_SPECIFIC | (sc))
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What every command needs, whatever its kind: it is executed, alone or with those that arrived in
- * the same wake-up, and completed. queue.c, above, decides which parser sees a command.
+ * Executes and completes requests of every kind, one by one or as the batch of a wake-up. queue.c calls
+ * the parser for a command before.
  *
- * Nothing executes on a closing queue, or for a dead controller.
+ * No request executes on a closing queue or for a dead controller.
  *
  * Threads: a queue's loop; only tgt_req_complete_remote() is called from others.
  */
@@ -94,8 +94,8 @@ void tgt_req_complete(struct tgt_req *req, uint16_t status)
 	if (!status && req->ns && queue->ctrl)
 		count(&queue->ctrl->counters, req);
 	/*
-	 * The head moves as commands complete, not as they arrive: the transport has as many slots
-	 * as the queue has entries, and the host's flow control must not promise it more.
+	 * SQHD advances when a command completes, not when it arrives: the transport has one slot
+	 * per queue entry, and the host must not send more commands than that.
 	 */
 	if (queue->sqsize && !queue->sqhd_disabled) {
 		queue->sqhd = (uint16_t)((queue->sqhd + 1) % queue->sqsize);

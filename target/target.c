@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The target as a whole: what is registered before it serves, and the order in which it ends.
+ * Creates and frees the target, and registers command sets and ports.
  *
- * main makes it, adds command sets, subsystems, namespaces and ports, and serves. At the end the
- * transport has closed all queues; then tgt_free() closes the namespaces, which flushes them.
+ * main creates the target, adds command sets, subsystems, namespaces and ports, and starts to serve.
+ * At the end the transport closes all queues; then tgt_free() closes the namespaces, which flushes
+ * them.
  *
- * tgt->lock protects the list of subsystems, that of ports, and the generation of the discovery
+ * tgt->lock protects the list of subsystems, the list of ports, and the generation of the discovery
  * log.
  */
 #include <assert.h>

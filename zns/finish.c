@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What follows when a command's work is done: it is completed, or waits for a flush; and commands
- * that waited for its zones go on.
+ * Completes commands whose work is done, or lets them wait for a flush first; and resumes commands
+ * that waited for their zones.
  *
- * A request is completed, started or retried on its own loop: from elsewhere by req->msg.
+ * A request is completed, started or retried on its own loop; other threads post req->msg for that.
  */
 #include "ns.h"
 
 static void retry_here(struct loop_msg *msg)
 {
-	tgt_req_execute(msg_req(msg)); /* which knows if the connection has ended since */
+	tgt_req_execute(msg_req(msg)); /* it checks whether the connection has ended since */
 }
 
 void zns_finish(struct tgt_req *req, uint16_t status)
@@ -26,7 +26,7 @@ void zns_finish(struct tgt_req *req, uint16_t status)
 		tgt_req_complete_remote(req, status);
 }
 
-/* The address an append landed at goes into all 64 bits of the result (ZNS 1.1, 3.4.1). */
+/* The result of an append is the 64-bit LBA that it was written to (ZNS 1.1, 3.4.1). */
 static void finish_write(struct tgt_req *req, uint16_t status)
 {
 	if (req->cmd.opcode == nvme_zns_cmd_append && !status)
@@ -49,7 +49,7 @@ void zns_dispatch(struct zone_items *items)
 			req->msg.fn = retry_here;
 			loop_post(req->queue->loop, &req->msg);
 			break;
-		case ZONE_START: /* whoever made the claim has set msg.fn */
+		case ZONE_START: /* msg.fn was set when the claim was made */
 			loop_post(req->queue->loop, &req->msg);
 			break;
 		}

@@ -1,37 +1,38 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Flush: for the host, for what must be durable before it completes, and when the host is idle.
+ * Flushes the store: for the host's Flush, for commands that must be durable before they complete, and
+ * when the host is idle.
  *
- * One flush of the store runs at a time. Those who want one wait in a list; when a flush begins it
- * takes the whole list, so that one pass of fdatasync serves all who came before it (group commit),
- * and those who come later wait for the next. One worker is occupied, however many wait.
+ * One flush of the store runs at a time. Requests that need one wait in a list. A flush takes the whole
+ * list when it begins, so that one fdatasync serves all requests that came before it (group commit);
+ * later ones wait for the next flush. This occupies one worker, however many requests wait.
  *
- *	zns_complete_flushed()	loop	into the list; begins a flush if none runs
- *	zns_flush_work()	worker	takes the list, then zns_flush_locked()
- *	zns_flush_done()	loop	completes the batch; begins the next one if some wait
+ *	zns_complete_flushed()	loop	appends to the list; begins a flush if none runs
+ *	zns_flush_work()	worker	takes the list, then calls zns_flush_locked()
+ *	zns_flush_done()	loop	completes the batch; begins the next flush if requests wait
  *
  * Invariants:
  *
- *  1. A request is in the list before the flush that completes it begins; all that was completed
- *     before the request arrived has given its write pointer to the store before (zones_tell). So
+ *  1. A request is in the list before the flush that completes it begins. Every write that completed
+ *     before the request arrived has passed its write pointer to the store by then (zones_tell()). So
  *     the flush covers it (D1).
- *  2. The store copies the pointers it records when its flush begins, under meta_lock, which resets
- *     and finishes hold too, and which begin only when the last write of their zone has ended: a
- *     flush never records a pointer that a reset has taken back.
+ *  2. The store copies the pointers that it records at the beginning of its flush, under meta_lock.
+ *     Resets and finishes hold meta_lock as well, and begin only after the last write of their zone has
+ *     ended. So a flush never records a pointer that a reset has set back.
  *  3. running is true from work_submit() until zns_flush_done() has found the list empty.
  *
- * Idle write-back. The host need not flush, yet a power cut should not cost what was written long
- * ago. The first change after a clean state arms a timer for a second. When it fires and there was
- * a change within the last second, it is armed again, but not for longer than five seconds in all;
- * else a flush begins. So nothing ticks when nothing is written, an idle drive is clean after a
- * second, and a busy one records its write pointers every five.
+ * Idle write-back. The host need not flush, but a power cut should not lose what was written long
+ * ago. The first change after a flush arms a timer for one second. When it fires and there was another
+ * change within the last second, it is armed again, for at most five seconds in all; otherwise a flush
+ * begins. So there is no timer while nothing is written, an idle drive is flushed after a second, and
+ * a busy one every five seconds.
  *
- * When nothing was written for half a minute, the store gives back what it keeps to be written again
- * (store->ops->trim()), by the same ticket as a flush.
+ * When nothing was written for half a minute, the same work item also calls store->ops->trim(), which
+ * returns cached free space to the file system.
  *
- * A flush that fails, whoever asked for it, leaves what it was for to the next one; so the timer is
- * armed again, for a second, and for twice as long after each failure in a row, up to 30 seconds.
- * But not when the store is poisoned (EROFS): no flush will succeed there any more.
+ * What a failed flush should have recorded stays dirty for the next one. So the timer is armed again,
+ * for a second, and for twice as long after each further failure, up to 30 seconds; but not when the
+ * store is poisoned (EROFS), because then no flush can succeed any more.
  */
 #include <errno.h>
 #include <stddef.h>
@@ -46,7 +47,7 @@ static void idle_retry(struct zns *zns, int err);
 
 int zns_flush_locked(struct zns *zns)
 {
-	/* Before the store begins: what changes from here on is for the next flush. */
+	/* Before the store begins: later changes set it again, for the next flush. */
 	atomic_store(&zns->idle.dirty, false);
 	return zns->store->ops->flush(zns->store);
 }
@@ -86,13 +87,13 @@ static void zns_flush_done(struct work *w)
 	if (!batch.first)
 		zone_items_init(&batch);
 	zone_items_init(&f->batch);
-	idle_retry(zns, f->err); /* while it counts as running, and no other can begin */
+	idle_retry(zns, f->err); /* while running is set, so that no other flush can begin */
 	pthread_mutex_lock(&f->lock);
 	again = f->running = f->waiting.first != NULL;
 	pthread_mutex_unlock(&f->lock);
 	if (again)
 		work_submit(loop_current(), &f->work, zns_flush_work, zns_flush_done);
-	/* The last of these may be the last that holds the namespace: it is not touched after. */
+	/* Completing the last request may free the namespace: do not touch it after that. */
 	while ((item = zone_items_take(&batch))) {
 		struct tgt_req *req = item_req(item);
 
@@ -105,7 +106,7 @@ static void zns_flush_done(struct work *w)
 	}
 }
 
-/* ITEM is NULL for the idle flush: then nobody waits for it. */
+/* Appends ITEM to the list (NULL: no request waits) and begins a flush if none runs. */
 static void flusher_begin(struct zns *zns, struct zone_item *item)
 {
 	struct zns_flusher *f = &zns->flusher;
@@ -156,7 +157,7 @@ static void idle_fired(struct loop_timer *t)
 		if (!loop_timer_arm(t, IDLE_MS - quiet))
 			return;
 	}
-	/* A change from here on finds armed false and arms anew. */
+	/* A change after this finds armed false and arms the timer again. */
 	atomic_store(&idle->armed, false);
 	if (idle->trims)
 		atomic_store(&idle_zns(idle)->flusher.trim, true);
@@ -185,7 +186,7 @@ static void idle_post(struct zns_idle *idle)
 	loop_post(idle->loop, &idle->msg);
 }
 
-/* A flush has ended with ERR. One at a time does. */
+/* A flush has ended with ERR; only one runs at a time. Arms the timer for another try. */
 static void idle_retry(struct zns *zns, int err)
 {
 	struct zns_idle *idle = &zns->idle;
@@ -205,7 +206,7 @@ void zns_touched(struct zns *zns)
 	struct zns_idle *idle = &zns->idle;
 
 	atomic_store_explicit(&idle->touched, clock_ms(), memory_order_relaxed);
-	/* Mostly it is so already; a store would take the cache line from the other loops. */
+	/* It usually is set already; a store would take the cache line from the other loops. */
 	if (!atomic_load(&idle->dirty))
 		atomic_store(&idle->dirty, true);
 	idle_post(idle);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Identify and the effects log, for the zoned command set.
+ * Identify data and the effects log of the zoned command set.
  */
 #include <string.h>
 #include "ns.h"
@@ -12,8 +12,9 @@
 #define NO_LIMIT	 0xffffffffu
 
 /*
- * One format, without metadata. NCAP and NUSE are NSZE: thin provisioning is not reported, and the
- * blocks between zone capacity and zone size count as part of the namespace (as nvmet does).
+ * Identify Namespace: one LBA format, without metadata. NCAP and NUSE equal NSZE, because thin
+ * provisioning is not reported, and blocks between zone capacity and zone size count as part of the
+ * namespace, as in nvmet.
  */
 void zns_identify_ns(struct tgt_ns *ns, struct nvme_id_ns *id)
 {
@@ -45,8 +46,8 @@ void zns_identify_ns_csi(struct tgt_ns *ns, void *data)
 }
 
 /*
- * ZASL 0: an append may be as large as MDTS allows. The image's max_append_bytes is a property of
- * QEMU's virtual disk; ZASL belongs to a controller, which may have namespaces of many images.
+ * ZASL 0: an append may be as large as MDTS. The image's max_append_bytes is a property of QEMU's
+ * virtual disk, whereas ZASL belongs to a controller, which may have namespaces of several images.
  */
 void zns_identify_ctrl_csi(void *data)
 {

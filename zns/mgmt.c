@@ -2,16 +2,15 @@
 /*
  * Zone Management Send (NVMe ZNS 1.1, 3.4.3).
  *
- * Open, close and offline are changes of state, made at once in zone_manage(). Reset and finish
- * change the image: their zones are claimed, and when these are quiet, claim_start() sends one
- * ticket to a worker that walks them all, Select All too. It works under meta_lock, so that no
- * flush can record a write pointer that the reset takes back: the store copies the pointers under
- * the same lock, and no write of a claimed zone is under way to advance one.
+ * Open, close and offline only change the state, at once, in zone_manage(). Reset and finish change the
+ * image: they claim their zones, and when these are quiet, claim_start() submits one work item that
+ * handles all of them, also for Select All. It holds meta_lock, so that no flush can record a write
+ * pointer that the reset sets back: the store copies the pointers under the same lock, and no write to
+ * a claimed zone is in flight to advance one.
  *
- * A reset or finish is durable after the next flush (D1). One that fails leaves its zone as it was
- * when the store had no room or memory to begin it; with any other error the image may be changed
- * half way, and the zone becomes Read Only. Select All goes on with the other zones and reports the
- * first failure.
+ * A reset or finish is durable after the next flush (D1). If the store had no space or memory to begin
+ * it, the zone stays as it was. After any other error the image may be changed in part, and the zone
+ * becomes Read Only. Select All continues with the other zones and reports the first failure.
  */
 #include <errno.h>
 #include "ns.h"
@@ -104,7 +103,7 @@ static void zns_exec_mgmt_send(struct tgt_req *req)
 	uint32_t zone = req_all(req) ? ZONE_ALL : zone_of(&zns->zones, req_slba(req));
 	uint16_t status;
 
-	req->msg.fn = claim_started; /* for zns_dispatch(), on whatever loop, if the claim waits */
+	req->msg.fn = claim_started; /* zns_dispatch() posts it, from any loop, if the claim has to wait */
 	status = zone_manage(&zns->zones, claim, zone, req_zsa(req));
 	if (status == ZONE_WAIT)
 		return;
@@ -121,8 +120,8 @@ uint16_t zns_parse_mgmt_send(struct tgt_req *req)
 	uint16_t status;
 
 	/*
-	 * Set Zone Descriptor Extension needs ZDES, Flush Explicit ZRWA needs ZRWA: we report
-	 * neither, so these are values that the field does not have. So is 0 and all others.
+	 * Set Zone Descriptor Extension needs ZDES and Flush Explicit ZRWA needs ZRWA, neither of
+	 * which we report; so they are invalid values of the field, like 0 and all others.
 	 */
 	if (zsa < NVME_ZNS_ZSA_CLOSE || zsa > NVME_ZNS_ZSA_OFFLINE)
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A zoned namespace: made over a store, closed with it.
+ * Creates a zoned namespace over a store, and closes both.
  *
- * All that a host could not live with is refused here, in a sentence: Linux hides a namespace whose
- * zone size is no power of two or whose last zone is shorter (spec/nvme-rules.md B.7.19). An image
- * that has more partly written zones than its own limit of active ones is taken: the zones are what
- * they are, and the limit holds for those that would join them.
+ * A geometry that hosts cannot use is refused here: Linux hides a namespace whose zone size is not a
+ * power of two or whose last zone is shorter (spec/nvme-rules.md B.7.19). An image that has more partly
+ * written zones than its own limit of active zones is accepted; no further zone can become active until
+ * there are fewer.
  *
- * zns_ns_new() and zns_close() are main's or a worker's, when no request refers to the namespace
- * and no ticket of it is with a worker: after workers_free(), before loop_free().
+ * zns_ns_new() and zns_close() run in the main thread or on a worker, when no request refers to the
+ * namespace and no worker has a work item of it: after workers_free() and before loop_free().
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -69,13 +69,13 @@ static int check_geometry(const struct store_geometry *geo, uint32_t lba_size,
 	return 0;
 }
 
-/* By what never changes, so that a drive does not come back with other blocks. */
+/* Depends only on what never changes, so that a drive keeps its block size over restarts. */
 static uint32_t default_lba_size(const struct store_geometry *geo)
 {
 	return geo->zone_size % 4096 || geo->zone_capacity % 4096 ? 512 : 4096;
 }
 
-/* The write pointers come from a file: each is checked before it is believed. */
+/* Loads the write pointers. They come from a file, so each is validated first. */
 static int load_zones(struct zns *zns, const struct refusal *r)
 {
 	struct store *store = zns->store;
@@ -124,7 +124,7 @@ static int zns_close(struct tgt_ns *ns)
 	zns_flusher_free(zns);
 	zones_free(&zns->zones);
 	free(zns);
-	return ret ? ret : err; /* after a failed sync only the former knows what it was */
+	return ret ? ret : err; /* after a failed sync only close() returns its errno */
 }
 
 const struct tgt_command_set zns_command_set = {
@@ -148,7 +148,7 @@ static void fill_ns(struct zns *zns, const struct zns_opts *opts)
 	ns->nsid = opts->nsid;
 	ns->read_only = opts->read_only || zns->store->geo.read_only;
 	ns->write_cache = !opts->writethrough && !ns->read_only;
-	/* One identity, told in two forms: the image's, so it is stable and differs from others. */
+	/* Both identifiers are the image's UUID: it is stable over restarts and unique. */
 	memcpy(ns->uuid, zns->store->geo.uuid, sizeof(ns->uuid));
 	memcpy(ns->nguid, zns->store->geo.uuid, sizeof(ns->nguid));
 }

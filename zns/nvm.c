@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The NVM command set (CSI 0). A controller that supports several sets is asked about this one too,
- * whether it has such namespaces or not: its limits (all 0: none reported) and its effects, which
- * are those of the three commands it requires. There are no namespaces of it, so what takes one is
- * never called, and refuses if it is.
+ * The NVM command set (CSI 0). Hosts query it on every controller that supports several command sets,
+ * even if there are no namespaces of it: its limits (all 0: none reported) and its effects, those of
+ * its three mandatory commands. There are no NVM namespaces, so the functions that take one are never
+ * called, and refuse if they are.
  */
 #include <errno.h>
 #include "target.h"

@@ -2,14 +2,14 @@
 /*
  * Zone Management Receive: Report Zones (NVMe ZNS 1.1, 3.4.2).
  *
- * A buffer of any length is filled to its last byte: what is left of the header, whole descriptors,
- * then zeroes. The number of zones in the header is that of the descriptors returned with Partial
- * Report, else of all that match from SLBA on. The zones are looked at a chunk at a time, so the
- * lock is never held for long, and the work is linear in what is returned, except for the counting
- * of a filtered report that is not partial.
+ * A buffer of any length is filled to its last byte: the header as far as it fits, whole descriptors,
+ * then zeroes. The header's number of zones is the number of returned descriptors with Partial Report,
+ * else the number of all matching zones from SLBA on. Zones are read in chunks, so that the lock is
+ * never held for long. The cost is linear in what is returned, except that a filtered report which is
+ * not partial counts all zones.
  *
- * The report is a view of zones that others may be changing, as any report is: each descriptor is
- * true for a moment within the command.
+ * Other commands may change zones meanwhile: each descriptor was correct at some moment during the
+ * command.
  */
 #include <string.h>
 #include "ns.h"
@@ -18,7 +18,7 @@
 #define RECV_PARTIAL 0x10000u
 #define CHUNK	     64
 
-/* Where a report is written, and what it has counted. */
+/* The state of a report that is being written. */
 struct report {
 	struct nvme_zns_desc *desc; /* next one */
 	uint32_t room;		    /* whole descriptors that still fit */
@@ -28,7 +28,7 @@ struct report {
 	uint64_t zcap;
 };
 
-/* ZRASF 1 to 7 name a state each. */
+/* The zone state that ZRASF 1 to 7 selects. */
 static const uint8_t filter_state[] = {
 	[NVME_ZNS_ZRAS_REPORT_ALL] = 0,
 	[NVME_ZNS_ZRAS_REPORT_EMPTY] = NVME_ZNS_ZS_EMPTY,
@@ -45,7 +45,7 @@ static uint8_t req_zrasf(const struct tgt_req *req)
 	return le32toh(req->cmd.cdw13) >> 8 & 0xff;
 }
 
-/* The buffer need not be aligned to anything but bytes. */
+/* Appends a descriptor; the buffer need not be aligned. */
 static void put_desc(struct report *r, const struct zone_info *zone)
 {
 	const struct nvme_zns_desc desc = {
@@ -82,7 +82,7 @@ static void report_zones(struct report *r, struct zones *zs, uint32_t first)
 
 	for (; first < zs->nr_zones && (r->room || !r->partial); first += n) {
 		n = zs->nr_zones - first < CHUNK ? zs->nr_zones - first : CHUNK;
-		if (!r->room && !r->state) { /* all the rest match */
+		if (!r->room && !r->state) { /* all remaining zones match */
 			r->matched += zs->nr_zones - first;
 			return;
 		}
@@ -117,7 +117,7 @@ uint16_t zns_parse_mgmt_recv(struct tgt_req *req)
 	uint32_t zra = le32toh(req->cmd.cdw13) & RECV_ZRA;
 	uint16_t status;
 
-	/* An Extended Report needs descriptor extensions (ZDES), which we do not have. */
+	/* Extended Report Zones needs zone descriptor extensions, which ZDES 0 says we do not have. */
 	if (zra != NVME_ZNS_ZRA_REPORT_ZONES || req_zrasf(req) >= sizeof(filter_state) ||
 	    len > TGT_MAX_TRANSFER)
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;

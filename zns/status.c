@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a command is refused with: a range outside the namespace, or an error of the store. */
+/* NVMe statuses for a range outside the namespace, and for an errno of the store. */
 #include <errno.h>
 #include <string.h>
 #include "ns.h"

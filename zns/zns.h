@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The ZNS namespace: what main.c needs of this room.
+ * Creates ZNS namespaces: the interface for main.c.
  */
 #ifndef ZNS_ZNS_H
 #define ZNS_ZNS_H
@@ -26,8 +26,8 @@ struct zns_opts {
 };
 
 /*
- * A namespace over STORE, which it takes over on success. LOOP is where its timer runs (write
- * pointers are written back when it has been idle for a second). ERR gets a sentence.
+ * Creates a namespace over STORE and takes ownership of STORE on success. Its write-back timer runs on
+ * LOOP. 0 or -errno; ERR then gets a sentence. Main thread.
  */
 int zns_ns_new(struct store *store, const struct zns_opts *opts, struct loop *loop,
 	       struct tgt_ns **out, char *err, size_t errlen);

@@ -9,23 +9,23 @@
  *      caller can forget to count.
  *  (2) start <= wp_done <= wp <= start + zcap. LBAs below wp_done have been written, those from
  *      wp_done to wp belong to the writes on the zone's queue, in order and without a gap.
- *  (3) A write comes back with success only when all below it has been written: wp_done has passed
- *      it, and the store has been told (zones_tell). So there is never a hole under an acknowledged
- *      write, and what the store records covers all that was acknowledged.
- *  (4) A failed write makes a hole. From then on the zone takes no new writes; when the last write
- *      in flight has ended, wp goes back to the hole, and every write from the hole on comes back
- *      with the status of the failed one. Writes below the hole have come back well.
- *  (5) A zone is Full when its last LBA has been *written*: its resources are free from then on. If
- *      they were freed when the LBA is handed out, a failure could need them back.
- *  (6) A zone is claimed by at most one claim. The claim starts when the zone is quiet (no write on
- *      its queue, no reader), and what comes to the zone meanwhile waits for the end of the claim,
- *      in order, and is then judged afresh. NVMe gives no order between commands in flight
- *      together, so a host cannot tell, and nobody is refused who is right in every order.
- *  (7) A ZONE_ALL claim stands alone: it waits for all others, and others wait for it.
- *  (8) Lists of items are filled under the lock and acted upon by the caller without it.
+ *  (3) A write comes back with success only when all LBAs below it have been written: wp_done is
+ *      beyond it, and the store has been notified (zones_tell()). So there is never a hole below an
+ *      acknowledged write, and what the store records covers everything that was acknowledged.
+ *  (4) A failed write leaves a hole. From then on the zone accepts no new writes. When the last write in
+ *      flight has ended, wp goes back to the hole, and every write from the hole on comes back with
+ *      the status of the failed one. Writes below the hole have succeeded.
+ *  (5) A zone becomes Full when its last LBA has been *written*; then its resources are freed. If they
+ *      were freed when the LBA is assigned, a failed write could need them back.
+ *  (6) At most one claim holds a zone. It starts when the zone is quiet (no write in flight, no reader).
+ *      Commands that arrive meanwhile wait for the end of the claim, in order, and then start from
+ *      the beginning. NVMe does not order commands that are in flight at the same time, so a host
+ *      cannot see the difference, and no command is refused that is valid in every order.
+ *  (7) A ZONE_ALL claim is alone: it waits for all other claims, and they wait for it.
+ *  (8) Lists of items are filled under the lock; the caller handles them without it.
  *
- * A claimed zone may still be closed to make room for another (implicit zones only): that is a
- * change of state, and touches neither data nor pointers; so may a zone with writes in flight.
+ * A claimed zone, or one with writes in flight, may still be closed to free an open resource for
+ * another zone, if it is implicitly open: that changes only its state, not its data or pointers.
  */
 #include <assert.h>
 #include <errno.h>
@@ -91,7 +91,7 @@ static void list_del(struct zones *zs, struct zone_list *list, uint32_t i)
 		zs->zone[z->next].prev = z->prev;
 }
 
-/* The only writer of state. Setting Implicitly Open again makes it the most recently used. */
+/* The only function that changes a state. Setting Implicitly Open again moves the zone to the LRU tail. */
 static void zone_set_state(struct zones *zs, struct zone *z, uint8_t state)
 {
 	uint32_t i = zone_index(zs, z);
@@ -117,7 +117,7 @@ static uint32_t nr_active(const struct zones *zs)
 	return nr_open(zs) + zs->nr[CLOSED];
 }
 
-/* Closing a zone that has nothing in it makes it Empty (ZNS 1.1, 3.4.3.1.1). */
+/* Closes Z; a zone without data becomes Empty instead (ZNS 1.1, 3.4.3.1.1). */
 static void zone_set_closed(struct zones *zs, struct zone *z)
 {
 	zone_set_state(zs, z, z->wp == start_of(zs, z) ? EMPTY : CLOSED);
@@ -128,7 +128,7 @@ static bool open_limit_reached(const struct zones *zs)
 	return zs->max_open && nr_open(zs) >= zs->max_open;
 }
 
-/* Whether Z may become open, as far as the limits go. Changes nothing. */
+/* Checks whether the limits let Z become open. Changes nothing. */
 static uint16_t zone_may_open(const struct zones *zs, const struct zone *z)
 {
 	if (z->state == IMPLICIT || z->state == EXPLICIT)
@@ -141,8 +141,8 @@ static uint16_t zone_may_open(const struct zones *zs, const struct zone *z)
 }
 
 /*
- * Opens Z as STATE, after zone_may_open() has agreed. At the limit the least recently used
- * implicitly open zone is closed for it; explicitly open ones are the host's and stay.
+ * Opens Z with STATE after zone_may_open() returned 0. At the limit it closes the least recently used
+ * implicitly open zone first; explicitly open zones stay open until the host closes them.
  */
 static void zone_set_open(struct zones *zs, struct zone *z, uint8_t state)
 {
@@ -193,7 +193,7 @@ static uint16_t wait_for(struct zone_claim *claim, struct zone_item *item)
 	return ZONE_WAIT;
 }
 
-/* Something has left Z. If that was all a claim waited for, it starts. */
+/* A read or write of Z has ended. If Z is quiet now, the claim that waits for it starts. */
 static void zone_left(struct zones *zs, struct zone *z, struct zone_items *out)
 {
 	struct zone_claim *c;
@@ -210,7 +210,7 @@ static void zone_left(struct zones *zs, struct zone *z, struct zone_items *out)
 
 /* --- writes --- */
 
-/* In the order of spec/nvme-rules.md B.7.3: state, position, capacity, and only then resources. */
+/* Checks in the order of spec/nvme-rules.md B.7.3: state, position, capacity, then resources. */
 static uint16_t write_judge(const struct zones *zs, const struct zone *z, const struct zone_io *io,
 			    bool append)
 {
@@ -226,7 +226,7 @@ static uint16_t write_judge(const struct zones *zs, const struct zone *z, const 
 	}
 	if (z->flags & ZF_HOLE)
 		return ZONE_MEDIA_STATUS(NVME_SC_WRITE_FAULT);
-	if (z->wp == end) /* Full as soon as the writes in flight have ended */
+	if (z->wp == end) /* it will be Full when the writes in flight have ended */
 		return REFUSED(NVME_SC_ZNS_FULL);
 	if (!append && io->lba != z->wp)
 		return REFUSED(NVME_SC_ZNS_INVALID_WRITE);
@@ -276,7 +276,7 @@ static struct zone_io *io_next(struct zone_io *io)
 	return (struct zone_io *)io->item.next;
 }
 
-/* Hands back the first write of the queue. */
+/* Moves the first write in flight to OUT. */
 static void zone_pop(struct zone *z, struct zone_items *out)
 {
 	struct zone_io *io = z->first;
@@ -288,7 +288,7 @@ static void zone_pop(struct zone *z, struct zone_items *out)
 	zone_items_add(out, &io->item);
 }
 
-/* (4): when nothing is in flight above the hole any more, go back to it. */
+/* (4): sets wp back to the hole when no write is in flight above it. */
 static void zone_settle_hole(struct zones *zs, struct zone *z, struct zone_items *out)
 {
 	uint16_t status = z->first->item.status;
@@ -408,7 +408,7 @@ uint32_t zone_read_span(struct zones *zs, uint64_t lba, uint32_t nlb, uint32_t *
 
 /* --- Zone Management Send --- */
 
-/* An action in a state: refused (Invalid Zone State Transition), already so, or to be done. */
+/* An action in a state: NO is refused (Invalid Zone State Transition), SO is a no-op, DO is done. */
 enum { NO, SO, DO };
 static const uint8_t action_in[NVME_ZNS_ZSA_OFFLINE + 1][ZONE_STATES] = {
 	[NVME_ZNS_ZSA_OPEN] = { [EMPTY] = DO, [IMPLICIT] = DO, [EXPLICIT] = SO, [CLOSED] = DO },
@@ -426,7 +426,7 @@ static const uint8_t action_in[NVME_ZNS_ZSA_OFFLINE + 1][ZONE_STATES] = {
 	[NVME_ZNS_ZSA_OFFLINE] = { [READ_ONLY] = DO, [OFFLINE] = SO },
 };
 
-/* Select All: the zones it means (B.7.8). Zones in other states are not touched, nor an error. */
+/* The states that Select All applies to (B.7.8). Zones in other states are skipped without error. */
 static const uint32_t action_all[] = {
 	[NVME_ZNS_ZSA_OPEN] = BIT(CLOSED),
 	[NVME_ZNS_ZSA_CLOSE] = BIT(IMPLICIT) | BIT(EXPLICIT),
@@ -464,9 +464,9 @@ static uint16_t manage_one(struct zones *zs, struct zone_claim *claim, uint32_t 
 	if (action_in[action][z->state] == SO)
 		return 0;
 	/*
-	 * Finish takes an Empty zone through open (B.7.9): the limits must have room for that, or
-	 * an implicitly open zone that could make room. As it takes no time, none is closed for it.
-	 * A Closed zone is active already, and the spec has it go straight to Full.
+	 * Finish of an Empty zone passes through open (B.7.9), so the limits must permit that, or
+	 * there must be an implicitly open zone that could be closed. None is closed in fact, since
+	 * the zone is open for no time. A Closed zone is active already and goes straight to Full.
 	 */
 	if (action == NVME_ZNS_ZSA_OPEN || (action == NVME_ZNS_ZSA_FINISH && z->state == EMPTY))
 		status = zone_may_open(zs, z);
@@ -522,8 +522,8 @@ static uint16_t manage_all(struct zones *zs, struct zone_claim *claim, uint8_t a
 	if (zs->claims)
 		return wait_for(zs->claims, &claim->item);
 	/*
-	 * All Closed zones are opened or none. They are active already; none of the open ones is
-	 * closed for them, as it would then be a Closed zone that All has left out.
+	 * Opens all Closed zones or none. They are active already. No open zone is closed for them,
+	 * because it would then be a Closed zone that Select All did not open.
 	 */
 	if (action == NVME_ZNS_ZSA_OPEN && zs->max_open && zs->nr[CLOSED] &&
 	    nr_open(zs) + zs->nr[CLOSED] > zs->max_open)
@@ -556,7 +556,7 @@ static void unclaim(struct zone_claim *claim, struct zone *z)
 	claim->nr--;
 }
 
-/* Whether Z is claimed and there is work. A finish may find that the last write has filled it. */
+/* Whether CLAIM still has work on Z: the last write may have filled a zone that is to be finished. */
 static bool claim_wants(struct zone_claim *claim, struct zone *z)
 {
 	if (!(z->flags & ZF_CLAIMED))
@@ -630,7 +630,7 @@ void zone_claim_end(struct zones *zs, struct zone_claim *claim, struct zone_item
 	}
 }
 
-/* --- what others ask --- */
+/* --- queries --- */
 
 void zones_snapshot(struct zones *zs, uint32_t first, uint32_t n, struct zone_info *out)
 {
@@ -806,7 +806,7 @@ void zones_assert(struct zones *zs)
 	pthread_mutex_unlock(&zs->lock);
 }
 
-/* Before the lock is given back; a namespace of many zones would only become slow by it. */
+/* Called before unlock in debug builds; skipped for namespaces of many zones, where it is slow. */
 static void zones_check(struct zones *zs)
 {
 #ifndef NDEBUG

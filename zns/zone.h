@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * THE zone state machine: states, write pointers, limits, and who may be in a zone at a time.
- * No I/O, no SQE, no threads of its own; zone.c opens with the rules, docs/zones.md draws them.
+ * The zone state machine: states, write pointers, limits, and which commands may use a zone at the same
+ * time. It does no I/O, sees no commands and has no threads; zone.c begins with the rules, and
+ * docs/zones.md has the diagrams.
  *
- * All addresses and lengths are LBAs. Functions returning uint16_t return 0, an NVMe status (with
- * DNR where a retry is useless), or ZONE_WAIT. Any thread may call anything: zones->lock is taken
- * inside, for tens of nanoseconds, and never held across I/O.
+ * All addresses and lengths are LBAs. Functions that return uint16_t return 0, an NVMe status (with DNR
+ * where a retry is useless), or ZONE_WAIT. Any thread may call any function: zones->lock is taken
+ * inside, for tens of nanoseconds, and is never held across I/O.
  */
 #ifndef ZNS_ZONE_H
 #define ZNS_ZONE_H
@@ -21,20 +22,20 @@
 #define ZONES_MAX   (1u << 20)
 #define ZONE_STATES 16 /* enum nvme_zns_zs, 1 to Fh */
 
-/* Not a status of the spec: the command will come back in some list of items. */
+/* Not an NVMe status: the command has to wait, and comes back in a list of items. */
 #define ZONE_WAIT 0xffff
 
-/* A status of the media and data integrity type: libnvme gives the code alone. */
+/* A status of type Media and Data Integrity Errors: libnvme only has the code. */
 #define ZONE_MEDIA_STATUS(sc) (NVME_SCT_MEDIA << NVME_SCT_SHIFT | (sc))
 
 /*
- * What a command leaves with the zones while it is with them: the head of zone_io and of
- * zone_claim. It comes back through a list, once, and EVENT says what to do with its command.
+ * The part of a command that the zones keep while it waits or runs: the first member of zone_io and of
+ * zone_claim. It comes back in a list exactly once, and EVENT says what to do with the command.
  */
 enum zone_event {
-	ZONE_COMPLETE, /* a write: complete it with STATUS */
-	ZONE_START,    /* a claim: its zones are quiet now, do the work */
-	ZONE_RETRY,    /* begin again from the start: what it waited for is over */
+	ZONE_COMPLETE, /* a write has ended: complete it with STATUS */
+	ZONE_START,    /* the zones of a claim are quiet: do the work */
+	ZONE_RETRY,    /* what it waited for has ended: execute the command again */
 };
 
 struct zone_item {
@@ -74,30 +75,31 @@ static inline struct zone_item *zone_items_take(struct zone_items *list)
 	return item;
 }
 
-/* A read or a write in flight. The caller's memory, from begin until it came back. */
+/* A read or write in flight. The caller keeps it in memory from begin until it has come back. */
 struct zone_io {
 	struct zone_item item; /* first: a write on its zone's queue, in LBA order */
-	uint64_t lba;	       /* where it goes: known after zone_write_begin() */
+	uint64_t lba;	       /* where it is written: set by zone_write_begin() */
 	uint32_t nlb;
 	bool ended;
 };
 
-/* A reset or finish: it has its zones to itself, others wait for it. The caller's memory. */
+/* A reset or finish, which has exclusive use of its zones; other commands wait for it. */
 struct zone_claim {
 	struct zone_item item; /* first */
 	struct zone_item *waiting, **waiting_last;
 	struct zone_claim *next; /* zones->claims */
 	uint32_t zone;		 /* or ZONE_ALL */
 	uint32_t nr;		 /* zones claimed; 0 after zone_manage(): nothing to do */
-	uint32_t busy;		 /* of these, not quiet yet */
+	uint32_t busy;		 /* claimed zones that are not quiet yet */
 	uint8_t action;		 /* enum nvme_zns_send_action */
 };
 
 struct zone {
-	uint64_t wp;	  /* next LBA to hand out: what Report Zones shows */
-	uint64_t wp_done; /* all below has been written: what may be read and recorded */
-	struct zone_io *first, *last; /* writes that have not come back, in LBA order */
-	uint32_t prev, next;	      /* zones in the same state (but Empty); implicit: LRU first */
+	uint64_t wp;		      /* the next LBA to assign: what Report Zones shows */
+	uint64_t wp_done;	      /* all LBAs below are written, and may be read and recorded */
+	struct zone_io *first, *last; /* writes in flight, in LBA order */
+	uint32_t prev,
+		next; /* zones in the same state, except Empty; Implicitly Open: in LRU order */
 	uint32_t readers;
 	uint8_t state; /* enum nvme_zns_zs; written by zone_set_state() alone */
 	uint8_t flags;
@@ -126,21 +128,21 @@ struct zones {
 };
 
 /*
- * All zones Empty. ZSZE is a power of two, 0 < ZCAP <= ZSZE, 0 < NR <= ZONES_MAX. Limits are
- * made consistent: an open zone is active, so max_open is never above max_active. 0 or -ENOMEM.
+ * Initialises NR Empty zones. ZSZE is a power of two, 0 < ZCAP <= ZSZE, 0 < NR <= ZONES_MAX. max_open is
+ * lowered to max_active, because an open zone is active. 0 or -ENOMEM.
  */
 int zones_init(struct zones *zs, uint64_t zsze, uint64_t zcap, uint32_t nr, uint32_t max_open,
 	       uint32_t max_active);
 void zones_free(struct zones *zs);
 
 /*
- * From here on ADVANCE is told of every move of a zone's wp_done by a write, before the write comes
- * back and never after a reset has begun. Called under zones->lock: it takes no lock and no time.
+ * Calls ADVANCE from now on whenever a write moves a zone's wp_done: before that write comes back, and
+ * never while a reset runs. It is called under zones->lock, so it must be short and take no lock.
  */
 void zones_tell(struct zones *zs, void (*advance)(void *arg, uint32_t zone, uint64_t wp_done),
 		void *arg);
 
-/* At open, before other threads: ZONE was left with this write pointer. Empty, Closed or Full. */
+/* Sets the write pointer of ZONE at open; it is then Empty, Closed or Full. Before other threads. */
 void zones_load(struct zones *zs, uint32_t zone, uint64_t wp);
 
 static inline uint32_t zone_of(const struct zones *zs, uint64_t lba)
@@ -154,36 +156,39 @@ static inline uint64_t zone_start(const struct zones *zs, uint32_t zone)
 }
 
 /*
- * A write of io->nlb LBAs at io->lba, or an append to the zone starting there; the caller has
- * checked the range, and that an append's LBA is a zone's start. On success the LBAs are io's
- * alone (io->lba says where they are), to be written and then ended. ZONE_WAIT: will be retried.
+ * Begins a write of io->nlb LBAs at io->lba, or an append to the zone that starts there. The caller has
+ * checked the range, and that an append's LBA is the start of a zone. On success the LBAs from io->lba
+ * on are reserved for IO; the caller writes them and calls zone_write_end(). ZONE_WAIT: the command will
+ * be retried.
  */
 uint16_t zone_write_begin(struct zones *zs, struct zone_io *io, bool append);
 
 /*
- * The write has ended, with STATUS. What is to be done now, for this command and others, is
- * added to OUT: writes come back in LBA order.
+ * Ends a write with STATUS. Appends to OUT all items that have to be handled now, of this command and
+ * of others; writes of a zone come back in LBA order.
  */
 void zone_write_end(struct zones *zs, struct zone_io *io, uint16_t status, struct zone_items *out);
 
-/* A read of any LBAs of the namespace; keeps resets out of its zones until it has ended. */
+/* Begins a read of any LBAs of the namespace. Resets of its zones wait until it has ended. */
 uint16_t zone_read_begin(struct zones *zs, struct zone_io *io);
-/* The same for what can be read at once: false, and nothing happened, unless all of it lies in one
- * zone, has been written, and nothing is to be waited for. */
+/*
+ * Begins a read that can be done at once: all of it is in one zone and written, and no claim is in the
+ * way. False: it was not begun.
+ */
 bool zone_read_try(struct zones *zs, struct zone_io *io);
 void zone_read_end(struct zones *zs, struct zone_io *io, struct zone_items *out);
 
 /*
- * Of the NLB LBAs from LBA on, how many are in its zone; *VALID of these have been written, the
- * rest reads as zeroes. Between read begin and end *VALID can only grow.
+ * Returns how many of the NLB LBAs from LBA on are in the same zone. *VALID of these have been written,
+ * the others read as zeroes. Between the begin and the end of a read *VALID can only grow.
  */
 uint32_t zone_read_span(struct zones *zs, uint64_t lba, uint32_t nlb, uint32_t *valid);
 
 /*
- * Zone Management Send: ACTION on ZONE or ZONE_ALL. Open, close and offline are done on return.
- * Reset and finish have claimed claim->nr zones: if it is 0 there is nothing to do; else the
- * caller walks them with zone_claim_next(), ends each with zone_claim_done(), and the whole with
- * zone_claim_end(). ZONE_WAIT: the claim will come back, to be started or retried.
+ * Zone Management Send: performs ACTION on ZONE or ZONE_ALL. Open, close and offline are done on return.
+ * Reset and finish have claimed claim->nr zones. If that is 0 there is nothing to do; otherwise the
+ * caller iterates over them with zone_claim_next(), calls zone_claim_done() for each, and at last
+ * zone_claim_end(). ZONE_WAIT: the claim comes back later, to be started or retried.
  */
 uint16_t zone_manage(struct zones *zs, struct zone_claim *claim, uint32_t zone, uint8_t action);
 
@@ -192,8 +197,8 @@ uint32_t zone_claim_next(struct zones *zs, struct zone_claim *claim, uint32_t fr
 
 enum zone_outcome {
 	ZONE_OK,	/* it is done */
-	ZONE_UNCHANGED, /* it failed, and the zone is as it was */
-	ZONE_BROKEN,	/* it failed half way: the zone becomes Read Only */
+	ZONE_UNCHANGED, /* it failed and changed nothing */
+	ZONE_BROKEN,	/* it failed in part: the zone becomes Read Only */
 };
 void zone_claim_done(struct zones *zs, struct zone_claim *claim, uint32_t zone,
 		     enum zone_outcome outcome);
@@ -204,17 +209,17 @@ struct zone_info {
 	uint64_t start, wp;
 	uint8_t state;
 };
-/* Copies N zones from FIRST on; the caller keeps N small, the lock is held meanwhile. */
+/* Copies N zones from FIRST on. The lock is held meanwhile, so the caller keeps N small. */
 void zones_snapshot(struct zones *zs, uint32_t first, uint32_t n, struct zone_info *out);
 
 uint32_t zones_nr_open(struct zones *zs);
 uint32_t zones_nr_active(struct zones *zs);
 uint32_t zones_count(struct zones *zs, uint8_t state);
 
-/* Ends a zone's life outside of the host's commands: Read Only, or Offline. For tests, faults. */
+/* Makes a zone Read Only or Offline, independent of commands. For tests and faults. */
 void zone_retire(struct zones *zs, uint32_t zone, bool offline);
 
-/* Recounts everything that is derived; aborts if it differs. Debug builds also call it inside. */
+/* Recomputes all derived state and aborts if it differs. Debug builds also call it internally. */
 void zones_assert(struct zones *zs);
 
 #endif

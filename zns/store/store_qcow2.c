@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The store over a zoned qcow2 image: the only file that knows both worlds. What zns asks and what
- * the library offers were made for each other, so little is left to do here: names, flags, and the
- * refusal of images that are not for a zoned drive.
+ * The store on a zoned qcow2 image: the only file that uses both zns and the image engine. It maps
+ * function names and flags, and refuses images that cannot back a zoned drive.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -125,7 +124,7 @@ static const struct store_ops store_qcow2_ops = {
 	.close = sq_close,
 };
 
-/* A sentence, if the image is qcow2 but not for us. */
+/* Why a qcow2 image cannot back a zoned drive; NULL: it can. */
 static const char *unfit(const struct qcow2_info *info)
 {
 	const struct qcow2_zoned *z = &info->zoned;
@@ -155,7 +154,7 @@ static void take_geometry(struct store_geometry *geo, const struct qcow2_info *i
 	memcpy(geo->uuid, info->uuid, sizeof(geo->uuid));
 }
 
-/* Writethrough is zns's: it flushes before it completes. The image sees plain writes. */
+/* Writethrough is implemented in zns, which flushes before it completes; the image is not told. */
 static unsigned int open_flags(bool read_only, enum store_cache cache)
 {
 	unsigned int flags = read_only ? QCOW2_RDONLY : 0;
