@@ -1,35 +1,34 @@
 // SPDX-License-Identifier: MIT
 /*
- * The judge of PDU headers: a table of rules, and nothing else. Pure: no I/O, no state, any thread.
+ * Validates PDU headers by a table of rules. Pure functions: no I/O, no state, any thread.
  *
- * 1. The table is sorted by the offset of the field at fault, and the first broken rule decides;
- *    so the Fatal Error Information names the lowest bad field, as the specification asks.
- * 2. A rule says how many header bytes it must see. The common header (8 bytes) is judged before
- *    its lengths are used, the rest only after the header digest was found right.
- * 3. A rule may rely on all rules above it: PLEN is compared with PDO after PDO was found sane.
- * 4. A broken H2CTermReq is never answered: its rules end in PDU_HANGUP.
+ * 1. The table is sorted by the offset of the field that a rule checks, and the first rule that fails
+ *    decides. So the Fatal Error Information is the lowest invalid field, as the specification requires.
+ * 2. A rule says how many header bytes it needs. The common header (8 bytes) is validated before its
+ *    lengths are used, the rest only after the header digest was verified.
+ * 3. A rule may rely on all rules above it: PLEN is compared with PDO after PDO was validated.
+ * 4. An invalid H2CTermReq is never answered: its rules end in PDU_HANGUP.
  *
- * Where peers disagree (the specification has a list of codes, but not of cases), the readings
- * taken here are:
- * - a PDU format version we do not know is an Unsupported Parameter (FES 6, FEI 8): the field is
- *   well-formed, its value is not supported. (SPDK answers FES 1, with the same FEI.)
- * - a second ICReq, as any PDU that is out of place, is a PDU Sequence Error (FES 2). (FreeBSD
- *   answers FES 1.) The sequence is judged before the type: any first PDU but ICReq is FES 2.
- * - a wrong LAST_PDU, and data in the window but not at its next byte, are PDU Sequence Errors
- *   (rx.c judges those two, as they need the command): each field is valid alone, the order of
- *   the PDUs is broken. Data outside the window is Data Transfer Out of Range.
+ * The specification lists error codes but not the cases they apply to, and peers disagree. Here:
+ * - an unknown PDU format version is an Unsupported Parameter (FES 6, FEI 8): the field is well-formed
+ *   and its value is not supported. (SPDK answers FES 1, with the same FEI.)
+ * - a second ICReq, like any PDU at the wrong time, is a PDU Sequence Error (FES 2). (FreeBSD answers
+ *   FES 1.) The sequence is checked before the type: any first PDU other than ICReq is FES 2.
+ * - a wrong LAST_PDU, and data within the window but not at its next byte, are PDU Sequence Errors:
+ *   each field is valid alone, but the order of the PDUs is wrong. (rx.c checks these two, because
+ *   they depend on the command.) Data outside the window is Data Transfer Out of Range.
  */
 #include <string.h>
 #include <isa-l/crc.h>
 #include "pdu.h"
 
-/* The header under judgement, decoded once. */
+/* The header to validate, decoded once. */
 struct look {
 	const struct pdu_ctx *ctx;
 	const uint8_t *bytes;
 	uint8_t type, flags, hlen, pdo;
 	uint32_t plen;
-	uint32_t base; /* HLEN and the header digest: the least a PDU can be */
+	uint32_t base; /* HLEN plus the header digest: the minimum length of the PDU */
 };
 
 static uint8_t type_hlen(uint8_t type)
@@ -44,7 +43,7 @@ static uint8_t type_hlen(uint8_t type)
 	case PDU_H2C_DATA:
 		return sizeof(struct pdu_data);
 	default:
-		return 0; /* not of this direction, or not known */
+		return 0; /* of the other direction, or unknown */
 	}
 }
 
@@ -95,7 +94,7 @@ static bool pdo_none(const struct look *l)
 	return l->pdo == 0;
 }
 
-/* PDO is reserved in a capsule without data; else it is past the header, and aligned. */
+/* PDO is reserved in a capsule without data; otherwise it is behind the header, and aligned. */
 static bool pdo_right(const struct look *l)
 {
 	if (!has_data(l))
@@ -113,7 +112,7 @@ static bool plen_term(const struct look *l)
 	return l->plen >= sizeof(struct pdu_term) && l->plen <= PDU_TERM_MAX;
 }
 
-/* At least the header, and if anything follows, the padding, one byte and the digest. */
+/* PLEN covers the header; if anything follows, also the padding, one byte of data and the digest. */
 static bool plen_enough(const struct look *l)
 {
 	if (l->plen < l->base)
@@ -154,8 +153,8 @@ static bool dgst_right(const struct look *l)
 #define CH  sizeof(struct pdu_hdr)
 
 static const struct rule {
-	int type;     /* of the PDUs it binds */
-	uint8_t need; /* header bytes it must see */
+	int type;     /* of the PDUs that the rule applies to */
+	uint8_t need; /* header bytes that it needs */
 	uint8_t fes;  /* 0: hang up */
 	uint8_t fei;
 	bool (*holds)(const struct look *);

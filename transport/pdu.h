@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The PDUs of NVMe/TCP as they stand on the wire, little endian, and the judge of their headers.
- * Names and figures: NVMe TCP Transport Specification 1.0, section 3.6.
+ * The PDUs of NVMe/TCP as on the wire, little-endian, and the validation of their headers. Names and
+ * figures: NVMe TCP Transport Specification 1.0, section 3.6.
  */
 #ifndef TRANSPORT_PDU_H
 #define TRANSPORT_PDU_H
@@ -47,7 +47,7 @@ enum pdu_fes {
 #define PDU_HDR_MAX	128 /* longest header (ICReq), and most that a TermReq quotes */
 #define PDU_PDA_MAX	31  /* HPDA, CPDA: data alignment in dwords, 0's based */
 #define PDU_TERM_MAX	(24 + PDU_HDR_MAX)
-#define PDU_MAX_H2CDATA (1u << 20) /* what ICResp promises to take in one H2CData */
+#define PDU_MAX_H2CDATA (1u << 20) /* MAXH2CDATA in our ICResp: the most data in one H2CData */
 
 struct pdu_hdr {
 	uint8_t type;
@@ -78,7 +78,7 @@ struct pdu_icresp {
 };
 static_assert(sizeof(struct pdu_icresp) == 128, "");
 
-/* H2CTermReq and C2HTermReq; the header at fault follows. */
+/* H2CTermReq and C2HTermReq; the faulty header follows. */
 struct pdu_term {
 	struct pdu_hdr h;
 	__le16 fes;
@@ -121,12 +121,12 @@ struct pdu_data {
 };
 static_assert(sizeof(struct pdu_data) == 24, "");
 
-/* What of a connection the judgement depends on. */
+/* The state of a connection that header validation depends on. */
 struct pdu_ctx {
-	bool ready; /* the ICReq was taken */
+	bool ready; /* ICReq was received */
 	bool hdgst; /* negotiated */
 	bool ddgst;
-	uint8_t cpda;	      /* what our ICResp asked: data of the host starts at (cpda + 1) * 4 */
+	uint8_t cpda; /* from our ICResp: the host's data is aligned to (cpda + 1) * 4 bytes */
 	uint32_t max_capsule; /* bytes of data a command capsule may hold */
 	uint32_t max_h2cdata; /* bytes of data an H2CData may hold */
 };
@@ -138,17 +138,17 @@ struct pdu_verdict {
 };
 
 /*
- * Judges the first HAVE bytes of a header: 8 (the common header), or all HLEN of them once the 8
- * were found good. PDU_HANGUP: close, without a TermReq, for the PDU is a broken TermReq itself.
+ * Validates the first HAVE bytes of a header: first the 8 bytes of the common header, then all HLEN
+ * bytes. PDU_HANGUP: close the connection without a TermReq, because the PDU is an invalid TermReq.
  */
 struct pdu_verdict pdu_check(const struct pdu_ctx *ctx, const void *hdr, size_t have);
 
-/* Of a header found good: */
+/* For a valid header: */
 uint32_t pdu_data_off(const struct pdu_ctx *ctx,
 		      const struct pdu_hdr *h); /* bytes before the data */
 uint32_t pdu_data_len(const struct pdu_ctx *ctx, const struct pdu_hdr *h);
 
-/* Where the data of a PDU starts, its header being LEN bytes with digest, for alignment PDA. */
+/* The offset of a PDU's data, for a header of LEN bytes including its digest and alignment PDA. */
 static inline uint32_t pdu_align(uint32_t len, uint8_t pda)
 {
 	uint32_t unit = (pda + 1u) * 4;
@@ -156,10 +156,10 @@ static inline uint32_t pdu_align(uint32_t len, uint8_t pda)
 	return (len + unit - 1) / unit * unit;
 }
 
-/* In words, for any FES a peer may have sent. */
+/* The name of any FES that a peer may send. */
 const char *pdu_fes_name(uint16_t fes);
 
-/* CRC-32C of the digests: start with CRC_START, feed, and crc_end() is what the wire carries. */
+/* CRC-32C of the digests: start with CRC_START, add data; crc_end() returns the value on the wire. */
 #define CRC_START 0xffffffffu
 uint32_t crc_feed(uint32_t crc, const void *data, uint32_t len);
 static inline __le32 crc_end(uint32_t crc)

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * znsd: command line, images, sockets, signals. The only file that knows every room.
+ * znsd: command line, images, sockets, signals. The only file that uses every room.
  *
  *	options -> sockets bound -> images opened -> namespaces -> loops run -> serving
  *	signal -> sockets closed, commands in flight ended, connections closed (tcp_shutdown)
  *	       -> loops stopped -> workers ended -> namespaces flushed and closed (tgt_free) -> exit
  *
- * Threads: main opens and closes, and sleeps in sigwait() in between; a thread each for the loops;
- * the workers. Signals are blocked in all of them but taken by main. Once the end has begun they
- * have their default action again, so that a second one ends the program at once.
+ * Threads: main opens and closes everything, and sleeps in sigwait() in between; one thread per loop;
+ * the workers. All threads block signals; main receives them by sigwait(). During shutdown they have
+ * their default action again, so that a second signal ends the program at once.
  *
  * Exit status: 0; 1 if something failed; 2 for a wrong command line; with --run, the command's.
  */
@@ -84,9 +84,9 @@ static int make_loops(struct daemon *d)
 }
 
 /*
- * ZASL belongs to the controller, and Linux 6.12 ignores it above its multipath head: an append
- * refused there is lost data. So appends are taken up to MDTS, and a limit that somebody asked for
- * is said to be void. Below this many bytes somebody did: it is what images have unasked.
+ * ZASL belongs to the controller, and Linux 6.12 ignores it above its multipath head: an append that is
+ * refused there loses data. So appends up to MDTS are accepted, and a warning says that the image's limit
+ * is not applied if it was chosen by the user, that is if it differs from this default.
  */
 #define UNASKED_APPEND_BYTES (64u << 10)
 
@@ -112,7 +112,7 @@ static void log_namespace(const struct image_opt *image, struct tgt_ns *ns)
 			 image->path, s.max_append, TGT_MAX_TRANSFER);
 }
 
-/* The subsystem of IMAGE, made with its hosts on first sight. */
+/* The subsystem of IMAGE, created with its allowed hosts when it is first named. NULL: logged. */
 static struct tgt_subsys *image_subsys(struct daemon *d, const struct image_opt *image,
 				       const struct tgt_ns *ns)
 {
@@ -173,7 +173,7 @@ static int open_image(struct daemon *d, const struct image_opt *image)
 	return 0;
 }
 
-/* The ports, one a line, in the order of --listen; never seen half written. */
+/* Writes the ports, one per line, in the order of --listen. The file is replaced atomically. */
 static int write_port_file(struct daemon *d)
 {
 	const char *path = d->opts.port_file;
@@ -214,7 +214,7 @@ static int start_listening(struct daemon *d)
 	return d->opts.port_file ? write_port_file(d) : 0;
 }
 
-/* The address a host on this machine reaches PORT by. */
+/* The address by which a host on this machine reaches PORT. */
 static const char *reachable(const struct tgt_port *port)
 {
 	if (!strcmp(port->traddr, "0.0.0.0"))
@@ -254,7 +254,7 @@ static int start_threads(struct daemon *d)
 	return 0;
 }
 
-/* What the command of --run finds in its environment. */
+/* Sets the environment of the command of --run. */
 static void export_names(struct daemon *d)
 {
 	const struct tgt_port *port = tcp_listener_port(d->listeners[0]);
@@ -324,7 +324,7 @@ static int tell_ready(struct daemon *d)
 	return 0;
 }
 
-/* A room below may have broken its sentence; here it is one line again. */
+/* Logs a refusal as one line: its sentence may contain line breaks. */
 static void log_refusal(char *err)
 {
 	for (char *p = err; (p = strchr(p, '\n'));)
@@ -332,7 +332,7 @@ static void log_refusal(char *err)
 	log_err("%s", err);
 }
 
-/* Sleeps until it is time to end; reaps the command of --run. */
+/* Sleeps until a signal asks to end, or the command of --run exits, which it reaps. */
 static void serve(struct daemon *d, const sigset_t *set)
 {
 	for (;;) {
@@ -362,15 +362,14 @@ static void on_drained(void *arg)
 	sem_post(&d->drained);
 }
 
-/* The reverse of starting, from wherever that got to. 0, or 1 if a namespace could not be written.
- */
+/* Undoes start(), however far that came. 0, or 1 if a namespace could not be written. */
 static int stop(struct daemon *d, const sigset_t *set)
 {
 	int failed;
 
 	if (d->nr_threads && d->nr_threads == d->nr_loops && d->tcp) {
 		tell_manager("STOPPING=1");
-		/* From here on a second signal ends us. */
+		/* From here on a second signal ends the process. */
 		pthread_sigmask(SIG_UNBLOCK, set, NULL);
 		tcp_shutdown(d->tcp, on_drained, d);
 		while (sem_wait(&d->drained) && errno == EINTR)

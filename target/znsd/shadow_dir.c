@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The directory of the shadows: it must be on a tmpfs, so that a shadow vanishes with the power as
- * the page cache does, and nobody else's to write. Both places that are tried are such by custom;
- * in /dev/shm others may have made the name before us, so the owner is looked at.
+ * Finds the directory for shadows. It must be on a tmpfs, so that a power cut removes a shadow together
+ * with the page cache, and only we may write it. Both places that are tried usually satisfy that; in
+ * /dev/shm others could have created the name first, so the owner is checked.
  *
  * One thread, before serving.
  */
