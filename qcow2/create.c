@@ -159,15 +159,6 @@ static int write_table(struct file *f, const struct plan *p)
 	return err;
 }
 
-/* Sets entry I of a zeroed refcount block to 1. */
-static void put_refcount(uint8_t *block, uint64_t i, uint32_t bits)
-{
-	if (bits < 8)
-		block[i * bits / 8] |= (uint8_t)(1u << (i * bits % 8));
-	else
-		block[(i + 1) * (bits / 8) - 1] = 1; /* big endian */
-}
-
 static int write_refblocks(struct file *f, const struct plan *p, uint32_t bits)
 {
 	uint64_t per_block = p->cluster_size * 8 / bits;
@@ -179,7 +170,7 @@ static int write_refblocks(struct file *f, const struct plan *p, uint32_t bits)
 	for (uint64_t b = 0; b < p->refblocks && !err; b++) {
 		memset(block, 0, p->cluster_size);
 		for (uint64_t i = 0; i < per_block && b * per_block + i < p->total; i++)
-			put_refcount(block, i, bits);
+			refcount_set(block, i, (uint32_t)__builtin_ctz(bits), 1);
 		err = file_write(f, block, p->cluster_size,
 				 refblocks_offset(p) + b * p->cluster_size, 0);
 	}

@@ -184,6 +184,65 @@ static_assert(sizeof(struct disk_zoned_l44) == 44, "L44");
 #define MAX_ZONES	   (1u << 20)
 #define MAX_HOST_OFFSET	   (1ull << 56) /* offsets in L1 and L2 entries have 56 bits */
 
+/*
+ * A refcount block is one cluster of refcounts, each 1 << ORDER bits wide. Those of a byte and more
+ * are big-endian; of narrower ones the first is in the least significant bits of the first byte.
+ * The engine, the check and the repair all read and write them with these functions; format_test.c
+ * compares the functions with bytes written down from the specification.
+ */
+
+/* The largest refcount of ORDER. */
+static inline uint64_t refcount_max(uint32_t order)
+{
+	return UINT64_MAX >> (64 - (1u << order));
+}
+
+/* Returns refcount I of BLOCK. BLOCK is aligned to 8 bytes. */
+static inline uint64_t refcount_get(const void *block, uint64_t i, uint32_t order)
+{
+	const uint8_t *byte = block;
+	unsigned int bits = 1u << order;
+
+	switch (order) {
+	case 3:
+		return byte[i];
+	case 4:
+		return be16toh(((const uint16_t *)block)[i]);
+	case 5:
+		return be32toh(((const uint32_t *)block)[i]);
+	case 6:
+		return be64toh(((const uint64_t *)block)[i]);
+	default:
+		return byte[i * bits / 8] >> (i * bits % 8) & ((1u << bits) - 1);
+	}
+}
+
+/* Sets refcount I of BLOCK to COUNT, which is at most refcount_max(). */
+static inline void refcount_set(void *block, uint64_t i, uint32_t order, uint64_t count)
+{
+	uint8_t *byte = block;
+	unsigned int bits = 1u << order, shift;
+
+	switch (order) {
+	case 3:
+		byte[i] = (uint8_t)count;
+		break;
+	case 4:
+		((uint16_t *)block)[i] = htobe16((uint16_t)count);
+		break;
+	case 5:
+		((uint32_t *)block)[i] = htobe32((uint32_t)count);
+		break;
+	case 6:
+		((uint64_t *)block)[i] = htobe64(count);
+		break;
+	default:
+		shift = i * bits % 8;
+		byte += i * bits / 8;
+		*byte = (uint8_t)((*byte & ~(((1u << bits) - 1) << shift)) | count << shift);
+	}
+}
+
 /* A snapshot's entry in the snapshot table; ID, name and extra data follow, padded to 8. */
 struct disk_snapshot {
 	uint64_t l1_table_offset;

@@ -23,56 +23,6 @@ static uint64_t refblock_entries(const struct qcow2 *q)
 	return 1ull << q->refblock_bits;
 }
 
-static uint64_t max_count(const struct qcow2 *q)
-{
-	return UINT64_MAX >> (64 - (1u << q->refcount_order));
-}
-
-static uint64_t counter_get(const struct qcow2 *q, const struct table *t, uint64_t i)
-{
-	const uint8_t *byte = (const uint8_t *)t->data;
-	unsigned int bits = 1u << q->refcount_order;
-
-	switch (q->refcount_order) {
-	case 3:
-		return byte[i];
-	case 4:
-		return be16toh(((const uint16_t *)byte)[i]);
-	case 5:
-		return be32toh(((const uint32_t *)byte)[i]);
-	case 6:
-		return be64toh(((const uint64_t *)byte)[i]);
-	default:
-		return byte[i * bits / 8] >> (i * bits % 8) & ((1u << bits) - 1);
-	}
-}
-
-static void counter_set(const struct qcow2 *q, struct table *t, uint64_t i, uint64_t count)
-{
-	uint8_t *byte = (uint8_t *)t->data;
-	unsigned int bits = 1u << q->refcount_order;
-	uint8_t mask;
-
-	switch (q->refcount_order) {
-	case 3:
-		byte[i] = count;
-		break;
-	case 4:
-		((uint16_t *)byte)[i] = htobe16(count);
-		break;
-	case 5:
-		((uint32_t *)byte)[i] = htobe32(count);
-		break;
-	case 6:
-		((uint64_t *)byte)[i] = htobe64(count);
-		break;
-	default:
-		mask = ((1u << bits) - 1) << (i * bits % 8);
-		byte[i * bits / 8] =
-			(byte[i * bits / 8] & ~mask) | (uint8_t)(count << (i * bits % 8));
-	}
-}
-
 /* The block that describes CLUSTER, pinned; NULL: there is none. */
 static int refblock_get(struct qcow2 *q, uint64_t cluster, struct table **out)
 {
@@ -92,7 +42,8 @@ int ref_get(struct qcow2 *q, uint64_t cluster, uint64_t *count)
 		return err;
 	*count = 0;
 	if (t) {
-		*count = counter_get(q, t, cluster & (refblock_entries(q) - 1));
+		*count = refcount_get(t->data, cluster & (refblock_entries(q) - 1),
+				      q->refcount_order);
 		cache_put(q, t);
 	}
 	return 0;
@@ -115,13 +66,13 @@ int ref_run(struct qcow2 *q, uint64_t first, uint64_t max, bool *is_free, uint64
 		if (end > refblock_entries(q))
 			end = refblock_entries(q);
 		if (!done)
-			*is_free = !t || !counter_get(q, t, i);
+			*is_free = !t || !refcount_get(t->data, i, q->refcount_order);
 		if (!t) {
 			differs = !*is_free;
 			done += differs ? 0 : end - i;
 		} else {
 			for (; i < end && !differs; i++) {
-				differs = !counter_get(q, t, i) != *is_free;
+				differs = !refcount_get(t->data, i, q->refcount_order) != *is_free;
 				done += !differs;
 			}
 			cache_put(q, t);
@@ -219,11 +170,11 @@ static int adjust_block(struct qcow2 *q, struct table *t, uint64_t i, uint64_t n
 			uint64_t *done)
 {
 	for (*done = 0; *done < nr; ++*done) {
-		uint64_t count = counter_get(q, t, i + *done);
+		uint64_t count = refcount_get(t->data, i + *done, q->refcount_order);
 
-		if (raise ? count == max_count(q) : !count)
+		if (raise ? count == refcount_max(q->refcount_order) : !count)
 			return -EIO;
-		counter_set(q, t, i + *done, raise ? count + 1 : count - 1);
+		refcount_set(t->data, i + *done, q->refcount_order, raise ? count + 1 : count - 1);
 	}
 	return 0;
 }

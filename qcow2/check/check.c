@@ -137,22 +137,6 @@ bool check_use_one_table(struct check *c, uint64_t off, uint64_t len, const char
 	return true;
 }
 
-uint64_t check_refcount(const void *block, uint64_t i, uint32_t order)
-{
-	const uint8_t *byte = block;
-	uint32_t bits = 1u << order;
-
-	if (bits < 8)
-		return byte[i * bits / 8] >> (i * bits % 8) & ((1u << bits) - 1);
-	if (bits == 8)
-		return byte[i];
-	if (bits == 16)
-		return be16toh(((const uint16_t *)block)[i]);
-	if (bits == 32)
-		return be32toh(((const uint32_t *)block)[i]);
-	return be64toh(((const uint64_t *)block)[i]);
-}
-
 /* One cluster: what the walk found against what is recorded. */
 static void compare(struct check *c, uint64_t cluster, uint64_t recorded)
 {
@@ -198,7 +182,7 @@ static void compare_block(struct check *c, uint64_t i, uint64_t off)
 		return;
 	for (uint64_t j = 0; j < per_block; j++) {
 		if (off)
-			compare(c, first + j, check_refcount(c->table, j, c->q->refcount_order));
+			compare(c, first + j, refcount_get(c->table, j, c->q->refcount_order));
 		else if (first + j < c->nr_clusters)
 			compare(c, first + j, 0);
 		else

@@ -40,8 +40,6 @@ int check_begin(struct check *c, struct qcow2 *q, struct qcow2_check_result *res
 int check_count(struct check *c);
 int check_refcounts(struct check *c);
 void check_end(struct check *c);
-/* Entry I of a refcount block. */
-uint64_t check_refcount(const void *block, uint64_t i, uint32_t order);
 
 /* Findings: count one, and say it unless many were said already. */
 void check_corrupt(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -248,27 +248,6 @@ int overlay_copy(struct overlay *o, uint64_t cluster, uint64_t from)
 	return err;
 }
 
-void refcount_set(void *block, uint64_t i, uint32_t order, uint64_t count)
-{
-	uint8_t *byte = block;
-	uint32_t bits = 1u << order;
-	uint8_t mask;
-
-	if (bits == 64) {
-		((uint64_t *)block)[i] = htobe64(count);
-	} else if (bits == 32) {
-		((uint32_t *)block)[i] = htobe32((uint32_t)count);
-	} else if (bits == 16) {
-		((uint16_t *)block)[i] = htobe16((uint16_t)count);
-	} else if (bits == 8) {
-		byte[i] = (uint8_t)count;
-	} else {
-		mask = (uint8_t)(((1u << bits) - 1) << (i * bits % 8));
-		byte[i * bits / 8] =
-			(uint8_t)((byte[i * bits / 8] & ~mask) | (count << (i * bits % 8)));
-	}
-}
-
 /* The commit. */
 
 struct commit {
@@ -370,7 +349,6 @@ static int commit_refblocks(struct commit *c, bool last)
 	const struct overlay *o = c->o;
 	uint32_t order = o->q->refcount_order;
 	uint64_t per_block = o->q->cluster_size * 8 >> order;
-	uint64_t max = order == 6 ? UINT64_MAX : (1ull << (1u << order)) - 1;
 
 	for (size_t i = 0; i < c->nr; i++) {
 		const struct patch *p = c->patch[i];
@@ -386,14 +364,14 @@ static int commit_refblocks(struct commit *c, bool last)
 		memcpy(c->now, p->bytes, o->q->cluster_size);
 		for (uint64_t j = 0; j < per_block && !last; j++) {
 			uint64_t cluster = c->block_first[i] + j;
-			uint64_t count = check_refcount(p->bytes, j, order);
-			uint64_t least = check_refcount(c->was, j, order);
+			uint64_t count = refcount_get(p->bytes, j, order);
+			uint64_t least = refcount_get(c->was, j, order);
 
 			if (is_new)
 				least = cluster < o->old_clusters ? o->floor[cluster] & REF_COUNT
 								  : 0;
-			if (least > max)
-				least = max;
+			if (least > refcount_max(order))
+				least = refcount_max(order);
 			if (least > count)
 				refcount_set(c->now, j, order, least);
 		}

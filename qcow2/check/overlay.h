@@ -45,7 +45,4 @@ int overlay_copy(struct overlay *o, uint64_t cluster, uint64_t from);
 /* Makes it all true in the file, in an order that may be cut anywhere. 0 or -errno. */
 int overlay_commit(struct overlay *o);
 
-/* Entry I of a refcount block: the other half of check_refcount(). */
-void refcount_set(void *block, uint64_t i, uint32_t order, uint64_t count);
-
 #endif

@@ -26,13 +26,6 @@
 
 #include "repair.h"
 
-static uint64_t max_count(const struct repair *r)
-{
-	uint32_t order = r->q->refcount_order;
-
-	return order == 6 ? UINT64_MAX : (1ull << (1u << order)) - 1;
-}
-
 static uint64_t per_block(const struct repair *r)
 {
 	return r->q->cluster_size * 8 >> r->q->refcount_order;
@@ -153,10 +146,10 @@ static int correct_block(struct repair *r, const struct check *c, uint64_t first
 	if (err)
 		return err;
 	for (uint64_t i = 0; i < per_block(r); i++) {
-		uint64_t has = check_refcount(r->table, i, order), want = wanted(c, first + i);
+		uint64_t has = refcount_get(r->table, i, order), want = wanted(c, first + i);
 
-		if (want > max_count(r))
-			want = max_count(r);
+		if (want > refcount_max(order))
+			want = refcount_max(order);
 		if ((want > has && raise) || (want < has && lower)) {
 			refcount_set(r->table, i, order, want);
 			changed = true;
@@ -235,12 +228,15 @@ static int make_plan(struct repair *r, const struct check *c, struct plan *p)
 static int write_new_block(struct repair *r, const struct check *c, const struct plan *p,
 			   uint64_t range, uint64_t off)
 {
+	uint32_t order = r->q->refcount_order;
+
 	memset(r->table, 0, c->cluster_size);
 	for (uint64_t i = 0; i < per_block(r); i++) {
 		uint64_t want = planned(c, p, range * per_block(r) + i);
 
-		refcount_set(r->table, i, r->q->refcount_order,
-			     want > max_count(r) ? max_count(r) : want);
+		if (want > refcount_max(order))
+			want = refcount_max(order);
+		refcount_set(r->table, i, order, want);
 	}
 	return overlay_write(&r->o, r->table, c->cluster_size, off, PATCH_REFBLOCK);
 }
