@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Between check.c, which counts and compares, check_parts.c, which knows the lesser parts, and
- * repair. */
+/*
+ * Between the files of a check, and between the check and the repair, which uses it in parts.
+ *
+ * check.c calls the walks (check_map.c, check_snapshots.c, check_extensions.c, check_pointers.c,
+ * check_refcounts.c); these call uses.c to count what they find used, and findings.c to tell it.
+ */
 #ifndef QCOW2_CHECK_H
 #define QCOW2_CHECK_H
 
@@ -38,8 +42,12 @@ struct check {
  */
 int check_begin(struct check *c, struct qcow2 *q, struct qcow2_check_result *res);
 int check_count(struct check *c);
-int check_refcounts(struct check *c);
 void check_end(struct check *c);
+
+/* check_refcounts.c */
+int check_refcounts(struct check *c);
+
+/* findings.c */
 
 /* Findings: count one, and say it unless many were said already. */
 void check_corrupt(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -47,6 +55,8 @@ void check_leak(struct check *c, const char *fmt, ...) __attribute__((format(pri
 void check_unread(struct check *c, const char *what, uint64_t off, int err);
 /* Says a line that is no finding. */
 void check_say(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* uses.c */
 
 /*
  * Counts TIMES uses of the clusters that [OFF, OFF + LEN) touches. False, after a finding, when the
@@ -62,6 +72,9 @@ bool check_use_table(struct check *c, uint64_t off, uint64_t len, const char *wh
  * false then, too: it overlaps something, which will be said.
  */
 bool check_use_one_table(struct check *c, uint64_t off, uint64_t len, const char *what);
+/* The same for a table that the header names; a finding, too, when LEN is above MAX. */
+bool check_use_top_table(struct check *c, uint64_t off, uint64_t len, uint64_t max,
+			 const char *what);
 
 /* check_map.c; -ENOMEM or 0, findings are counted */
 
@@ -72,7 +85,7 @@ void check_l2_tables(struct check *c);
 /* Judges the COPIED flags of the active L1 table and below, after the refcounts were compared. */
 int check_copied(struct check *c);
 
-/* check_parts.c; -ENOMEM or 0, findings are counted */
+/* check_snapshots.c, check_extensions.c, check_pointers.c; -ENOMEM or 0, findings are counted */
 int check_snapshots(struct check *c);
 int check_extensions(struct check *c);
 int check_write_pointers(struct check *c);

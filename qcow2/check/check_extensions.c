@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The lesser parts of an image, for qcow2_check(): snapshots, persistent bitmaps, the encryption
- * header, and the write pointers of the zones. See check.c for the rules of the walk.
- *
- * The write pointers are judged against the geometry alone. Data that is missing below a write
- * pointer is no fault: a zone that was written with zeroes, or finished, has unallocated clusters.
+ * The header extensions that own clusters, for qcow2_check(): persistent bitmaps and the encryption
+ * header.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -42,62 +39,6 @@ static_assert(sizeof(struct disk_crypto_ext) == 16, "crypto extension");
 #define MAX_BITMAPS	   65535u
 #define MAX_BITMAP_TABLE   (MAX_L1_BYTES / 8)
 #define MAX_DIRECTORY	   (64u << 20)
-
-/* A snapshot's L1 table and all below it. */
-static int check_snapshot_l1(struct check *c, const struct disk_snapshot *s)
-{
-	uint64_t off = be64toh(s->l1_table_offset);
-	uint32_t entries = be32toh(s->l1_size);
-
-	if ((uint64_t)entries * 8 > MAX_L1_BYTES) {
-		c->lost++;
-		check_corrupt(c, "ERROR a snapshot's L1 table has %" PRIu32 " entries", entries);
-		return 0;
-	}
-	if (!check_use_one_table(c, off, (uint64_t)entries * 8, "a snapshot's L1 table"))
-		return 0;
-	return check_l1(c, off, entries, false);
-}
-
-int check_snapshots(struct check *c)
-{
-	uint64_t start = c->q->hdr.snapshots_offset, at = start;
-	uint32_t nr = c->q->info.nb_snapshots;
-	struct disk_snapshot s;
-	int err = 0;
-
-	if (!nr)
-		return 0;
-	if (nr > MAX_SNAPSHOTS) {
-		c->lost++;
-		check_corrupt(c, "ERROR the header claims %" PRIu32 " snapshots", nr);
-		return 0;
-	}
-	for (uint32_t i = 0; i < nr && !err; i++) {
-		uint64_t rest;
-
-		if (at > c->nr_clusters * c->cluster_size) {
-			c->lost++;
-			check_corrupt(c,
-				      "ERROR snapshot %" PRIu32 " of %" PRIu32
-				      " lies beyond the end of the file",
-				      i, nr);
-			return 0;
-		}
-		err = file_read(c->q->file, &s, sizeof(s), at, 0);
-		if (err) {
-			check_unread(c, "snapshot table", at, err);
-			return 0;
-		}
-		rest = (uint64_t)be32toh(s.extra_data_size) + be16toh(s.id_str_size) +
-		       be16toh(s.name_size);
-		at += align_up(sizeof(s) + rest, 8);
-		err = check_snapshot_l1(c, &s);
-	}
-	if (!err)
-		check_use_table(c, start, at - start, "snapshot table");
-	return err;
-}
 
 static int check_bitmap_table(struct check *c, uint64_t off, uint32_t entries)
 {
@@ -218,65 +159,4 @@ int check_extensions(struct check *c)
 	}
 	free(header);
 	return err;
-}
-
-bool check_write_pointer(struct check *c, const struct qcow2_zoned *z, uint32_t zone,
-			 uint64_t entry)
-{
-	uint64_t start = zone * z->zone_size;
-	bool marked = entry & ~WP_MASK;
-	uint64_t before = c->res->corruptions;
-
-	if (marked != (zone < z->conventional_zones)) {
-		check_corrupt(c,
-			      "ERROR zone %" PRIu32 "'s write pointer 0x%" PRIx64 " contradicts "
-			      "the header, which declares the first %" PRIu32 " zones conventional",
-			      zone, entry, z->conventional_zones);
-	} else if (marked) {
-		if (entry != (start | 1ull << WP_MARKER_V11) &&
-		    entry != (start | 1ull << WP_MARKER_LATEST))
-			check_corrupt(c,
-				      "ERROR conventional zone %" PRIu32
-				      " is recorded as 0x%" PRIx64 ", 0x%" PRIx64
-				      " and a marker bit were expected",
-				      zone, entry, start);
-	} else if (entry < start || entry > start + z->zone_size) {
-		check_corrupt(c,
-			      "ERROR zone %" PRIu32 " has write pointer 0x%" PRIx64
-			      " outside its range 0x%" PRIx64 "..0x%" PRIx64,
-			      zone, entry, start, start + z->zone_size);
-	} else if (entry % 512) {
-		check_corrupt(c,
-			      "ERROR zone %" PRIu32 " has write pointer 0x%" PRIx64
-			      ", which is not sector aligned",
-			      zone, entry);
-	}
-	return c->res->corruptions == before;
-}
-
-int check_write_pointers(struct check *c)
-{
-	const struct qcow2_zoned *z = &c->q->info.zoned;
-	size_t len = (size_t)z->nr_zones * 8;
-	uint64_t *table;
-	int err;
-
-	if (z->layout == QCOW2_LAYOUT_NONE)
-		return 0;
-	if (!check_use_table(c, z->zonedmeta_offset, len, "write-pointer table"))
-		return 0;
-	table = malloc(len + 1);
-	if (!table)
-		return -ENOMEM;
-	err = file_read(c->q->file, table, len, z->zonedmeta_offset, 0);
-	if (err) {
-		check_unread(c, "write-pointer table", z->zonedmeta_offset, err);
-		free(table);
-		return 0;
-	}
-	for (uint32_t i = 0; i < z->nr_zones; i++)
-		check_write_pointer(c, z, i,
-				    z->little_endian ? le64toh(table[i]) : be64toh(table[i]));
-	free(table);
-	return 0;
 }
