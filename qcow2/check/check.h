@@ -35,6 +35,35 @@ struct check {
 	bool tables_only; /* count what nothing may share: no L2 tables, no data */
 };
 
+/* Decoding; the engine has its own in map.c, which the check is to find out. */
+
+static inline bool has_data_file(const struct qcow2 *q)
+{
+	return q->hdr.incompatible & INCOMPAT_DATA_FILE;
+}
+
+/* Words of an L2 entry: with extended L2 entries a bitmap follows each. */
+static inline unsigned int entry_words(const struct qcow2 *q)
+{
+	return q->info.extended_l2 ? 2 : 1;
+}
+
+/* The bits of the L2 entry of a compressed cluster that are its host offset. */
+static inline uint64_t compressed_mask(const struct qcow2 *q)
+{
+	return (1ull << (62 - (q->cluster_bits - 8))) - 1;
+}
+
+/* The host offset of the compressed cluster of ENTRY; *LEN: bytes up to the end of its last sector. */
+static inline uint64_t compressed_place(const struct qcow2 *q, uint64_t entry, uint64_t *len)
+{
+	uint64_t mask = compressed_mask(q), host = entry & mask;
+	uint64_t sectors = (entry & (L2E_COMPRESSED - 1)) / (mask + 1) + 1;
+
+	*len = sectors * 512 - host % 512;
+	return host;
+}
+
 /*
  * A check in parts. check_begin() gets its memory (check_end() frees it, whatever was returned);
  * check_count() counts all that is used but the refcount structures; check_refcounts() counts

@@ -20,31 +20,18 @@ struct walk {
 	uint64_t next;	/* where its previous data cluster ended; 0 before the first */
 };
 
-static bool has_data_file(const struct check *c)
-{
-	return c->q->hdr.incompatible & INCOMPAT_DATA_FILE;
-}
-
-/* Words of an L2 entry: with extended L2 entries a bitmap follows each. */
-static unsigned int entry_words(const struct check *c)
-{
-	return c->q->info.extended_l2 ? 2 : 1;
-}
-
 static void check_compressed(struct check *c, uint64_t entry, const struct walk *w)
 {
-	unsigned int shift = 62 - (c->q->cluster_bits - 8);
-	uint64_t host = entry & ((1ull << shift) - 1);
-	uint64_t sectors = ((entry & (L2E_COMPRESSED - 1)) >> shift) + 1;
+	uint64_t len, host = compressed_place(c->q, entry, &len);
 
 	if (entry & ENTRY_COPIED)
 		check_corrupt(c, "ERROR compressed cluster at 0x%" PRIx64 " has the COPIED flag",
 			      host);
-	if (has_data_file(c)) {
+	if (has_data_file(c->q)) {
 		check_corrupt(c, "ERROR compressed cluster in an image with a data file");
 		return;
 	}
-	check_use(c, host, sectors * 512 - host % 512, USE_PACKED, w->times, "compressed cluster");
+	check_use(c, host, len, USE_PACKED, w->times, "compressed cluster");
 	if (w->active) {
 		c->res->allocated_clusters++;
 		c->res->compressed_clusters++;
@@ -62,7 +49,7 @@ static void check_data(struct check *c, uint64_t entry, struct walk *w)
 	if (entry & reserved)
 		check_corrupt(c, "ERROR L2 entry 0x%" PRIx64 " has reserved bits set", entry);
 	/* Offset 0 is a place in a data file, nowhere else. */
-	if (!host && !(has_data_file(c) && entry & ENTRY_COPIED))
+	if (!host && !(has_data_file(c->q) && entry & ENTRY_COPIED))
 		return;
 	if (w->active) {
 		c->res->allocated_clusters++;
@@ -70,7 +57,7 @@ static void check_data(struct check *c, uint64_t entry, struct walk *w)
 			c->res->fragmented_clusters++;
 		w->next = host + c->cluster_size;
 	}
-	if (has_data_file(c))
+	if (has_data_file(c->q))
 		return;
 	if (host % c->cluster_size) {
 		c->lost++;
@@ -89,7 +76,7 @@ static void check_l2(struct check *c, uint64_t off, struct walk *w)
 		check_unread(c, "L2 table", off, err);
 		return;
 	}
-	for (uint64_t i = 0; i < c->cluster_size / 8; i += entry_words(c)) {
+	for (uint64_t i = 0; i < c->cluster_size / 8; i += entry_words(c->q)) {
 		uint64_t entry = be64toh(c->table[i]);
 
 		if (!entry)
@@ -145,32 +132,38 @@ static void check_l1_entry(struct check *c, uint64_t entry, uint32_t i, bool act
 
 #define BATCH 8192u /* entries of an L1 table held at a time: it may be 32 MiB long */
 
-/* Reads entries FIRST to FIRST + N of an L1 table, N at most BATCH and returned. */
-static int read_l1(struct check *c, uint64_t l1_off, uint32_t first, uint32_t entries,
-		   uint64_t *batch, uint32_t *n)
-{
-	*n = entries - first < BATCH ? entries - first : BATCH;
-	return file_read(c->q->file, batch, (size_t)*n * 8, l1_off + 8ull * first, 0);
-}
-
-int check_l1(struct check *c, uint64_t l1_off, uint32_t entries, bool active)
+/* Calls VISIT for each entry, in host order, of an L1 table. -ENOMEM, or what the read failed with. */
+static int walk_l1(struct check *c, uint64_t l1_off, uint32_t entries, bool active,
+		   void (*visit)(struct check *c, uint64_t entry, uint32_t i, bool active))
 {
 	uint64_t *l1;
 	int err = 0;
 
-	if (!entries || c->tables_only)
+	if (!entries)
 		return 0;
 	l1 = malloc(BATCH * 8);
 	if (!l1)
 		return -ENOMEM;
 	for (uint32_t i = 0, n; i < entries && !err; i += n) {
-		err = read_l1(c, l1_off, i, entries, l1, &n);
-		if (err)
-			check_unread(c, "L1 table", l1_off, err);
+		n = entries - i < BATCH ? entries - i : BATCH;
+		err = file_read(c->q->file, l1, (size_t)n * 8, l1_off + 8ull * i, 0);
 		for (uint32_t k = 0; k < n && !err; k++)
-			check_l1_entry(c, be64toh(l1[k]), i + k, active);
+			visit(c, be64toh(l1[k]), i + k, active);
 	}
 	free(l1);
+	return err;
+}
+
+int check_l1(struct check *c, uint64_t l1_off, uint32_t entries, bool active)
+{
+	int err;
+
+	if (c->tables_only)
+		return 0;
+	err = walk_l1(c, l1_off, entries, active, check_l1_entry);
+	if (!err || err == -ENOMEM)
+		return err;
+	check_unread(c, "L1 table", l1_off, err);
 	return 0;
 }
 
@@ -184,7 +177,7 @@ static void check_l2_copied(struct check *c, uint64_t off)
 {
 	if (file_read(c->q->file, c->table, c->cluster_size, off, 0))
 		return; /* was said in the first walk */
-	for (uint64_t i = 0; i < c->cluster_size / 8; i += entry_words(c)) {
+	for (uint64_t i = 0; i < c->cluster_size / 8; i += entry_words(c->q)) {
 		uint64_t entry = be64toh(c->table[i]), host = entry & L2E_OFFSET_MASK;
 		uint64_t cluster = host / c->cluster_size;
 
@@ -199,10 +192,11 @@ static void check_l2_copied(struct check *c, uint64_t off)
 	}
 }
 
-static void check_l1_copied(struct check *c, uint64_t entry, uint32_t i)
+static void check_l1_copied(struct check *c, uint64_t entry, uint32_t i, bool active)
 {
 	uint64_t off = entry & L1E_OFFSET_MASK, cluster = off / c->cluster_size;
 
+	(void)active;
 	if (!off || off % c->cluster_size || cluster >= c->nr_clusters)
 		return;
 	if (!copied_is_right(c, entry, cluster))
@@ -211,29 +205,20 @@ static void check_l1_copied(struct check *c, uint64_t entry, uint32_t i)
 			      ": the flag is %s, the refcount is %s1",
 			      i, entry & ENTRY_COPIED ? "set" : "clear",
 			      c->ref[cluster] & REF_RECORDED1 ? "" : "not ");
-	if (c->named[cluster] & NAMED_ACTIVE && !has_data_file(c))
+	if (c->named[cluster] & NAMED_ACTIVE && !has_data_file(c->q))
 		check_l2_copied(c, off);
 	c->named[cluster] &= ~NAMED_ACTIVE; /* once */
 }
 
 int check_copied(struct check *c)
 {
-	uint64_t l1_off = c->q->hdr.l1_offset, *l1;
+	uint64_t l1_off = c->q->hdr.l1_offset;
 	uint32_t entries = c->q->hdr.l1_size;
-	int err = 0; /* was said in the first walk */
+	int err;
 
 	if (l1_off % c->cluster_size || (uint64_t)entries * 8 > MAX_L1_BYTES ||
 	    l1_off > c->nr_clusters * c->cluster_size)
 		return 0;
-	l1 = malloc(BATCH * 8);
-
-	if (!l1)
-		return -ENOMEM;
-	for (uint32_t i = 0, n; i < entries && !err; i += n) {
-		err = read_l1(c, l1_off, i, entries, l1, &n);
-		for (uint32_t k = 0; k < n && !err; k++)
-			check_l1_copied(c, be64toh(l1[k]), i + k);
-	}
-	free(l1);
-	return 0;
+	err = walk_l1(c, l1_off, entries, true, check_l1_copied);
+	return err == -ENOMEM ? err : 0; /* the first walk has told of any other */
 }

@@ -34,11 +34,6 @@ struct spot {
 	bool active;
 };
 
-static bool has_data_file(const struct repair *r)
-{
-	return r->q->hdr.incompatible & INCOMPAT_DATA_FILE;
-}
-
 static bool room_for_copies(const struct repair *r, uint64_t nr)
 {
 	return r->copies + nr <= r->nr_old;
@@ -77,17 +72,16 @@ static int drop(struct repair *r, const struct spot *s, uint64_t entry)
 
 static int fix_compressed(struct repair *r, const struct spot *s, uint64_t entry)
 {
-	unsigned int shift = 62 - (r->q->cluster_bits - 8);
-	uint64_t host = entry & ((1ull << shift) - 1), start = host - host % 512;
-	uint64_t len = (((entry & (L2E_COMPRESSED - 1)) >> shift) + 1) * 512;
-	uint64_t nr = align_up(len, r->q->cluster_size) / r->q->cluster_size;
+	uint64_t len, host = compressed_place(r->q, entry, &len);
+	uint64_t start = host - host % 512, last = cluster_of(r->q, host + len - 1);
+	uint64_t nr = align_up(host + len - start, r->q->cluster_size) / r->q->cluster_size;
 	uint8_t others = OWN_TABLE | OWN_L2 | (r->q->info.nb_snapshots ? 0 : OWN_DATA);
 	uint64_t fixed = entry & ~ENTRY_COPIED, to;
 	bool taken = false;
 
-	if (has_data_file(r) || cluster_of(r->q, start + len - 1) >= r->nr_old)
+	if (has_data_file(r->q) || last >= r->nr_old)
 		return drop(r, s, entry);
-	for (uint64_t c = cluster_of(r->q, start); c <= cluster_of(r->q, start + len - 1); c++)
+	for (uint64_t c = cluster_of(r->q, start); c <= last; c++)
 		taken |= r->own[c] & others;
 	if (taken && !room_for_copies(r, nr))
 		return drop(r, s, entry);
@@ -101,11 +95,10 @@ static int fix_compressed(struct repair *r, const struct spot *s, uint64_t entry
 				return err;
 		}
 		check_say(&r->first, "Repairing compressed cluster at 0x%" PRIx64 ": copied", host);
-		fixed = (fixed & ~((1ull << shift) - 1)) |
+		fixed = (fixed & ~compressed_mask(r->q)) |
 			((to << r->q->cluster_bits) + host % 512);
 	} else {
-		for (uint64_t c = cluster_of(r->q, start); c <= cluster_of(r->q, start + len - 1);
-		     c++)
+		for (uint64_t c = cluster_of(r->q, start); c <= last; c++)
 			r->own[c] |= OWN_PACKED;
 	}
 	return fixed == entry ? 0 : put_entry(r, s->at, fixed, PATCH_L2);
@@ -119,7 +112,7 @@ static int fix_data(struct repair *r, const struct spot *s, uint64_t entry)
 	uint8_t others = OWN_TABLE | OWN_L2 | (r->q->info.nb_snapshots ? 0 : OWN_DATA | OWN_PACKED);
 	int err;
 
-	if (host && !has_data_file(r)) {
+	if (host && !has_data_file(r->q)) {
 		if (in_cluster(r->q, host) || cluster >= r->nr_old)
 			return drop(r, s, entry);
 		if (!(r->own[cluster] & others)) {
@@ -143,7 +136,7 @@ static int fix_data(struct repair *r, const struct spot *s, uint64_t entry)
 /* All entries of the table at OFF. INDEX is its place in an L1 table. */
 static int fix_l2(struct repair *r, uint64_t off, uint64_t index, bool active)
 {
-	unsigned int words = r->q->info.extended_l2 ? 2 : 1;
+	unsigned int words = entry_words(r->q);
 	uint64_t entries = r->q->cluster_size / 8 / words;
 	int err = file_read(r->q->file, r->table, r->q->cluster_size, off, 0);
 
@@ -205,7 +198,7 @@ static int copy_l2(struct repair *r, uint64_t at, uint32_t i, uint64_t off)
  */
 static bool like_l2(struct repair *r, uint64_t off)
 {
-	unsigned int words = r->q->info.extended_l2 ? 2 : 1, shift = 62 - (r->q->cluster_bits - 8);
+	unsigned int words = entry_words(r->q);
 	bool maps = false;
 
 	if (file_read(r->q->file, r->table, r->q->cluster_size, off, 0))
@@ -214,7 +207,7 @@ static bool like_l2(struct repair *r, uint64_t off)
 		uint64_t entry = be64toh(r->table[i]), host = entry & L2E_OFFSET_MASK;
 
 		if (entry & L2E_COMPRESSED)
-			host = entry & ((1ull << shift) - 1);
+			host = entry & compressed_mask(r->q);
 		if (entry & L2E_COMPRESSED ? entry & ENTRY_COPIED
 					   : entry & L2E_RESERVED || in_cluster(r->q, host))
 			return false;
@@ -319,7 +312,7 @@ static uint64_t right_flag(const struct check *c, uint64_t entry, uint64_t host)
 
 static int copied_in_l2(struct repair *r, const struct check *c, uint64_t off)
 {
-	unsigned int words = r->q->info.extended_l2 ? 2 : 1;
+	unsigned int words = entry_words(r->q);
 	int err = file_read(r->q->file, r->table, r->q->cluster_size, off, 0);
 
 	if (err)
@@ -349,7 +342,7 @@ int repair_copied(struct repair *r, const struct check *c)
 
 		if (fixed != entry)
 			err = put_entry(r, l1_off + 8ull * i, fixed, PATCH_L1);
-		if (!err && !has_data_file(r) && off && !in_cluster(r->q, off) &&
+		if (!err && !has_data_file(r->q) && off && !in_cluster(r->q, off) &&
 		    off / c->cluster_size < c->nr_clusters)
 			err = copied_in_l2(r, c, off);
 	}
@@ -381,7 +374,7 @@ static int content_end(struct repair *r, uint32_t zone, uint64_t *wp)
 	uint64_t start = zone_start(r->q, zone), end = zone_writable_end(r->q, zone);
 	uint64_t c = cluster_of(r->q, align_up(end, r->q->cluster_size));
 	uint64_t mask = (1ull << r->q->l2_bits) - 1, n = 0, l2 = 0, at = 0, entry;
-	unsigned int words = r->q->info.extended_l2 ? 2 : 1;
+	unsigned int words = entry_words(r->q);
 	uint8_t *buf = malloc(r->q->cluster_size);
 	int err = buf ? 0 : -ENOMEM;
 
