@@ -40,6 +40,8 @@ void overlay_end(struct overlay *o);
 /* Changes LEN bytes at OFF, which lie in clusters that hold KIND. */
 int overlay_write(struct overlay *o, const void *buf, size_t len, uint64_t off,
 		  enum patch_kind kind);
+/* Changes the 8-byte entry at OFF to VALUE, given in host order. */
+int overlay_put64(struct overlay *o, uint64_t off, uint64_t value, enum patch_kind kind);
 /* Makes CLUSTER read as what the file has at FROM. */
 int overlay_copy(struct overlay *o, uint64_t cluster, uint64_t from);
 /* Makes it all true in the file, in an order that may be cut anywhere. 0 or -errno. */

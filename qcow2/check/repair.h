@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Between repair.c, which decides what is repaired and counts, and repair_map.c, which maps. */
+/* Between repair.c, which decides what is repaired, and the passes. */
 #ifndef QCOW2_REPAIR_H
 #define QCOW2_REPAIR_H
 
@@ -32,8 +32,17 @@ struct repair {
 	uint64_t *table;     /* a cluster */
 };
 
+/* repair_alloc.c */
+
+/* Finds out which clusters beyond the end of the file entries of the refcount table name: -ENOMEM. */
+int repair_find_avoided(struct repair *r);
+/* Where the next NR new clusters in a row would be. */
+uint64_t repair_find_new(const struct repair *r, uint64_t nr);
 /* NR new clusters in a row; the first one. */
 uint64_t repair_alloc(struct repair *r, uint64_t nr);
+
+/* repair_refcounts.c; 0 or -errno. ALL: not leaks alone. */
+int repair_refcounts(struct repair *r, bool all);
 
 /* repair_map.c; 0 or -errno */
 
@@ -41,6 +50,9 @@ uint64_t repair_alloc(struct repair *r, uint64_t nr);
 int repair_map(struct repair *r);
 /* COPIED flags, by the recorded refcounts that C has compared. */
 int repair_copied(struct repair *r, const struct check *c);
+
+/* repair_pointers.c; 0 or -errno */
+
 /* The write pointers that no open accepts. */
 int repair_pointers(struct repair *r);
 

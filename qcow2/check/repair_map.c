@@ -9,14 +9,6 @@
  *	- is dropped, if it names a table of another kind as an L2 table, or data, or if copies
  *would more than double the file. What names a place outside the file, or no cluster, is dropped.
  *To be dropped is to read as zeroes, and is said with the part of the disk that is lost.
- *
- * A write pointer that cannot be becomes, if it lies
- *	- behind its zone: the writable end; the zone is Full, all of it can be read,
- *	- inside, between two sectors: the sector's beginning,
- *	- before its zone: the end of what the zone holds, which is the last of its data that is not
- *	  zero, in units of 4096; the zone is Empty if it holds nothing.
- * The clusters of a zone are allocated ahead of its pointer and are zero there, so none of these
- * shows as written what was not.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -24,8 +16,6 @@
 #include <string.h>
 
 #include "repair.h"
-
-#define POINTER_UNIT 4096u
 
 /* An entry of an L2 table that is looked at. */
 struct spot {
@@ -37,12 +27,6 @@ struct spot {
 static bool room_for_copies(const struct repair *r, uint64_t nr)
 {
 	return r->copies + nr <= r->nr_old;
-}
-
-static int put_entry(struct repair *r, uint64_t at, uint64_t value, enum patch_kind kind)
-{
-	value = htobe64(value);
-	return overlay_write(&r->o, &value, sizeof(value), at, kind);
 }
 
 static int drop(struct repair *r, const struct spot *s, uint64_t entry)
@@ -62,12 +46,12 @@ static int drop(struct repair *r, const struct spot *s, uint64_t entry)
 	}
 	if (i->extended_l2) {
 		/* The bitmap behind it: nothing allocated; all zero if a backing file lurks. */
-		err = put_entry(r, s->at + 8, r->q->hdr.backing_offset ? 0xffffffffull << 32 : 0,
-				PATCH_L2);
-		return err ? err : put_entry(r, s->at, 0, PATCH_L2);
+		err = overlay_put64(&r->o, s->at + 8,
+				    r->q->hdr.backing_offset ? 0xffffffffull << 32 : 0, PATCH_L2);
+		return err ? err : overlay_put64(&r->o, s->at, 0, PATCH_L2);
 	}
 	zero |= i->version >= 3 && r->q->hdr.backing_offset;
-	return put_entry(r, s->at, zero ? L2E_ZERO : 0, PATCH_L2);
+	return overlay_put64(&r->o, s->at, zero ? L2E_ZERO : 0, PATCH_L2);
 }
 
 static int fix_compressed(struct repair *r, const struct spot *s, uint64_t entry)
@@ -101,7 +85,7 @@ static int fix_compressed(struct repair *r, const struct spot *s, uint64_t entry
 		for (uint64_t c = cluster_of(r->q, start); c <= last; c++)
 			r->own[c] |= OWN_PACKED;
 	}
-	return fixed == entry ? 0 : put_entry(r, s->at, fixed, PATCH_L2);
+	return fixed == entry ? 0 : overlay_put64(&r->o, s->at, fixed, PATCH_L2);
 }
 
 static int fix_data(struct repair *r, const struct spot *s, uint64_t entry)
@@ -130,7 +114,7 @@ static int fix_data(struct repair *r, const struct spot *s, uint64_t entry)
 			fixed = to << r->q->cluster_bits;
 		}
 	}
-	return fixed == entry ? 0 : put_entry(r, s->at, fixed, PATCH_L2);
+	return fixed == entry ? 0 : overlay_put64(&r->o, s->at, fixed, PATCH_L2);
 }
 
 /* All entries of the table at OFF. INDEX is its place in an L1 table. */
@@ -175,7 +159,7 @@ static int drop_l1(struct repair *r, uint64_t at, uint32_t i, bool active)
 	} else {
 		check_say(&r->first, "Repairing L1 entry %" PRIu32 ": dropped", i);
 	}
-	return put_entry(r, at, 0, PATCH_L1);
+	return overlay_put64(&r->o, at, 0, PATCH_L1);
 }
 
 /* A second L1 entry names the L2 table at OFF: it gets one of its own. */
@@ -189,7 +173,7 @@ static int copy_l2(struct repair *r, uint64_t at, uint32_t i, uint64_t off)
 		  off);
 	if (!err)
 		err = overlay_write(&r->o, r->table, r->q->cluster_size, to, PATCH_L2);
-	return err ? err : put_entry(r, at, to, PATCH_L1);
+	return err ? err : overlay_put64(&r->o, at, to, PATCH_L1);
 }
 
 /*
@@ -239,7 +223,7 @@ static int fix_l1_entry(struct repair *r, uint64_t at, uint64_t entry, uint32_t 
 						     : drop_l1(r, at, i, active);
 		r->own[cluster] |= OWN_L2 | (active ? OWN_L2_ACTIVE : 0);
 	}
-	return fixed == entry ? 0 : put_entry(r, at, fixed, PATCH_L1);
+	return fixed == entry ? 0 : overlay_put64(&r->o, at, fixed, PATCH_L1);
 }
 
 static int fix_l1(struct repair *r, uint64_t l1_off, uint32_t entries, bool active)
@@ -324,7 +308,7 @@ static int copied_in_l2(struct repair *r, const struct check *c, uint64_t off)
 			continue;
 		fixed = right_flag(c, entry, entry & L2E_OFFSET_MASK);
 		if (fixed != entry)
-			err = put_entry(r, off + i * 8, fixed, PATCH_L2);
+			err = overlay_put64(&r->o, off + i * 8, fixed, PATCH_L2);
 	}
 	return err;
 }
@@ -341,129 +325,11 @@ int repair_copied(struct repair *r, const struct check *c)
 		uint64_t fixed = right_flag(c, entry, off);
 
 		if (fixed != entry)
-			err = put_entry(r, l1_off + 8ull * i, fixed, PATCH_L1);
+			err = overlay_put64(&r->o, l1_off + 8ull * i, fixed, PATCH_L1);
 		if (!err && !has_data_file(r->q) && off && !in_cluster(r->q, off) &&
 		    off / c->cluster_size < c->nr_clusters)
 			err = copied_in_l2(r, c, off);
 	}
 	free(l1);
-	return err;
-}
-
-/* Write pointers */
-
-/* The end of what is not zero in the cluster that ENTRY maps; 0: it holds nothing. */
-static uint64_t content_of(struct repair *r, uint64_t entry, uint8_t *buf)
-{
-	uint64_t host = entry & L2E_OFFSET_MASK, n = r->q->cluster_size;
-
-	if (entry & L2E_COMPRESSED)
-		return n;
-	if (!host || (entry & L2E_ZERO && r->q->info.version >= 3))
-		return 0;
-	if (r->q->no_data || file_read(r->q->file, buf, n, host, 0))
-		return n;
-	while (n && !buf[n - 1])
-		n--;
-	return n;
-}
-
-/* Where the data of ZONE ends, in units of 4096, or its start. */
-static int content_end(struct repair *r, uint32_t zone, uint64_t *wp)
-{
-	uint64_t start = zone_start(r->q, zone), end = zone_writable_end(r->q, zone);
-	uint64_t c = cluster_of(r->q, align_up(end, r->q->cluster_size));
-	uint64_t mask = (1ull << r->q->l2_bits) - 1, n = 0, l2 = 0, at = 0, entry;
-	unsigned int words = entry_words(r->q);
-	uint8_t *buf = malloc(r->q->cluster_size);
-	int err = buf ? 0 : -ENOMEM;
-
-	*wp = start;
-	while (!err && !n && c > cluster_of(r->q, start)) {
-		uint64_t i = --c >> r->q->l2_bits;
-
-		if (i >= r->q->hdr.l1_size)
-			break;
-		err = file_read(r->q->file, &entry, 8, r->q->hdr.l1_offset + 8 * i, 0);
-		l2 = be64toh(entry) & L1E_OFFSET_MASK;
-		if (err || !l2) { /* nothing in all that it covers */
-			c &= ~mask;
-			continue;
-		}
-		if (l2 != at)
-			err = file_read(r->q->file, r->table, r->q->cluster_size, l2, 0);
-		at = l2;
-		if (!err)
-			n = content_of(r, be64toh(r->table[(c & mask) * words]), buf);
-	}
-	if (n)
-		*wp = align_up((c << r->q->cluster_bits) + n, POINTER_UNIT);
-	if (*wp < start)
-		*wp = start;
-	if (*wp > end)
-		*wp = end;
-	free(buf);
-	return err;
-}
-
-static int right_pointer(struct repair *r, uint32_t zone, uint64_t entry, uint64_t *fixed)
-{
-	const struct qcow2_zoned *z = &r->q->info.zoned;
-	uint64_t start = zone_start(r->q, zone), wp = entry & WP_MASK;
-
-	if (zone < z->conventional_zones)
-		*fixed = start | 1ull << z->marker_bit;
-	else if (wp > start + z->zone_size)
-		*fixed = zone_writable_end(r->q, zone);
-	else if (wp >= start)
-		*fixed = wp - wp % 512;
-	else
-		return content_end(r, zone, fixed);
-	return 0;
-}
-
-int repair_pointers(struct repair *r)
-{
-	const struct qcow2_zoned *z = &r->q->info.zoned;
-	struct qcow2_check_result res = { 0 };
-	struct check judge = r->first;
-	uint64_t *table, swapped = 0, wrong = 0, fixed;
-	int err;
-
-	judge.res = &res;
-	judge.lines = UINT32_MAX; /* it was said before */
-	if (z->layout == QCOW2_LAYOUT_NONE || z->little_endian)
-		return 0;
-	table = malloc((size_t)z->nr_zones * 8);
-	if (!table)
-		return -ENOMEM;
-	err = file_read(r->q->file, table, (size_t)z->nr_zones * 8, z->zonedmeta_offset, 0);
-	for (uint32_t i = 0; i < z->nr_zones && !err; i++) {
-		wrong += !check_write_pointer(&judge, z, i, be64toh(table[i]));
-		swapped += !check_write_pointer(&judge, z, i, le64toh(table[i]));
-	}
-	if (!err && swapped < wrong) {
-		check_say(&r->first, "the write-pointer table is little-endian, but for some "
-				     "entries; it is left as it is");
-		wrong = 0;
-	}
-	for (uint32_t i = 0; i < z->nr_zones && !err && wrong; i++) {
-		uint64_t entry = be64toh(table[i]);
-
-		if (check_write_pointer(&judge, z, i, entry))
-			continue;
-		err = right_pointer(r, i, entry, &fixed);
-		if (err)
-			break;
-		check_say(&r->first,
-			  "Repairing zone %" PRIu32 ": write pointer 0x%" PRIx64
-			  " becomes 0x%" PRIx64 "%s",
-			  i, entry, fixed,
-			  fixed == zone_start(r->q, i)		? " (empty)"
-			  : fixed == zone_writable_end(r->q, i) ? " (full)"
-								: "");
-		err = put_entry(r, z->zonedmeta_offset + 8ull * i, fixed, PATCH_POINTERS);
-	}
-	free(table);
 	return err;
 }
