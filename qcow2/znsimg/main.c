@@ -3,8 +3,8 @@
  * znsimg: makes, shows, checks and resizes zoned qcow2 images. qemu-img's verbs, options, output and exit
  * statuses, so that whoever knows the one knows the other.
  *
- * This file finds the verb; each verb has a file, VERB.c, verbs.c has what they share, and
- * options.c parses -o.
+ * This file finds the verb in verbs.c; each verb has a file, VERB.c, common.c has what they share,
+ * and options.c parses -o.
  *
  * 1. stdout is data, stderr is talk; each line of talk begins with "znsimg: ".
  * 2. Exit status 0 or 1, also for wrong usage, as qemu-img does; only check has more.

@@ -34,10 +34,10 @@ struct img_verb {
 };
 
 extern const struct img_verb img_create, img_info, img_check, img_resize, img_zones;
-/* All of them; NULL ends the list. */
+/* verbs.c: all of them; NULL ends the list. */
 extern const struct img_verb *const img_verbs[];
 
-/* verbs.c: what the verbs say and parse alike. */
+/* common.c: what the verbs say and parse alike. */
 
 /* The help of VERB to stdout: the exit status. */
 int img_help(const struct img_verb *verb);
@@ -69,10 +69,10 @@ int img_usage_error(const struct img_verb *verb);
 /* TEXT with what a terminal must not see replaced; BUF is as long as TEXT. */
 const char *img_printable(const char *text, char *buf, size_t len);
 
-/* options.c: -o. */
-
 /* Ids of long options that several verbs have. */
 enum { IMG_OPT_OUTPUT = CLI_LONG, IMG_OPT_OWN };
+
+/* options.c: -o. */
 
 enum opt_id {
 	OPT_SIZE,
