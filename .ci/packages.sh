@@ -4,7 +4,7 @@
 BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config libnvme-dev libevent-dev zlib1g-dev
 	libzstd-dev libisal-dev libjson-c-dev liburing-dev"
 TEST_PACKAGES="clang valgrind git libclang-rt-14-dev libcmocka-dev qemu-utils jq mandoc procps iproute2
-	util-linux strace fish zsh"
+	util-linux strace systemd fish zsh"
 BENCH_PACKAGES="fio qemu-utils jq util-linux" # tests/bench/run
 
 # install_missing PACKAGE... : installs those that are not there; says so when it may not.
