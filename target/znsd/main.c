@@ -86,9 +86,9 @@ static int make_loops(struct daemon *d)
 /*
  * ZASL belongs to the controller, and Linux 6.12 ignores it above its multipath head: an append that is
  * refused there loses data. So appends up to MDTS are accepted, and a warning says that the image's limit
- * is not applied if it was chosen by the user, that is if it differs from this default.
+ * is not applied if a user chose it, that is if it is below this default.
  */
-#define UNASKED_APPEND_BYTES (64u << 10)
+#define DEFAULT_APPEND_BYTES (64u << 10)
 
 static void log_namespace(const struct image_opt *image, struct tgt_ns *ns)
 {
@@ -106,7 +106,7 @@ static void log_namespace(const struct image_opt *image, struct tgt_ns *ns)
 		 image->path, s.nr_zones, (unsigned long long)s.zone_size >> 20,
 		 (unsigned long long)s.zone_capacity >> 20, s.empty, s.closed, s.full, open, active,
 		 s.lba_size, image->read_only ? ", read only" : "");
-	if (s.max_append && s.max_append < UNASKED_APPEND_BYTES)
+	if (s.max_append && s.max_append < DEFAULT_APPEND_BYTES)
 		log_warn("%s: its max_append_bytes of %u cannot be told to a host: appends up to "
 			 "%u are accepted",
 			 image->path, s.max_append, TGT_MAX_TRANSFER);
