@@ -1,23 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Where clusters come from and where they go.
+ * Allocates and frees clusters.
  *
- * 1. Truth is in the refcounts. The pool of free runs is a memory aid of bounded size: every run
- *    taken from it is checked against the refcounts and against the metadata's own places first,
- *    so a stale or lying entry costs time, never data.
- * 2. Data clusters read as zeroes when handed out: new space at the end of the file (made long at
- *    once, so that no mapping ever points past its end), or zeroed before reuse. But whoever fills
- *    whole clusters before they are mapped can have them as they are (loan.c).
- * 3. Clusters that were unmapped go to quarantine. Only quarantine_release(), after the flush has
- *    made the unmapping durable, lowers their counts and gives them back. When many wait there,
- *    quarantine_crowded() has an allocation flush first, lest the file grow without bound where
- *    zones are reset and written again and nobody flushes. What is free then goes back to the file
- *    system; in memory it is kept until alloc_trim(), to be written into again, and zeroed by pieces.
- * 4. A zone's worth of clusters is wanted in one piece, so a much smaller piece is passed over in
- *    favour of the end of the file, and tables do not nibble at large pieces.
+ * 1. The refcounts decide which clusters are free. q->free is a bounded set of free clusters
+ *    (freeset.c), a cache: a run taken from it is checked against the refcounts and the places of the
+ *    metadata first, so a wrong entry, in an image that lies, costs time, never data.
+ * 2. Data clusters read as zeroes when they are allocated: they are new space at the end of the file
+ *    (which is extended at once, so that no mapping points beyond its end), or were zeroed before
+ *    reuse. Whoever fills whole clusters before they are mapped may have recycled ones (loan.c).
+ * 3. Unmapped clusters go to quarantine, the list of deferred frees. Only quarantine_release(), after
+ *    a flush has made the unmapping durable, lowers their refcounts and adds them to q->free. When
+ *    many are deferred, quarantine_crowded() makes an allocation flush first, so that the file does
+ *    not grow without bound while zones are reset and rewritten and the host does not flush. Freed
+ *    clusters are discarded; in an image on a tmpfs they are kept as recycled until alloc_trim().
+ * 4. A zone should be one contiguous run, so a run that is much smaller than wanted is passed over in
+ *    favour of the end of the file, and tables are not taken from large runs.
+ * 5. Every loop over q->free removes clusters from it, or makes recycled ones zeroed, in each turn.
+ *    No cluster is in the set twice, so no turn undoes another, and the loop ends.
  *
- * Free clusters of earlier sessions are found by a scan, a few refcount blocks an allocation, once
- * through the file; so opening costs nothing however large the image.
+ * Free clusters of earlier sessions are found by a scan, a few refcount blocks per allocation, once
+ * through the file; so opening an image costs nothing, however large it is.
  *
  * All under q->lock.
  */
@@ -28,7 +30,6 @@
 #include "alloc.h"
 #include "plant.h"
 
-#define POOL_RUNS      256u
 #define SCAN_BYTES     (256u << 10) /* of refcount blocks looked at per allocation */
 #define TABLE_RUN      64u	    /* tables come out of runs up to this long */
 #define FEWEST	       8u	    /* 1/8 of what was wanted is still a good piece */
@@ -39,12 +40,11 @@
 #define MAX_QUARANTINE                                                                             \
 	(256ull << 20) /* bytes: a flush for each of these costs little beside them */
 
-int alloc_init(struct qcow2 *q)
+void alloc_init(struct qcow2 *q)
 {
 	q->end_cluster = cluster_of(q, align_up(q->file_len, q->cluster_size));
 	q->scan_end = q->end_cluster;
-	q->pool = malloc(POOL_RUNS * sizeof(*q->pool));
-	return q->pool ? 0 : -ENOMEM;
+	q->free.nr = 0;
 }
 
 static bool overlaps(uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
@@ -77,131 +77,67 @@ bool alloc_overlaps_meta(const struct qcow2 *q, uint64_t host, uint64_t len)
 	       toptable_points_into(&q->l1, L1E_OFFSET_MASK, host, len);
 }
 
-/* Gives the space of free clusters back to the file system. */
+/* Returns the space of free clusters to the file system. 0 or -errno. */
 static int discard(struct qcow2 *q, uint64_t first, uint64_t nr)
 {
-	loans_gone(q, first, nr);
+	resident_forget(q, first, nr);
 	return file_discard(q->file, first << q->cluster_bits, nr << q->cluster_bits);
-}
-
-static void pool_remove(struct qcow2 *q, uint32_t i)
-{
-	q->pool[i] = q->pool[--q->nr_pool];
-}
-
-static void pool_add(struct qcow2 *q, uint64_t first, uint64_t nr, bool zeroed)
-{
-	struct run new = { first, nr, zeroed };
-	uint32_t smallest = 0;
-
-	for (uint32_t i = 0; i < q->nr_pool;) {
-		struct run *r = &q->pool[i];
-
-		if (!zeroed && overlaps(r->first, r->nr, first, nr))
-			r->zeroed = false;
-		if (r->zeroed == zeroed && r->first + r->nr == new.first) {
-			new.first = r->first;
-			new.nr += r->nr;
-			pool_remove(q, i);
-		} else if (r->zeroed == zeroed && new.first + new.nr == r->first) {
-			new.nr += r->nr;
-			pool_remove(q, i);
-		} else {
-			i++;
-		}
-	}
-	if (q->nr_pool < POOL_RUNS) {
-		q->pool[q->nr_pool++] = new;
-		return;
-	}
-	for (uint32_t i = 1; i < q->nr_pool; i++)
-		if (q->pool[i].nr < q->pool[smallest].nr)
-			smallest = i;
-	if (q->pool[smallest].nr < new.nr)
-		q->pool[smallest] = new;
 }
 
 enum choice {
 	ANY,
-	CHOOSY, /* rather none than too small a part, or a table out of a large one */
-	STALE,	/* of what is not known to read as zeroes */
+	CHOOSY, /* fail rather than return a small part of what is wanted, or cut a large run for a table */
+	RECYCLED, /* only clusters that may hold old data */
 };
 
-/* Other entries may name these clusters, too. */
-static void pool_forget(struct qcow2 *q, uint64_t first, uint64_t nr)
-{
-	for (uint32_t i = 0; i < q->nr_pool;) {
-		struct run r = q->pool[i];
-
-		if (!overlaps(r.first, r.nr, first, nr)) {
-			i++;
-			continue;
-		}
-		pool_remove(q, i);
-		if (r.first < first)
-			pool_add(q, r.first, first - r.first, r.zeroed);
-		if (r.first + r.nr > first + nr)
-			pool_add(q, first + nr, r.first + r.nr - first - nr, r.zeroed);
-		i = 0;
-	}
-}
-
-/* The best run for MIN to MAX clusters: the smallest that holds all, else the largest. */
-static int pool_best(const struct qcow2 *q, uint64_t min, uint64_t max, enum choice choice)
+static int best_run(const struct qcow2 *q, uint64_t min, uint64_t max, enum choice choice)
 {
 	bool choosy = choice == CHOOSY;
-	uint64_t fewest = choosy && max / FEWEST > min ? max / FEWEST : min;
-	int best = -1;
 
-	for (uint32_t i = 0; i < q->nr_pool; i++) {
-		const struct run *r = &q->pool[i], *b = best < 0 ? NULL : &q->pool[best];
-
-		if (r->nr < fewest || (choosy && max == 1 && r->nr > TABLE_RUN) ||
-		    (choice == STALE && r->zeroed))
-			continue;
-		if (!b || (b->nr < max && r->nr > b->nr) || (r->nr >= max && r->nr < b->nr))
-			best = i;
-	}
-	return best;
+	return freeset_best(&q->free, choosy && max / FEWEST > min ? max / FEWEST : min, max,
+			    choosy && max == 1 ? TABLE_RUN : UINT64_MAX, choice == RECYCLED);
 }
 
-/* Takes a run out of the pool, verified free. *NR 0: the pool has none that suits. */
-static int pool_take(struct qcow2 *q, uint64_t min, uint64_t max, enum choice choice,
-		     struct run *out)
+/*
+ * Takes a run out of q->free, verified by the refcounts. *OUT nr 0: there is none that suits. Each turn
+ * removes at least one cluster from the set for good.
+ */
+static int take_known(struct qcow2 *q, uint64_t min, uint64_t max, enum choice choice,
+		      struct run *out)
 {
 	int i;
 
 	out->nr = 0;
-	while ((i = pool_best(q, min, max, choice)) >= 0) {
-		struct run r = q->pool[i];
-		uint64_t want = r.nr < max ? r.nr : max, len;
+	while ((i = best_run(q, min, max, choice)) >= 0) {
+		struct run r = q->free.run[i];
+		uint64_t len;
 		bool is_free;
-		int err = ref_run(q, r.first, want, &is_free, &len);
+		int err;
 
+		if (r.nr > max)
+			r.nr = max;
+		err = ref_run(q, r.first, r.nr, &is_free, &len);
 		if (err)
 			return err;
-		pool_remove(q, i);
-		if (!is_free || len < want ||
-		    alloc_overlaps_meta(q, r.first << q->cluster_bits, want << q->cluster_bits)) {
-			/* What follows the bad part may still do; not that part again, or we loop. */
-			uint64_t bad = is_free && len < want ? len + 1 : len;
-
-			if (bad < r.nr)
-				pool_add(q, r.first + bad, r.nr - bad, r.zeroed);
-			if (bad > len && len >= min)
-				pool_add(q, r.first, len, r.zeroed);
-			continue;
+		if (is_free && len == r.nr &&
+		    !alloc_overlaps_meta(q, r.first << q->cluster_bits, len << q->cluster_bits)) {
+			freeset_remove(&q->free, r);
+			*out = r;
+			return 0;
 		}
-		if (want < r.nr)
-			pool_add(q, r.first + want, r.nr - want, r.zeroed);
-		*out = r;
-		out->nr = want;
-		return 0;
+		/* Remove what cannot be used: the part in use, or the cluster behind the free part. */
+		if (is_free && len < r.nr) {
+			r.first += len;
+			r.nr = 1;
+		} else {
+			r.nr = len;
+		}
+		freeset_remove(&q->free, r);
 	}
 	return 0;
 }
 
-/* Looks at a few more refcount blocks for clusters that were free when we came. */
+/* Scans a few more refcount blocks for clusters that were free when the image was opened. */
 static int scan_some(struct qcow2 *q)
 {
 	uint64_t per_block = 1ull << q->refblock_bits;
@@ -227,7 +163,7 @@ static int scan_some(struct qcow2 *q)
 			if (err)
 				return err;
 			if (is_free)
-				pool_add(q, q->scan_pos, len, false);
+				freeset_add_new(&q->free, (struct run){ q->scan_pos, len, false });
 			q->scan_pos += len;
 		}
 	}
@@ -304,21 +240,21 @@ static int take_at_end(struct qcow2 *q, uint64_t min, uint64_t max, struct run *
 
 static int take(struct qcow2 *q, uint64_t min, uint64_t max, struct run *out)
 {
-	int err = pool_take(q, min, max, CHOOSY, out);
+	int err = take_known(q, min, max, CHOOSY, out);
 
 	if (err || out->nr)
 		return err;
 	if (q->scan_pos < q->scan_end) {
 		err = scan_some(q);
 		if (!err)
-			err = pool_take(q, min, max, CHOOSY, out);
+			err = take_known(q, min, max, CHOOSY, out);
 		if (err || out->nr)
 			return err;
 	}
 	err = take_at_end(q, min, max, out);
 	if (err != -ENOSPC)
 		return err;
-	err = pool_take(q, min, max, ANY, out);
+	err = take_known(q, min, max, ANY, out);
 	if (err)
 		return err;
 	return out->nr ? 0 : -ENOSPC;
@@ -352,7 +288,7 @@ int alloc_data(struct qcow2 *q, uint64_t min, uint64_t max, uint64_t *host, uint
 	if (!err)
 		err = ref_adjust(q, r.first, r.nr, true);
 	if (err) {
-		pool_add(q, r.first, r.nr, r.zeroed);
+		freeset_add(&q->free, r);
 		return err;
 	}
 	*host = r.first << q->cluster_bits;
@@ -360,64 +296,60 @@ int alloc_data(struct qcow2 *q, uint64_t min, uint64_t max, uint64_t *host, uint
 	return 0;
 }
 
-int alloc_stale(struct qcow2 *q, uint64_t max, struct run *out)
+int alloc_recycled(struct qcow2 *q, uint64_t max, struct run *out)
 {
 	int err;
 
 	out->nr = 0;
+	/* The scan would find the clusters again: they are free by their refcounts. */
 	if (q->scan_pos < q->scan_end && !plant(lent_while_scanned))
 		return scan_some(q);
-	err = pool_take(q, 1, max, STALE, out);
-	if (!err && out->nr && !plant(stale_twice))
-		pool_forget(q, out->first, out->nr);
+	err = take_known(q, 1, max, RECYCLED, out);
+	if (!err && plant(recycled_twice))
+		freeset_add(&q->free, *out);
 	return err;
 }
 
-void alloc_stale_back(struct qcow2 *q, const struct run *r)
+void alloc_recycled_back(struct qcow2 *q, const struct run *r)
 {
-	pool_add(q, r->first, r->nr, false);
+	freeset_add(&q->free, (struct run){ r->first, r->nr, false });
 }
 
-/* Whether R, which the pool names no more, or a part of it was free, and is in it again, discarded. */
-static bool trim_run(struct qcow2 *q, struct run r)
+/* Discards those clusters of R, which is out of q->free, that are free, and adds them; how many. */
+static uint64_t trim_run(struct qcow2 *q, struct run r)
 {
-	bool any = false, is_free;
-	uint64_t len;
+	uint64_t len, done = 0;
+	bool is_free;
 
 	for (; r.nr; r.first += len, r.nr -= len) {
 		if (ref_run(q, r.first, r.nr, &is_free, &len))
 			break;
-		if ((!is_free && !plant(trim_believes_the_pool)) ||
+		if ((!is_free && !plant(trim_believes_the_set)) ||
 		    alloc_overlaps_meta(q, r.first << q->cluster_bits, len << q->cluster_bits) ||
 		    discard(q, r.first, len))
 			continue;
-		pool_add(q, r.first, len, true);
-		any = true;
+		freeset_add(&q->free, (struct run){ r.first, len, true });
+		done += len;
 	}
-	return any;
+	return done;
 }
 
-bool alloc_trim(struct qcow2 *q)
+uint64_t alloc_trim(struct qcow2 *q)
 {
 	const uint64_t most = TRIM_BYTES >> q->cluster_bits;
+	uint64_t done = 0;
+	int i;
 
-	for (uint32_t i = 0; i < q->nr_pool;) {
-		struct run r = q->pool[i];
+	/* Each turn takes recycled clusters out of the set, and puts back zeroed ones at most. */
+	while (!done && (i = freeset_best(&q->free, 1, UINT64_MAX, UINT64_MAX, true)) >= 0) {
+		struct run r = q->free.run[i];
 
-		if (r.zeroed) {
-			i++;
-			continue;
-		}
-		pool_remove(q, i);
-		if (r.nr > most) {
-			pool_add(q, r.first + most, r.nr - most, false);
+		if (r.nr > most)
 			r.nr = most;
-		}
-		if (trim_run(q, r))
-			return true;
-		i = 0;
+		freeset_remove(&q->free, r);
+		done = trim_run(q, r);
 	}
-	return false;
+	return done;
 }
 
 int alloc_raw_table(struct qcow2 *q, uint64_t *host)
@@ -480,10 +412,10 @@ int quarantine_add(struct qcow2 *q, uint64_t first, uint64_t nr)
 	return plant(no_quarantine) ? quarantine_release(q) : 0;
 }
 
-/* Clusters are free now. Whether they read as zeroes: in memory they are kept, if the pool has room. */
+/* Discards clusters that were freed, but keeps them in an image on a tmpfs. Whether they read as zeroes. */
 static bool give_up(struct qcow2 *q, uint64_t first, uint64_t nr)
 {
-	if (q->file->in_memory && q->nr_pool < POOL_RUNS)
+	if (q->file->in_memory && !freeset_full(&q->free))
 		return false;
 	return !discard(q, first, nr);
 }
@@ -510,7 +442,9 @@ static int release_piece(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t 
 		if (err)
 			return err;
 		if (is_free) {
-			pool_add(q, first + i, len, give_up(q, first + i, len));
+			struct run r = { first + i, len, give_up(q, first + i, len) };
+
+			freeset_add(&q->free, r);
 		}
 		i += len;
 	}
@@ -526,7 +460,7 @@ static int by_place(const void *a, const void *b)
 
 int quarantine_release(struct qcow2 *q)
 {
-	/* What lies side by side comes together again, and the pool has to know fewer pieces. */
+	/* Sorted, adjacent runs become one, and the set of free clusters has fewer runs. */
 	qsort(q->quarantine, q->nr_quarantine, sizeof(*q->quarantine), by_place);
 	while (q->nr_quarantine) {
 		struct run *r = &q->quarantine[q->nr_quarantine - 1];

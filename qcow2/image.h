@@ -19,6 +19,7 @@
 
 #include "file.h"
 #include "format.h"
+#include "freeset.h"
 #include "qcow2.h"
 
 /* A cached metadata table: one cluster, its bytes as on disk. */
@@ -41,12 +42,6 @@ struct cache {
 	uint32_t nr, nr_dirty, max; /* tables */
 	struct table_list lru;	    /* clean; the most recently used last */
 	struct table_list dirty[2]; /* by kind */
-};
-
-/* A run of host clusters. */
-struct run {
-	uint64_t first, nr; /* clusters */
-	bool zeroed;	    /* known to read as zeroes */
 };
 
 /*
@@ -89,6 +84,12 @@ struct zone_rec {
 	bool reset; /* since the last flush */
 };
 
+/* Clusters that are in memory for sure: one bit each for the first NR; resident.c. Under q->lock. */
+struct resident {
+	uint64_t *bits;
+	uint64_t nr;
+};
+
 /* What may be lent, and how much is; loan.c. */
 #define MAX_LOANS 256u
 struct stock {
@@ -99,9 +100,6 @@ struct loans {
 	pthread_mutex_t lock; /* a leaf, below q->lock; protects the rest */
 	struct stock stock[MAX_LOANS];
 	uint32_t nr_stock, nr_lent;
-	/* Clusters that are in memory for sure, a bit each, of the first nr_present; under q->lock. */
-	uint64_t *present;
-	uint64_t nr_present;
 };
 
 struct wp_todo {
@@ -145,8 +143,7 @@ struct qcow2 {
 	_Atomic uint64_t file_len; /* what the file was last made long; written under the lock */
 	uint64_t scan_pos;	   /* clusters below it were searched for free ones */
 	uint64_t scan_end;
-	struct run *pool; /* free runs known */
-	uint32_t nr_pool;
+	struct freeset free; /* clusters known to be free */
 	struct run *quarantine; /* unmapped since the last flush: one reference each to drop */
 	size_t nr_quarantine, cap_quarantine;
 	uint64_t quarantined; /* clusters in it */
@@ -167,6 +164,7 @@ struct qcow2 {
 	size_t map_bytes;      /* memory in zone maps, the retired ones too */
 	struct shadow *shadow; /* NULL: none is kept */
 	struct loans loans;
+	struct resident resident;
 	const char *
 		view; /* of the file, for qcow2_peek(); NULL: there is none. Constant while open. */
 	uint64_t view_len;
@@ -262,7 +260,7 @@ int toptable_write(struct qcow2 *q, struct toptable *t);
 
 /* alloc.c */
 
-int alloc_init(struct qcow2 *q);
+void alloc_init(struct qcow2 *q);
 /* The refcount of a host cluster; 0 where no block describes it. */
 int ref_get(struct qcow2 *q, uint64_t cluster, uint64_t *count);
 /*
@@ -271,13 +269,13 @@ int ref_get(struct qcow2 *q, uint64_t cluster, uint64_t *count);
  */
 int alloc_data(struct qcow2 *q, uint64_t min, uint64_t max, uint64_t *host, uint64_t *nr);
 /*
- * A run of 1 to MAX free clusters that are not known to read as zeroes, NR 0: there is none. It has
- * no reference, but nobody else finds it until alloc_stale_back().
+ * Takes a run of 1 to MAX free clusters that may hold old data; nr 0: there is none. The clusters have no
+ * reference, but nobody else is given them until alloc_recycled_back(). 0 or -errno.
  */
-int alloc_stale(struct qcow2 *q, uint64_t max, struct run *out);
-void alloc_stale_back(struct qcow2 *q, const struct run *r);
-/* Gives back to the file system some of what is free and was kept; false: there is no more. */
-bool alloc_trim(struct qcow2 *q);
+int alloc_recycled(struct qcow2 *q, uint64_t max, struct run *out);
+void alloc_recycled_back(struct qcow2 *q, const struct run *r);
+/* Returns the space of some recycled clusters to the file system: of how many; 0: there are none. */
+uint64_t alloc_trim(struct qcow2 *q);
 /* One cluster for a table, its bytes undefined. */
 int alloc_table(struct qcow2 *q, uint64_t *host);
 /* Notes that one reference to each of NR clusters is gone once the next flush is durable. */
@@ -328,14 +326,20 @@ int map_entry(struct qcow2 *q, uint64_t cluster, struct mapping *m);
  */
 int map_set(struct qcow2 *q, uint64_t cluster, uint64_t host, bool *changed, struct run *old);
 
+/* resident.c: which clusters of an image on a tmpfs are in memory */
+
+/* Brings the clusters of R into memory, unless they are known to be. False: no memory, or no tmpfs. */
+bool resident_bring_in(struct qcow2 *q, const struct run *r);
+/* The space of these clusters was returned to the file system. */
+void resident_forget(struct qcow2 *q, uint64_t first, uint64_t nr);
+void resident_free(struct qcow2 *q);
+
 /* loan.c */
 
 void loans_init(struct qcow2 *q);
 /* Nothing is lent: puts all that could be back into the pool. */
 void loans_return(struct qcow2 *q);
 void loans_free(struct qcow2 *q);
-/* The space of these clusters is given back: they are in memory no more. */
-void loans_gone(struct qcow2 *q, uint64_t first, uint64_t nr);
 /* Something that was lent is not to come back: it was adopted. */
 void loans_adopted(struct qcow2 *q);
 

@@ -212,7 +212,7 @@ static bool make_space(struct qcow2 *q)
 {
 	bool freed = q->nr_quarantine && !flush_locked(q);
 
-	return alloc_trim(q) || freed;
+	return alloc_trim(q) > 0 || freed;
 }
 
 static int write_data(struct qcow2 *q, const struct iovec *iov, int n, uint64_t len, uint64_t host,
@@ -400,16 +400,20 @@ int qcow2_writev(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, 
 
 void qcow2_trim(struct qcow2 *q)
 {
-	bool more;
+	uint64_t left = UINT64_MAX, done;
 
 	if (!q->file->in_memory)
 		return;
+	/* Ends after as many clusters as there were at the start, even if a flush adds more meanwhile. */
 	do {
 		pthread_mutex_lock(&q->lock);
 		loans_return(q);
-		more = alloc_trim(q);
+		if (left == UINT64_MAX)
+			left = freeset_recycled(&q->free);
+		done = alloc_trim(q);
 		pthread_mutex_unlock(&q->lock);
-	} while (more);
+		left -= done < left ? done : left;
+	} while (done && left);
 }
 
 int qcow2_locate(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,

@@ -9,17 +9,14 @@
  * borrows some for smaller writes, and zeroes what these leave of the last one.
  *
  * 1. A cluster in the stock, or lent, is free: it has no reference, and whatever becomes of it, a
- *    crash leaves nothing behind. Nobody else finds it: it is not in the pool, and stock is taken
- *    only when the scan for what earlier sessions left is over (alloc_stale()).
+ *    crash leaves nothing behind. Nobody else finds it: it is not in q->free, and stock is taken
+ *    only when the scan for what earlier sessions left is over (alloc_recycled()).
  * 2. Every loan ends once: by qcow2_adopt() or by qcow2_give_back().
  * 3. What is lent is all there, in memory (file_lend()): no fault, and no full tmpfs, is met while
  *    data is received.
  *
  * loans.lock protects it all, so that a loop need not wait for a flush to give back. Any thread.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "image.h"
 
 #define STOCK_BYTES (2u << 20) /* taken at a time, for one zone, so that it is not all scattered */
@@ -31,7 +28,6 @@ void loans_init(struct qcow2 *q)
 
 void loans_free(struct qcow2 *q)
 {
-	free(q->loans.present);
 	pthread_mutex_destroy(&q->loans.lock);
 }
 
@@ -42,7 +38,7 @@ static void empty_stock(struct qcow2 *q)
 	while (l->nr_stock) {
 		const struct stock *s = &l->stock[--l->nr_stock];
 
-		alloc_stale_back(q, &(struct run){ s->first, s->nr, false });
+		alloc_recycled_back(q, &(struct run){ s->first, s->nr, false });
 	}
 }
 
@@ -100,57 +96,6 @@ static void stock_put(struct loans *l, uint32_t zone, uint64_t first, uint64_t n
 	l->stock[l->nr_stock++] = (struct stock){ first, nr, zone };
 }
 
-static uint64_t bits(uint64_t first, uint64_t end, uint64_t word)
-{
-	uint64_t lo = first > 64 * word ? first - 64 * word : 0, hi = end - 64 * word;
-
-	return (hi < 64 ? (1ull << hi) - 1 : ~0ull) & ~((1ull << lo) - 1);
-}
-
-void loans_gone(struct qcow2 *q, uint64_t first, uint64_t nr)
-{
-	struct loans *l = &q->loans;
-	uint64_t end = first + nr < l->nr_present ? first + nr : l->nr_present;
-
-	for (uint64_t w = first / 64; 64 * w < end; w++)
-		l->present[w] &= ~bits(first, end, w);
-}
-
-static bool room_for_present(struct loans *l, uint64_t end)
-{
-	uint64_t words = (end + 63) / 64 * 2, *p;
-
-	if (end <= l->nr_present)
-		return true;
-	p = realloc(l->present, words * sizeof(*p));
-	if (!p)
-		return false;
-	memset(p + l->nr_present / 64, 0, (words - l->nr_present / 64) * sizeof(*p));
-	l->present = p;
-	l->nr_present = 64 * words;
-	return true;
-}
-
-/* Has the clusters of R in memory; what once was there stays, and need not be looked for again. */
-static bool bring_in(struct qcow2 *q, const struct run *r)
-{
-	struct loans *l = &q->loans;
-	uint64_t end = r->first + r->nr, w;
-
-	if (!room_for_present(l, end))
-		return false;
-	for (w = r->first / 64; 64 * w < end; w++)
-		if (~l->present[w] & bits(r->first, end, w))
-			break;
-	if (64 * w >= end)
-		return true;
-	if (!file_lend(q->file, r->first << q->cluster_bits, r->nr << q->cluster_bits))
-		return false;
-	for (w = r->first / 64; 64 * w < end; w++)
-		l->present[w] |= bits(r->first, end, w);
-	return true;
-}
-
 /* More stock for ZONE, if there is any. Under q->lock. */
 static void restock(struct qcow2 *q, uint32_t zone)
 {
@@ -158,13 +103,13 @@ static void restock(struct qcow2 *q, uint32_t zone)
 	struct run r;
 
 	pthread_mutex_lock(&l->lock);
-	if (l->nr_stock > MAX_LOANS / 2) /* it came back in pieces: the pool puts them together */
+	if (l->nr_stock > MAX_LOANS / 2) /* it came back in pieces: the set puts them together */
 		empty_stock(q);
-	if (!crowded(l) && !alloc_stale(q, STOCK_BYTES >> q->cluster_bits, &r) && r.nr) {
-		if (bring_in(q, &r))
+	if (!crowded(l) && !alloc_recycled(q, STOCK_BYTES >> q->cluster_bits, &r) && r.nr) {
+		if (resident_bring_in(q, &r))
 			stock_put(l, zone, r.first, r.nr);
 		else
-			alloc_stale_back(q, &r);
+			alloc_recycled_back(q, &r);
 	}
 	pthread_mutex_unlock(&l->lock);
 }

@@ -491,7 +491,7 @@ static int load_tables(struct qcow2 *q, size_t cache_bytes, char err[QCOW2_ERRLE
 		ret = toptable_read(q, &q->reftable, q->hdr.reftable_offset,
 				    ((uint64_t)q->hdr.reftable_clusters << q->cluster_bits) / 8);
 	if (!ret)
-		ret = alloc_init(q);
+		alloc_init(q);
 	if (ret)
 		return refuse_errno(q, err, ret, "the L1 and refcount tables cannot be read");
 	return q->info.zoned.layout ? wp_load(q, err) : 0;
@@ -657,9 +657,9 @@ static void image_free(struct qcow2 *q)
 	toptable_free(&q->l1);
 	toptable_free(&q->reftable);
 	cache_free(q);
-	free(q->pool);
 	free(q->quarantine);
 	loans_free(q);
+	resident_free(q);
 	file_close(q->file);
 	pthread_mutex_destroy(&q->lock);
 	free(q->path);
