@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * qcow2_check(): does the image agree with itself?
+ * qcow2_check(): is the image consistent?
  *
- * Everything that the header leads to is walked, and each cluster of the file counts how often it
- * is used. The counts are then compared with the recorded refcounts: too low is a corruption (the
- * cluster will be given away while in use), too high is a leak (room that is lost, no harm).
+ * The check walks everything that the header points to and counts the references to each cluster of
+ * the file. Then it compares these counts with the recorded refcounts. A refcount that is too low
+ * is a corruption: the engine may allocate a cluster that is in use. A refcount that is too high is
+ * a leak: space is lost, data is not.
  *
- * 1. Nothing is written, and nothing is taken from the engine's caches: tables are read from the
- *    file as they stand there. The engine must not write meanwhile.
- * 2. The walk decodes entries on its own, not with map.c, so that it can find map.c out.
- * 3. Memory: 8 bytes for each cluster of the *file*; claims in the header cost nothing.
- * 4. Time: an L2 table is walked once, for all who name it, no refcount block is read twice, and an
- *    L1 or bitmap table that overlaps anything is not followed: the file's length bounds the work.
- * 5. A table that cannot be trusted (outside the file, misaligned) is a finding and is not
- *    followed; the check goes on with the rest.
+ * 1. The check writes nothing and does not use the engine's caches: it reads all tables from the
+ *    file. The engine must not write meanwhile.
+ * 2. The walks decode L1 and L2 entries themselves, not with map.c, to find the mistakes of map.c.
+ * 3. Memory: 8 bytes for each cluster of the file. A size that the header merely claims costs none.
+ * 4. Time: each L2 table is walked once, however many L1 tables point to it, and each refcount
+ *    block is read once. An L1 or bitmap table that shares a cluster with anything is not followed.
+ *    So the length of the file bounds the work.
+ * 5. An entry that points beyond the end of the file, or between two clusters, is a finding and is
+ *    not followed. The check goes on with the rest.
  *
  * One thread.
  */
@@ -23,7 +25,7 @@
 
 #include "check.h"
 
-#define MAX_CLUSTERS (1ull << 34) /* of a file we check: 128 GiB of counters */
+#define MAX_CLUSTERS (1ull << 34) /* of a file that is checked: 128 GiB of counters */
 
 int check_count(struct check *c)
 {
@@ -31,8 +33,8 @@ int check_count(struct check *c)
 	uint32_t l1_size = h->l1_size;
 	int err = 0;
 
-	check_use(c, 0, c->cluster_size, USE_EXCLUSIVE, 1, "header");
-	if (!check_use_top_table(c, h->l1_offset, (uint64_t)l1_size * 8, MAX_L1_BYTES, "L1 table"))
+	check_ref(c, 0, c->cluster_size, REF_EXCLUSIVE, 1, "header");
+	if (!check_ref_top_table(c, h->l1_offset, (uint64_t)l1_size * 8, MAX_L1_BYTES, "L1 table"))
 		l1_size = 0;
 	err = check_l1(c, h->l1_offset, l1_size, true);
 	if (!err)
@@ -65,7 +67,9 @@ int check_begin(struct check *c, struct qcow2 *q, struct qcow2_check_result *res
 	err = file_size(q->file, &length);
 	if (err)
 		return err;
-	/* The last cluster may be begun only, or known by its entry alone, as QEMU allows. */
+	/*
+	 * QEMU may leave the last cluster short, or allocate one that the file does not reach yet.
+	 */
 	c->nr_clusters = length / c->cluster_size + 1;
 	if (c->nr_clusters > MAX_CLUSTERS)
 		return -EFBIG;
@@ -73,15 +77,15 @@ int check_begin(struct check *c, struct qcow2 *q, struct qcow2_check_result *res
 	res->total_clusters =
 		q->info.size / c->cluster_size + (q->info.size % c->cluster_size != 0);
 	c->ref = calloc(c->nr_clusters, sizeof(*c->ref));
-	c->named = calloc(c->nr_clusters, sizeof(*c->named));
+	c->l2_refs = calloc(c->nr_clusters, sizeof(*c->l2_refs));
 	c->table = malloc(c->cluster_size);
-	return c->ref && c->named && c->table ? 0 : -ENOMEM;
+	return c->ref && c->l2_refs && c->table ? 0 : -ENOMEM;
 }
 
 void check_end(struct check *c)
 {
 	free(c->table);
-	free(c->named);
+	free(c->l2_refs);
 	free(c->ref);
 }
 
@@ -96,7 +100,7 @@ int qcow2_check(struct qcow2 *q, struct qcow2_check_result *res,
 	if (say)
 		c.say = say;
 	c.arg = arg;
-	/* Counting comes before comparing; the order inside the two halves does not matter. */
+	/* All references are counted before any is compared. */
 	if (!err)
 		err = check_count(&c);
 	if (!err)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The header extensions that own clusters, for qcow2_check(): persistent bitmaps and the encryption
- * header.
+ * The walk of qcow2_check() over the header extensions that own clusters: persistent bitmaps and
+ * the encryption header.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -18,7 +18,7 @@ struct disk_bitmaps_ext {
 } __attribute__((packed));
 static_assert(sizeof(struct disk_bitmaps_ext) == 24, "bitmaps extension");
 
-struct disk_bitmap { /* extra data and name follow, padded to 8 */
+struct disk_bitmap { /* extra data and the name follow, padded to a multiple of 8 bytes */
 	uint64_t table_offset;
 	uint32_t table_size; /* entries */
 	uint32_t flags;
@@ -46,11 +46,11 @@ static int check_bitmap_table(struct check *c, uint64_t off, uint32_t entries)
 	int err;
 
 	if (entries > MAX_BITMAP_TABLE) {
-		c->lost++;
+		c->unfollowed++;
 		check_corrupt(c, "ERROR a bitmap table has %" PRIu32 " entries", entries);
 		return 0;
 	}
-	if (!check_use_one_table(c, off, (uint64_t)entries * 8, "bitmap table"))
+	if (!check_ref_fresh_table(c, off, (uint64_t)entries * 8, "bitmap table"))
 		return 0;
 	table = malloc((size_t)entries * 8 + 1);
 	if (!table)
@@ -68,7 +68,7 @@ static int check_bitmap_table(struct check *c, uint64_t off, uint32_t entries)
 				c, "ERROR bitmap table entry 0x%" PRIx64 " has reserved bits set",
 				entry);
 		if (entry & BITMAP_OFFSET_MASK)
-			check_use_table(c, entry & BITMAP_OFFSET_MASK, c->cluster_size,
+			check_ref_table(c, entry & BITMAP_OFFSET_MASK, c->cluster_size,
 					"bitmap data");
 	}
 	free(table);
@@ -83,21 +83,21 @@ static int check_bitmaps(struct check *c, const struct disk_bitmaps_ext *ext)
 	int err = 0;
 
 	if (nr > MAX_BITMAPS || size > MAX_DIRECTORY) {
-		c->lost++;
+		c->unfollowed++;
 		check_corrupt(c,
 			      "ERROR the bitmaps extension claims %" PRIu32 " bitmaps in %" PRIu64
 			      " bytes",
 			      nr, size);
 		return 0;
 	}
-	if (!check_use_table(c, at, size, "bitmap directory"))
+	if (!check_ref_table(c, at, size, "bitmap directory"))
 		return 0;
 	end = at + size;
 	for (uint32_t i = 0; i < nr && !err; i++) {
 		struct disk_bitmap b;
 
 		if (end - at < sizeof(b)) {
-			c->lost++;
+			c->unfollowed++;
 			check_corrupt(c, "ERROR the bitmap directory ends before bitmap %" PRIu32,
 				      i);
 			return 0;
@@ -115,7 +115,7 @@ static int check_bitmaps(struct check *c, const struct disk_bitmaps_ext *ext)
 	return err;
 }
 
-/* The extensions that own clusters. What they say is trusted only within the header's cluster. */
+/* An extension that reaches beyond the cluster of the header ends the walk. */
 int check_extensions(struct check *c)
 {
 	uint64_t at = c->q->hdr.header_length;
@@ -152,7 +152,7 @@ int check_extensions(struct check *c)
 			struct disk_crypto_ext crypto;
 
 			memcpy(&crypto, header + at, sizeof(crypto));
-			check_use_table(c, be64toh(crypto.offset), be64toh(crypto.length),
+			check_ref_table(c, be64toh(crypto.offset), be64toh(crypto.length),
 					"encryption header");
 		}
 		at += align_up(len, 8);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The mapping, for qcow2_check(): L1 tables, L2 tables, the clusters they name, COPIED flags.
+ * The walk of qcow2_check() over the mapping: L1 tables, L2 tables, and the clusters they map.
  *
- * First every L1 table, the active one and the snapshots', notes which L2 tables it names and how
- * often. Then each L2 table is walked once, for all of them together: an image with 65536
- * snapshots costs no more reading than its file is long. See check.c for the rules of the walk.
+ * First, check_l1() goes over each L1 table, the active one and the snapshots', and counts how many
+ * entries point to each L2 table. Then check_l2_tables() reads each L2 table once and counts what
+ * it maps as often as the table is referenced. So an image with 65536 snapshots takes no more
+ * reading than its file is long. check_copied() compares the COPIED flags, after the refcounts are
+ * known. See check.c for the rules of all walks.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -13,11 +15,11 @@
 
 #include "check.h"
 
-/* The L2 table being walked. */
+/* The L2 table that is being walked. */
 struct walk {
-	uint32_t times; /* it is named */
-	bool active;	/* by the active L1 table too */
-	uint64_t next;	/* where its previous data cluster ended; 0 before the first */
+	uint32_t times; /* how many L1 entries point to it */
+	bool active;	/* the active L1 table does */
+	uint64_t next;	/* the host offset behind the previous data cluster; 0: there was none */
 };
 
 static void check_compressed(struct check *c, uint64_t entry, const struct walk *w)
@@ -31,11 +33,11 @@ static void check_compressed(struct check *c, uint64_t entry, const struct walk 
 		check_corrupt(c, "ERROR compressed cluster in an image with a data file");
 		return;
 	}
-	check_use(c, host, len, USE_PACKED, w->times, "compressed cluster");
+	check_ref(c, host, len, REF_COMPRESSED, w->times, "compressed cluster");
 	if (w->active) {
 		c->res->allocated_clusters++;
 		c->res->compressed_clusters++;
-		c->res->fragmented_clusters++; /* by nature */
+		c->res->fragmented_clusters++; /* qemu-img counts them so */
 	}
 }
 
@@ -48,7 +50,7 @@ static void check_data(struct check *c, uint64_t entry, struct walk *w)
 		reserved |= L2E_ZERO;
 	if (entry & reserved)
 		check_corrupt(c, "ERROR L2 entry 0x%" PRIx64 " has reserved bits set", entry);
-	/* Offset 0 is a place in a data file, nowhere else. */
+	/* Offset 0 is a place in an external data file; in the image it means unallocated. */
 	if (!host && !(has_data_file(c->q) && entry & ENTRY_COPIED))
 		return;
 	if (w->active) {
@@ -60,11 +62,13 @@ static void check_data(struct check *c, uint64_t entry, struct walk *w)
 	if (has_data_file(c->q))
 		return;
 	if (host % c->cluster_size) {
-		c->lost++;
-		check_corrupt(c, "ERROR data cluster at 0x%" PRIx64 " does not begin at a cluster",
+		c->unfollowed++;
+		check_corrupt(c,
+			      "ERROR data cluster at 0x%" PRIx64
+			      " does not begin at a cluster boundary",
 			      host);
 	} else {
-		check_use(c, host, c->cluster_size, USE_SHAREABLE, w->times, "data cluster");
+		check_ref(c, host, c->cluster_size, REF_SHAREABLE, w->times, "data cluster");
 	}
 }
 
@@ -92,8 +96,8 @@ void check_l2_tables(struct check *c)
 {
 	for (uint64_t i = 0; i < c->nr_clusters; i++) {
 		struct walk w = {
-			.times = c->named[i] & NAMED_COUNT,
-			.active = c->named[i] & NAMED_ACTIVE,
+			.times = c->l2_refs[i] & L2REF_COUNT,
+			.active = c->l2_refs[i] & L2REF_ACTIVE,
 		};
 
 		if (w.times)
@@ -112,27 +116,28 @@ static void check_l1_entry(struct check *c, uint64_t entry, uint32_t i, bool act
 	if (!off)
 		return;
 	if (off % c->cluster_size) {
-		c->lost++;
-		check_corrupt(c, "ERROR L2 table at 0x%" PRIx64 " does not begin at a cluster",
-			      off);
+		c->unfollowed++;
+		check_corrupt(
+			c, "ERROR L2 table at 0x%" PRIx64 " does not begin at a cluster boundary",
+			off);
 		return;
 	}
-	if (!check_use(c, off, c->cluster_size, USE_SHAREABLE, 1, "L2 table"))
+	if (!check_ref(c, off, c->cluster_size, REF_SHAREABLE, 1, "L2 table"))
 		return;
-	if (active && c->named[cluster] & NAMED_ACTIVE)
+	if (active && c->l2_refs[cluster] & L2REF_ACTIVE)
 		check_corrupt(c,
-			      "ERROR L1 entry %" PRIu32 " names the L2 table at 0x%" PRIx64
-			      " a second time",
+			      "ERROR L1 entry %" PRIu32 " points to the L2 table at 0x%" PRIx64
+			      ", as an earlier entry does",
 			      i, off);
-	if ((c->named[cluster] & NAMED_COUNT) < NAMED_COUNT)
-		c->named[cluster]++;
+	if ((c->l2_refs[cluster] & L2REF_COUNT) < L2REF_COUNT)
+		c->l2_refs[cluster]++;
 	if (active)
-		c->named[cluster] |= NAMED_ACTIVE;
+		c->l2_refs[cluster] |= L2REF_ACTIVE;
 }
 
-#define BATCH 8192u /* entries of an L1 table held at a time: it may be 32 MiB long */
+#define BATCH 8192u /* entries of an L1 table read at a time: the table may be 32 MiB long */
 
-/* Calls VISIT for each entry, in host order, of an L1 table. -ENOMEM, or what the read failed with. */
+/* Calls VISIT for each entry, in host byte order, of an L1 table. -ENOMEM, or the read error. */
 static int walk_l1(struct check *c, uint64_t l1_off, uint32_t entries, bool active,
 		   void (*visit)(struct check *c, uint64_t entry, uint32_t i, bool active))
 {
@@ -167,8 +172,8 @@ int check_l1(struct check *c, uint64_t l1_off, uint32_t entries, bool active)
 	return 0;
 }
 
-/* Whether a COPIED flag tells the truth about the recorded refcount of CLUSTER. */
-static bool copied_is_right(const struct check *c, uint64_t entry, uint64_t cluster)
+/* Returns whether the COPIED flag of ENTRY agrees with the recorded refcount of CLUSTER. */
+static bool flag_is_right(const struct check *c, uint64_t entry, uint64_t cluster)
 {
 	return !(entry & ENTRY_COPIED) == !(c->ref[cluster] & REF_RECORDED1);
 }
@@ -176,14 +181,14 @@ static bool copied_is_right(const struct check *c, uint64_t entry, uint64_t clus
 static void check_l2_copied(struct check *c, uint64_t off)
 {
 	if (file_read(c->q->file, c->table, c->cluster_size, off, 0))
-		return; /* was said in the first walk */
+		return; /* check_l2() has reported it */
 	for (uint64_t i = 0; i < c->cluster_size / 8; i += entry_words(c->q)) {
 		uint64_t entry = be64toh(c->table[i]), host = entry & L2E_OFFSET_MASK;
 		uint64_t cluster = host / c->cluster_size;
 
 		if (entry & L2E_COMPRESSED || !host || cluster >= c->nr_clusters)
 			continue;
-		if (!copied_is_right(c, entry, cluster))
+		if (!flag_is_right(c, entry, cluster))
 			check_corrupt(c,
 				      "ERROR OFLAG_COPIED data cluster at 0x%" PRIx64
 				      ": the flag is %s, the refcount is %s1",
@@ -199,15 +204,15 @@ static void check_l1_copied(struct check *c, uint64_t entry, uint32_t i, bool ac
 	(void)active;
 	if (!off || off % c->cluster_size || cluster >= c->nr_clusters)
 		return;
-	if (!copied_is_right(c, entry, cluster))
+	if (!flag_is_right(c, entry, cluster))
 		check_corrupt(c,
 			      "ERROR OFLAG_COPIED L2 table of L1 entry %" PRIu32
 			      ": the flag is %s, the refcount is %s1",
 			      i, entry & ENTRY_COPIED ? "set" : "clear",
 			      c->ref[cluster] & REF_RECORDED1 ? "" : "not ");
-	if (c->named[cluster] & NAMED_ACTIVE && !has_data_file(c->q))
+	if (c->l2_refs[cluster] & L2REF_ACTIVE && !has_data_file(c->q))
 		check_l2_copied(c, off);
-	c->named[cluster] &= ~NAMED_ACTIVE; /* once */
+	c->l2_refs[cluster] &= ~L2REF_ACTIVE; /* a table that two entries point to is walked once */
 }
 
 int check_copied(struct check *c)
@@ -220,5 +225,5 @@ int check_copied(struct check *c)
 	    l1_off > c->nr_clusters * c->cluster_size)
 		return 0;
 	err = walk_l1(c, l1_off, entries, true, check_l1_copied);
-	return err == -ENOMEM ? err : 0; /* the first walk has told of any other */
+	return err == -ENOMEM ? err : 0; /* check_l1() has reported any other */
 }

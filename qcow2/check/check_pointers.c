@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The write pointers of the zones, for qcow2_check(). They are judged against the geometry alone.
- * Data that is missing below a write pointer is no fault: a zone that was written with zeroes, or
- * finished, has unallocated clusters.
+ * The walk of qcow2_check() over the write-pointer table. An entry is judged by the geometry of the
+ * zones alone. A write pointer above unallocated clusters is no finding: a zone that was written
+ * with zeroes, or finished, has unallocated clusters below its write pointer.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -53,7 +53,7 @@ int check_write_pointers(struct check *c)
 
 	if (z->layout == QCOW2_LAYOUT_NONE)
 		return 0;
-	if (!check_use_table(c, z->zonedmeta_offset, len, "write-pointer table"))
+	if (!check_ref_table(c, z->zonedmeta_offset, len, "write-pointer table"))
 		return 0;
 	table = malloc(len + 1);
 	if (!table)

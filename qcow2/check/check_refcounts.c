@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The refcounts, for qcow2_check(): the refcount table and its blocks are walked, and what is
- * recorded is compared with the uses that all walks have counted.
+ * The walk of qcow2_check() over the refcount table and its blocks. It counts the references to the
+ * blocks, then compares the recorded refcount of each cluster with the references that all walks
+ * have counted.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -9,7 +10,7 @@
 
 #include "check.h"
 
-/* One cluster: what the walk found against what is recorded. */
+/* Compares the refcount RECORDED for CLUSTER with the references that were counted. */
 static void compare(struct check *c, uint64_t cluster, uint64_t recorded)
 {
 	uint32_t ref = cluster < c->nr_clusters ? c->ref[cluster] : 0;
@@ -28,17 +29,17 @@ static void compare(struct check *c, uint64_t cluster, uint64_t recorded)
 			      cluster, recorded, found);
 	if (found < 2)
 		return;
-	if (ref & USE_EXCLUSIVE)
+	if (ref & REF_EXCLUSIVE)
 		check_corrupt(c, "ERROR cluster %" PRIu64 " holds a table and something else",
 			      cluster);
-	else if (ref & USE_SHAREABLE && !c->q->info.nb_snapshots)
+	else if (ref & REF_SHAREABLE && !c->q->info.nb_snapshots)
 		check_corrupt(c,
 			      "ERROR cluster %" PRIu64 " is used %" PRIu64
 			      " times, but there are no snapshots",
 			      cluster, found);
 }
 
-/* Compares the clusters that entry I of the refcount table speaks for. */
+/* Compares the clusters of entry I of the refcount table. OFF is its block; 0: it has none. */
 static void compare_block(struct check *c, uint64_t i, uint64_t off)
 {
 	uint64_t per_block = c->cluster_size * 8 >> c->q->refcount_order;
@@ -62,7 +63,7 @@ static void compare_block(struct check *c, uint64_t i, uint64_t off)
 	}
 }
 
-/* What of the refcount table can be followed: offsets of blocks, 0 for none. */
+/* Replaces each of TABLE by the offset of its block, or by 0 if it has none that can be read. */
 static void check_reftable(struct check *c, uint64_t *table, uint64_t entries)
 {
 	for (uint64_t i = 0; i < entries; i++) {
@@ -74,16 +75,17 @@ static void check_reftable(struct check *c, uint64_t *table, uint64_t entries)
 				      "ERROR refcount table entry %" PRIu64 " (0x%" PRIx64
 				      ") has reserved bits set",
 				      i, entry);
-		if (!off || !check_use_table(c, off, c->cluster_size, "refcount block"))
+		if (!off || !check_ref_table(c, off, c->cluster_size, "refcount block"))
 			continue;
-		if (c->named[off / c->cluster_size] & NAMED_REFBLOCK)
+		if (c->l2_refs[off / c->cluster_size] & REFBLOCK_SEEN)
 			check_corrupt(c,
 				      "ERROR refcount table entry %" PRIu64
-				      " names the block at 0x%" PRIx64 " a second time",
+				      " points to the block at 0x%" PRIx64
+				      ", as an earlier entry does",
 				      i, off);
 		else
 			table[i] = off;
-		c->named[off / c->cluster_size] |= NAMED_REFBLOCK;
+		c->l2_refs[off / c->cluster_size] |= REFBLOCK_SEEN;
 	}
 }
 
@@ -96,7 +98,7 @@ int check_refcounts(struct check *c)
 	uint64_t *table;
 	int err;
 
-	if (!check_use_top_table(c, h->reftable_offset, bytes, MAX_REFTABLE_BYTES,
+	if (!check_ref_top_table(c, h->reftable_offset, bytes, MAX_REFTABLE_BYTES,
 				 "refcount table"))
 		entries = 0;
 	table = calloc(entries + 1, 8);

@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The snapshot table, for qcow2_check(): its entries, their L1 tables and what those name.
+ * The walk of qcow2_check() over the snapshot table, the snapshots' L1 tables and their L2 tables.
  */
 #include <errno.h>
 #include <inttypes.h>
 
 #include "check.h"
 
-/* A snapshot's L1 table and all below it. */
+/* Counts the L1 table of the snapshot S, and what it points to. */
 static int check_snapshot_l1(struct check *c, const struct disk_snapshot *s)
 {
 	uint64_t off = be64toh(s->l1_table_offset);
 	uint32_t entries = be32toh(s->l1_size);
 
 	if ((uint64_t)entries * 8 > MAX_L1_BYTES) {
-		c->lost++;
+		c->unfollowed++;
 		check_corrupt(c, "ERROR a snapshot's L1 table has %" PRIu32 " entries", entries);
 		return 0;
 	}
-	if (!check_use_one_table(c, off, (uint64_t)entries * 8, "a snapshot's L1 table"))
+	if (!check_ref_fresh_table(c, off, (uint64_t)entries * 8, "a snapshot's L1 table"))
 		return 0;
 	return check_l1(c, off, entries, false);
 }
@@ -33,7 +33,7 @@ int check_snapshots(struct check *c)
 	if (!nr)
 		return 0;
 	if (nr > MAX_SNAPSHOTS) {
-		c->lost++;
+		c->unfollowed++;
 		check_corrupt(c, "ERROR the header claims %" PRIu32 " snapshots", nr);
 		return 0;
 	}
@@ -41,7 +41,7 @@ int check_snapshots(struct check *c)
 		uint64_t rest;
 
 		if (at > c->nr_clusters * c->cluster_size) {
-			c->lost++;
+			c->unfollowed++;
 			check_corrupt(c,
 				      "ERROR snapshot %" PRIu32 " of %" PRIu32
 				      " lies beyond the end of the file",
@@ -59,6 +59,6 @@ int check_snapshots(struct check *c)
 		err = check_snapshot_l1(c, &s);
 	}
 	if (!err)
-		check_use_table(c, start, at - start, "snapshot table");
+		check_ref_table(c, start, at - start, "snapshot table");
 	return err;
 }

@@ -1,26 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Writes a repair to the file.
+ * Writes the changes of a repair to the file, in these steps. A sync follows each that wrote
+ * something.
  *
- * overlay_commit() writes in this order, with a sync after each step that wrote anything:
+ *	0. Set the corrupt bit, if anything was corrupt: no program opens the image for writing.
+ *	1. Clear the L1 and L2 entries that are dropped.
+ *	2. Write the new clusters: copies, L2 tables, a rebuilt refcount table and its blocks.
+ *	3. Raise the refcounts in place, or point the header to the rebuilt table; clear autoclear
+ *	   bits.
+ *	4. Point the L1 and L2 entries to their new places. No COPIED flag is set newly.
+ *	5. Lower the refcounts.
+ *	6. Set the COPIED flags.
+ *	7. Write the write pointers.
+ *	8. Clear the dirty and the corrupt bit, if the image is now sound.
  *
- *	0. the corrupt bit is set, if anything is corrupt: nobody opens it to write meanwhile
- *	1. entries of L1 and L2 tables that lose what they named
- *	2. new clusters: copies, L2 tables, refcount structures
- *	3. counts that rise, in place; the header turns to a new refcount table; autoclear bits
- *	4. entries that name something else, their COPIED flag not set newly
- *	5. counts that fall
- *	6. COPIED flags that are set newly
- *	7. write pointers
- *	8. the dirty and the corrupt bit
- *
- * 1. A cluster in use is never counted free because of us: a count covers what names it before
- *    the repair and after it, until step 4 is durable. A cut leaks, it does not dangle.
- * 2. A damaged entry that names what lies beyond the end of the file is gone before the file grows.
- * 3. COPIED is never set on what has two references: that flag permits to write in place.
- * 4. What refuses a writable open (write pointers, the corrupt bit) is mended last: an image half
- *    repaired is not written to by mistake.
- * 5. Only sectors that differ are written; an entry or a count lies in one sector.
+ * 1. The commit never makes the refcount of a cluster in use 0. Until step 4 is durable, a refcount
+ *    covers the references before the repair and those after it. A power cut leaves leaks, and no
+ *    reference to a free cluster.
+ * 2. An entry that points beyond the end of the file is cleared before the file grows there.
+ * 3. A COPIED flag is never set for a cluster with two references, because the flag allows to write
+ *    in place.
+ * 4. What keeps the image from being opened for writing, wrong write pointers and the corrupt bit,
+ *    is repaired last: nobody writes by mistake to an image that is half repaired.
+ * 5. Only sectors that differ are written. An entry, or a refcount, lies within one sector.
  *
  * One thread.
  */
@@ -35,11 +37,11 @@
 
 struct commit {
 	struct overlay *o;
-	struct patch **patch; /* all, by cluster */
+	struct patch **patch; /* all of them, sorted by cluster */
 	size_t nr;
-	uint8_t *was, *now; /* a cluster each */
+	uint8_t *was, *now; /* a cluster in the file, and what is to be written there */
 	bool unsynced;
-	uint64_t *block_first; /* of each refcount block: the first cluster it counts */
+	uint64_t *block_first; /* for each patch that is a refcount block: its first cluster */
 };
 
 static int commit_sync(struct commit *c)
@@ -51,7 +53,7 @@ static int commit_sync(struct commit *c)
 	return err;
 }
 
-/* Writes the sectors of a cluster in which NOW differs from what the file has, WAS. */
+/* Writes the sectors of CLUSTER in which c->now differs from c->was. */
 static int write_changes(struct commit *c, uint64_t cluster)
 {
 	uint64_t size = c->o->q->cluster_size, base = cluster << c->o->q->cluster_bits;
@@ -72,29 +74,29 @@ static int write_changes(struct commit *c, uint64_t cluster)
 	return 0;
 }
 
-/* Whether WORD of an L1 or L2 table names something. */
-static bool names_something(uint64_t word, enum patch_kind kind)
+/* Returns whether the entry WORD of an L1 or L2 table points to a cluster. */
+static bool points_somewhere(uint64_t word, enum patch_kind kind)
 {
 	if (kind == PATCH_L2 && word & L2E_COMPRESSED)
 		return true;
-	return word & L2E_OFFSET_MASK; /* L1 entries have the same */
+	return word & L2E_OFFSET_MASK; /* that of L1 entries is the same */
 }
 
 enum map_step { MAP_DROP, MAP_MOVE, MAP_FLAGS };
 
-/* What WORD, now WAS and at last NOW, is after STEP. */
+/* Returns what an entry is after STEP that is WAS before the commit and NOW after it. */
 static uint64_t map_word(uint64_t was, uint64_t now, enum patch_kind kind, enum map_step step)
 {
-	if (step == MAP_FLAGS || !names_something(now, kind))
+	if (step == MAP_FLAGS || !points_somewhere(now, kind))
 		return now;
 	if (step == MAP_DROP)
 		return was;
 	if ((was ^ now) & L2E_OFFSET_MASK)
-		return now; /* a new cluster, whose count is right by now */
+		return now; /* a new cluster: step 3 has set its refcount */
 	return now & (was | ~ENTRY_COPIED);
 }
 
-/* One step over all L1 and L2 tables that were there before. */
+/* Carries out STEP for all L1 and L2 tables that are not new. */
 static int commit_map(struct commit *c, enum map_step step)
 {
 	const struct overlay *o = c->o;
@@ -113,7 +115,7 @@ static int commit_map(struct commit *c, enum map_step step)
 		if (err)
 			return err;
 		for (uint64_t w = 0; w < o->q->cluster_size / 8; w++) {
-			if (pairs && w % 2) /* the bitmap goes with its entry */
+			if (pairs && w % 2) /* the bitmap changes with its entry */
 				now[w] = now[w - 1] == last[w - 1] ? last[w] : was[w];
 			else
 				now[w] = htobe64(
@@ -126,7 +128,10 @@ static int commit_map(struct commit *c, enum map_step step)
 	return 0;
 }
 
-/* Refcount blocks: at first no count below what is now recorded, or was referenced; at last NOW. */
+/*
+ * Writes the refcount blocks. LAST: with the final refcounts. Otherwise with none below the one
+ * that the file records, or, in a new block, below the references that the first check has counted.
+ */
 static int commit_refblocks(struct commit *c, bool last)
 {
 	const struct overlay *o = c->o;
@@ -151,7 +156,7 @@ static int commit_refblocks(struct commit *c, bool last)
 			uint64_t least = refcount_get(c->was, j, order);
 
 			if (is_new)
-				least = cluster < o->old_clusters ? o->floor[cluster] & REF_COUNT
+				least = cluster < o->old_clusters ? o->old_refs[cluster] & REF_COUNT
 								  : 0;
 			if (least > refcount_max(order))
 				least = refcount_max(order);
@@ -165,7 +170,7 @@ static int commit_refblocks(struct commit *c, bool last)
 	return 0;
 }
 
-/* New clusters are written in full: what the file holds there may be anything. */
+/* Writes new clusters as a whole: the file may hold anything there. */
 static int commit_new(struct commit *c)
 {
 	const struct overlay *o = c->o;
@@ -188,7 +193,7 @@ static int commit_new(struct commit *c)
 			return err;
 		c->unsynced = true;
 	}
-	/* The last cluster of all may be a refcount block that ends in zeroes. */
+	/* A refcount block at the end, which is written by sectors, may end in zeroes. */
 	return o->size > o->old_clusters * size ? file_truncate(o->base, o->size) : 0;
 }
 
@@ -214,7 +219,9 @@ static int commit_pointers(struct commit *c)
 	return 0;
 }
 
-/* The header's first sector: whole or not at all. */
+/*
+ * What of the header is written: its first sector, of which a power cut leaves the old or the new.
+ */
 enum header_step { HEADER_MARK, HEADER_TABLE, HEADER_BITS };
 
 static int commit_header(struct commit *c, enum header_step step)
@@ -253,7 +260,7 @@ static int by_cluster(const void *a, const void *b)
 	return (*x)->cluster < (*y)->cluster ? -1 : (*x)->cluster > (*y)->cluster;
 }
 
-/* Finds out which clusters the refcount blocks among the patches count. */
+/* Sets c->block_first. */
 static int find_blocks(struct commit *c)
 {
 	const struct qcow2 *q = c->o->q;
@@ -277,7 +284,7 @@ static int find_blocks(struct commit *c)
 	return err;
 }
 
-/* The steps, as the head of this file numbers them. */
+/* The steps, in the order and with the numbers of the head of this file. */
 
 static int mark_corrupt(struct commit *c)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What qcow2_check() and qcow2_repair() find and tell: each finding is counted and, unless there
- * were many, passed on as a line of text.
+ * Reports what qcow2_check() finds and what qcow2_repair() does: each finding is counted, and
+ * passed to the caller as a line of text unless there were too many lines.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -20,7 +20,7 @@ say_line(struct check *c, const char *fmt, va_list ap)
 	if (c->lines > MAX_LINES)
 		return;
 	if (c->lines++ == MAX_LINES) {
-		c->say(c->arg, "more was found, it is counted but not shown");
+		c->say(c->arg, "more findings follow, which are counted but not shown");
 		return;
 	}
 	vsnprintf(line, sizeof(line), fmt, ap);
@@ -59,6 +59,6 @@ void check_say(struct check *c, const char *fmt, ...)
 void check_unread(struct check *c, const char *what, uint64_t off, int err)
 {
 	c->res->check_errors++;
-	c->lost++;
+	c->unfollowed++;
 	check_say(c, "ERROR %s at 0x%" PRIx64 " could not be read: %s", what, off, strerror(-err));
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A repair's changes: first in memory, where they can be judged, then in the file.
+ * The changes of a repair, in memory.
  *
- * While an overlay stands in the place of the image's file, reads see the repaired image and
- * writes are remembered, a cluster at a time. The check itself runs on it, so nothing is carried
- * out before it is known to help.
+ * The overlay takes the place of the image's file: reads see the changes, and nothing is written to
+ * the file. So the check can judge a repair before it is carried out, and the passes of the repair
+ * see what the earlier ones did. Changes are kept by whole clusters, in a hash table.
  *
  * One thread.
  */
@@ -109,7 +109,7 @@ static int overlay_size(struct file *f, uint64_t *size)
 	return 0;
 }
 
-/* Nobody writes to an image that was opened to be repaired, but through overlay_write(). */
+/* The engine writes nothing to an image that was opened for a repair: only overlay_write() does. */
 static ssize_t no_pwrite(struct file *f, const void *buf, size_t len, uint64_t off,
 			 unsigned int flags)
 {
@@ -196,7 +196,7 @@ int overlay_write(struct overlay *o, const void *buf, size_t len, uint64_t off,
 		uint64_t cluster = cluster_of(o->q, off), in = in_cluster(o->q, off);
 		size_t n = len < o->q->cluster_size - in ? len : o->q->cluster_size - in;
 		struct patch *p = patch_find(o, cluster);
-		int err = p && p->kind != kind ? -EIO : 0; /* not what it was taken for */
+		int err = p && p->kind != kind ? -EIO : 0; /* see overlay.h */
 
 		if (!err && !p) {
 			err = patch_add(o, cluster, kind, &p);

@@ -1,50 +1,63 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A repaired image in memory, over the damaged one in its file: what repair.c and repair_map.c
- * write, and overlay_commit() carries out.
+ * The changes of a repair, kept in memory above the damaged file. repair*.c write them,
+ * overlay_commit() (commit.c) carries them out in the file.
  */
 #ifndef QCOW2_OVERLAY_H
 #define QCOW2_OVERLAY_H
 
 #include "image.h"
 
-/* What a cluster that was changed holds; it decides when the change may reach the file. */
+/* What a changed cluster holds. It decides in which step of the commit the change is written. */
 enum patch_kind { PATCH_COPY, PATCH_L1, PATCH_L2, PATCH_REFBLOCK, PATCH_REFTABLE, PATCH_POINTERS };
 
+/* A changed cluster. */
 struct patch {
 	uint64_t cluster;
 	enum patch_kind kind;
-	uint64_t from;	/* PATCH_COPY: host offset of what it is a copy of, in the file */
-	uint8_t *bytes; /* else: all of the cluster */
+	uint64_t from;	/* PATCH_COPY: the host offset in the file that it is a copy of */
+	uint8_t *bytes; /* any other kind: the whole cluster */
 	struct patch *next;
 };
 
 struct overlay {
-	struct file file; /* reads see the patches */
+	struct file file; /* takes the place of q->file; its reads see the patches */
 	struct file *base;
 	struct qcow2 *q;
-	uint64_t old_clusters; /* patches from here on are new clusters, that nothing names yet */
-	uint64_t size;
+	uint64_t
+		old_clusters; /* patches from here on are new: nothing in the file points to them */
+	uint64_t size;	      /* of the repaired file, in bytes */
 	struct patch **hash;
 	size_t nr, mask;
-	const uint32_t *floor; /* references in the file as it was, check.ref of the first check */
-	/* what changes in the header, beside the refcount table that Q's header in memory names */
+	const uint32_t *old_refs; /* check.ref of the first check, of the file before the repair */
+	/* Changes of the header. The refcount table's new place is in q->hdr. */
 	bool reftable_moved;
-	uint64_t set_incompatible; /* first of all; CORRUPT while the work is half done */
+	uint64_t set_incompatible; /* in the first step; the corrupt bit, until the last step */
 	uint64_t clear_incompatible, clear_autoclear;
 };
 
-/* Puts an overlay in the place of Q's file. overlay_end() takes it out again. 0 or -ENOMEM. */
+/*
+ * Puts O in the place of Q's file, which must not be written to until overlay_end() puts it back.
+ * -ENOMEM, or the error of asking for the file's size.
+ */
 int overlay_begin(struct overlay *o, struct qcow2 *q);
+/* Forgets all changes and frees their memory. */
 void overlay_end(struct overlay *o);
-/* Changes LEN bytes at OFF, which lie in clusters that hold KIND. */
+/*
+ * Changes LEN bytes at host offset OFF, all in clusters that hold KIND. -EIO: one of them was
+ * changed before as another kind; or -ENOMEM, or the error of reading the cluster.
+ */
 int overlay_write(struct overlay *o, const void *buf, size_t len, uint64_t off,
 		  enum patch_kind kind);
-/* Changes the 8-byte entry at OFF to VALUE, given in host order. */
+/* The same for the 8-byte entry at OFF; VALUE is in host byte order. */
 int overlay_put64(struct overlay *o, uint64_t off, uint64_t value, enum patch_kind kind);
-/* Makes CLUSTER read as what the file has at FROM. */
+/* Makes the new cluster CLUSTER a copy of the bytes at host offset FROM of the file. -ENOMEM. */
 int overlay_copy(struct overlay *o, uint64_t cluster, uint64_t from);
-/* Makes it all true in the file, in an order that may be cut anywhere. 0 or -errno. */
+
+/*
+ * Writes all changes to the file, in an order in which a power cut at any point does no further
+ * harm (commit.c). 0 or -errno; after an error a part is written, and the corrupt bit may be set.
+ */
 int overlay_commit(struct overlay *o);
 
 #endif

@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * qcow2_repair(): makes an image agree with itself again.
+ * qcow2_repair(): makes an image consistent again.
  *
- * The repair is done in memory, on an overlay (overlay.c), in passes that each leave the image
- * better than they found it: the map, then the refcounts, the COPIED flags, the write pointers.
- * Then the check itself judges the result, and only what it finds no worse is carried out.
+ * The repair changes an overlay in memory (overlay.c), not the file. It runs in passes: the L1 and
+ * L2 tables, the refcounts, the COPIED flags, the write pointers. Then a check of the overlay
+ * judges the result. Only a result with no more corruptions than before is written to the file
+ * (commit.c).
  *
- * 1. The check decides what is wrong; the passes mend. What a pass mends and the check does not
- *    find, or the other way round, is a defect.
- * 2. Leaks are given back only when every reference was followed: what a damaged table named looks
- *    leaked, and is not to be overwritten. With QCOW2_FIX_ALL the map was mended before.
- * 3. Refcounts are corrected in place where the blocks stand on clusters of their own. Else, or
- *    where a block is missing, all of them are made anew at the end of the file.
- * 4. Snapshot tables are never written. The write-pointer table is counted like any table, so its
- *    clusters are never given back.
- * 5. Memory: as for the check, and the metadata that changes. Copies of data take none.
+ * 1. The check finds what is wrong, the passes repair it. They must agree: what a pass repairs and
+ *    the check does not find, or the other way round, is a bug.
+ * 2. Leaked clusters are freed only when every reference was followed. Otherwise a cluster that
+ *    looks leaked may be one to which a damaged table points. With QCOW2_FIX_ALL, the tables are
+ *    repaired before.
+ * 3. Snapshot tables are never written. Clusters of the write-pointer table are never freed,
+ *    because the check counts it as it counts any table.
+ * 4. Memory: that of a check, and the metadata that changes. Copies of data need none.
  *
- * One thread; the image was opened for this and nothing else.
+ * One thread. The image was opened with QCOW2_REPAIR and is used for nothing else.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -26,7 +26,10 @@
 
 #include "repair.h"
 
-/* Counts what nothing may share; whether two such things meet, or some could not be followed. */
+/*
+ * Finds the clusters of tables that share no cluster. *CLASH: two such tables overlap, or one could
+ * not be followed.
+ */
 static int count_tables(struct repair *r, bool *clash)
 {
 	struct qcow2_check_result res;
@@ -36,7 +39,7 @@ static int count_tables(struct repair *r, bool *clash)
 	c.tables_only = true;
 	if (!err)
 		err = check_count(&c);
-	*clash = c.lost;
+	*clash = c.unfollowed;
 	for (uint64_t i = 0; i < r->nr_old && !err; i++) {
 		*clash |= (c.ref[i] & REF_COUNT) > 1;
 		r->own[i] = c.ref[i] & REF_COUNT ? OWN_TABLE : 0;
@@ -45,28 +48,31 @@ static int count_tables(struct repair *r, bool *clash)
 	return err;
 }
 
-/* Finds the owners; gives up persistent bitmaps that are in the way. */
+/* Sets r->own and r->keep_map. Drops the persistent bitmaps if without them no tables overlap. */
 static int find_owners(struct repair *r)
 {
 	uint64_t autoclear = r->q->hdr.autoclear;
-	int err = count_tables(r, &r->stuck);
+	int err = count_tables(r, &r->keep_map);
 
-	if (err || !r->stuck || !(autoclear & AUTOCLEAR_BITMAPS))
+	if (err || !r->keep_map || !(autoclear & AUTOCLEAR_BITMAPS))
 		return err;
 	r->q->hdr.autoclear &= ~AUTOCLEAR_BITMAPS;
-	err = count_tables(r, &r->stuck);
+	err = count_tables(r, &r->keep_map);
 	if (err)
 		return err;
-	if (!r->stuck) {
+	if (!r->keep_map) {
 		r->o.clear_autoclear |= AUTOCLEAR_BITMAPS;
-		check_say(&r->first, "Repairing persistent bitmaps: they are damaged and given up");
+		check_say(&r->first, "Repairing persistent bitmaps: damaged, dropped");
 		return 0;
 	}
 	r->q->hdr.autoclear = autoclear;
-	return count_tables(r, &r->stuck);
+	return count_tables(r, &r->keep_map);
 }
 
-/* A whole check of the image as it stands in the overlay. C is for check_end() whatever happens. */
+/*
+ * Checks the image in the overlay, but for its COPIED flags. Whatever it returns, check_end(C) must
+ * follow.
+ */
 static int judge(struct repair *r, struct check *c, struct qcow2_check_result *res)
 {
 	int err = check_begin(c, r->q, res);
@@ -76,10 +82,13 @@ static int judge(struct repair *r, struct check *c, struct qcow2_check_result *r
 	return err ? err : check_refcounts(c);
 }
 
-/* COPIED flags: those are wrong that do not agree with the refcounts as they are by now. */
+/*
+ * Corrects the COPIED flags by the repaired refcounts. Without ALL it does so only if nothing else
+ * is wrong with the image by now.
+ */
 static int repair_flags(struct repair *r, bool all)
 {
-	struct qcow2_check_result res;
+	struct qcow2_check_result res = { 0 };
 	struct check c;
 	int err = judge(r, &c, &res);
 	uint64_t others = res.corruptions;
@@ -87,8 +96,8 @@ static int repair_flags(struct repair *r, bool all)
 
 	if (!err)
 		err = check_copied(&c);
-	r->flags = res.corruptions - others;
-	if (!err && mend && !r->stuck)
+	r->wrong_flags = res.corruptions - others;
+	if (!err && mend && !r->keep_map)
 		err = repair_copied(r, &c);
 	check_end(&c);
 	return err;
@@ -102,24 +111,28 @@ static int run_passes(struct repair *r, bool all)
 		err = find_owners(r);
 		if (!err)
 			err = repair_find_avoided(r);
-		if (!err && r->stuck)
-			check_say(&r->first, "tables overlap each other, or lie outside the file; "
-					     "the map and the write pointers stay as they are");
-		if (!err && !r->stuck)
+		if (!err && r->keep_map)
+			check_say(&r->first,
+				  "tables overlap or lie beyond the end of the file; L1 and "
+				  "L2 tables and write pointers are not repaired");
+		if (!err && !r->keep_map)
 			err = repair_map(r);
 	}
 	if (!err)
 		err = repair_refcounts(r, all);
 	if (!err)
 		err = repair_flags(r, all);
-	if (!err && all && !r->stuck)
+	if (!err && all && !r->keep_map)
 		err = repair_pointers(r);
 	return err;
 }
 
-/* Judges the overlay, and carries it out unless it is worse than what was. */
-static int conclude(struct repair *r, const struct qcow2_check_result *was,
-		    struct qcow2_check_result *res)
+/*
+ * Checks the overlay and commits it to the file, unless it has more corruptions than the image had.
+ * WAS is what the first check found; RES gets what is left.
+ */
+static int judge_and_commit(struct repair *r, const struct qcow2_check_result *was,
+			    struct qcow2_check_result *res)
 {
 	const uint64_t bits = INCOMPAT_DIRTY | INCOMPAT_CORRUPT;
 	struct qcow2_check_result left;
@@ -148,8 +161,8 @@ static int conclude(struct repair *r, const struct qcow2_check_result *was,
 	r->committed = r->o.nr || r->o.clear_autoclear || r->o.clear_incompatible;
 	if (r->committed)
 		err = overlay_commit(&r->o);
-	if (r->sure + r->flags > left.corruptions)
-		left.corruptions_fixed = r->sure + r->flags - left.corruptions;
+	if (r->corruptions + r->wrong_flags > left.corruptions)
+		left.corruptions_fixed = r->corruptions + r->wrong_flags - left.corruptions;
 	if (was->leaks > left.leaks)
 		left.leaks_fixed = was->leaks - left.leaks;
 	*res = left;
@@ -164,7 +177,7 @@ static int repair(struct repair *r, bool all, struct qcow2_check_result *was,
 
 	if (!err)
 		err = check_refcounts(&r->first);
-	r->sure = was->corruptions;
+	r->corruptions = was->corruptions;
 	if (!err)
 		err = check_copied(&r->first);
 	if (err)
@@ -174,13 +187,13 @@ static int repair(struct repair *r, bool all, struct qcow2_check_result *was,
 		return err;
 	r->nr_old = r->first.nr_clusters;
 	r->next = r->nr_old;
-	r->o.floor = r->first.ref;
+	r->o.old_refs = r->first.ref;
 	r->own = calloc(r->nr_old, 1);
 	r->table = malloc(r->q->cluster_size);
-	r->stuck = !all && r->first.lost;
+	r->keep_map = !all && r->first.unfollowed;
 	err = r->own && r->table ? run_passes(r, all) : -ENOMEM;
 	if (!err)
-		err = conclude(r, was, res);
+		err = judge_and_commit(r, was, res);
 	overlay_end(&r->o);
 	if (!r->committed)
 		r->q->hdr = hdr;
@@ -205,7 +218,7 @@ int qcow2_repair(struct qcow2 *q, unsigned int fix, struct qcow2_check_result *r
 		char line[128];
 
 		snprintf(line, sizeof(line),
-			 "DATA LOSS: %" PRIu64 " bytes of the disk, at most, read as zeroes now",
+			 "DATA LOSS: %" PRIu64 " bytes of the disk, at most, now read as zeroes",
 			 r.lost_bytes);
 		say(arg, line);
 	}

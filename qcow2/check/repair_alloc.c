@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * New clusters for a repair: always at the end of the file as it was, one after the other.
+ * Allocates the new clusters of a repair. They always lie beyond the end of the file as it was, so
+ * they overwrite nothing. A damaged refcount table may point to such a place; its clusters are left
+ * out, for until the header points to a repaired table they would be taken for refcount blocks.
  */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "repair.h"
 
-/* New clusters keep away from what entries of the old refcount table name beyond the end. */
 int repair_find_avoided(struct repair *r)
 {
 	uint64_t entries = (uint64_t)r->q->hdr.reftable_clusters * r->q->cluster_size / 8;

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The repair of what maps: L1 and L2 entries, COPIED flags, write pointers. All in the overlay.
+ * Repairs the entries of L1 and L2 tables, and COPIED flags, in the overlay.
  *
- * Who owns a cluster is settled from above: tables that nothing may share, then L2 tables, in the
- * order of the L1 tables that name them, then data, in the order of the disk. Who comes later to a
- * cluster that is taken
- *	- gets a copy of it, so that the disk reads as before, if it is data or an L2 table,
- *	- is dropped, if it names a table of another kind as an L2 table, or data, or if copies
- *would more than double the file. What names a place outside the file, or no cluster, is dropped.
- *To be dropped is to read as zeroes, and is said with the part of the disk that is lost.
+ * Each cluster gets one owner: first the tables that share no cluster, then the L2 tables in the
+ * order of the L1 entries that point to them, then data in the order of the disk. An entry that
+ * points to a cluster with an owner already
+ *	- gets a copy of the cluster, if that holds data or an L2 table: the disk reads as before;
+ *	- is dropped, if the owner is a table of another kind, or if the copies would more than
+ *	  double the file.
+ * An entry that points beyond the end of the file, or between two clusters, is dropped. What a
+ * dropped entry mapped reads as zeroes; a message tells which part of the disk is lost.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -17,14 +18,15 @@
 
 #include "repair.h"
 
-/* An entry of an L2 table that is looked at. */
+/* The L2 entry that is being repaired. */
 struct spot {
-	uint64_t at;	/* host offset of the entry */
-	uint64_t guest; /* what it maps */
-	bool active;
+	uint64_t at;	/* its host offset */
+	uint64_t guest; /* the offset of the virtual disk that it maps */
+	bool active;	/* the active L1 table points to its L2 table */
 };
 
-static bool room_for_copies(const struct repair *r, uint64_t nr)
+/* Returns whether NR more clusters may be copied. */
+static bool may_copy(const struct repair *r, uint64_t nr)
 {
 	return r->copies + nr <= r->nr_old;
 }
@@ -45,7 +47,7 @@ static int drop(struct repair *r, const struct spot *s, uint64_t entry)
 		check_say(&r->first, "Repairing L2 entry 0x%" PRIx64 ": dropped", entry);
 	}
 	if (i->extended_l2) {
-		/* The bitmap behind it: nothing allocated; all zero if a backing file lurks. */
+		/* The bitmap: nothing is allocated; with a backing file, all reads as zeroes. */
 		err = overlay_put64(&r->o, s->at + 8,
 				    r->q->hdr.backing_offset ? 0xffffffffull << 32 : 0, PATCH_L2);
 		return err ? err : overlay_put64(&r->o, s->at, 0, PATCH_L2);
@@ -67,7 +69,7 @@ static int fix_compressed(struct repair *r, const struct spot *s, uint64_t entry
 		return drop(r, s, entry);
 	for (uint64_t c = cluster_of(r->q, start); c <= last; c++)
 		taken |= r->own[c] & others;
-	if (taken && !room_for_copies(r, nr))
+	if (taken && !may_copy(r, nr))
 		return drop(r, s, entry);
 	if (taken) {
 		to = repair_alloc(r, nr);
@@ -83,7 +85,7 @@ static int fix_compressed(struct repair *r, const struct spot *s, uint64_t entry
 			((to << r->q->cluster_bits) + host % 512);
 	} else {
 		for (uint64_t c = cluster_of(r->q, start); c <= last; c++)
-			r->own[c] |= OWN_PACKED;
+			r->own[c] |= OWN_COMPRESSED;
 	}
 	return fixed == entry ? 0 : overlay_put64(&r->o, s->at, fixed, PATCH_L2);
 }
@@ -93,7 +95,8 @@ static int fix_data(struct repair *r, const struct spot *s, uint64_t entry)
 	bool zero_flag = r->q->info.version >= 3 && !r->q->info.extended_l2;
 	uint64_t fixed = entry & ~(L2E_RESERVED | (zero_flag ? 0 : L2E_ZERO));
 	uint64_t host = fixed & L2E_OFFSET_MASK, cluster = cluster_of(r->q, host), to;
-	uint8_t others = OWN_TABLE | OWN_L2 | (r->q->info.nb_snapshots ? 0 : OWN_DATA | OWN_PACKED);
+	uint8_t others =
+		OWN_TABLE | OWN_L2 | (r->q->info.nb_snapshots ? 0 : OWN_DATA | OWN_COMPRESSED);
 	int err;
 
 	if (host && !has_data_file(r->q)) {
@@ -101,7 +104,7 @@ static int fix_data(struct repair *r, const struct spot *s, uint64_t entry)
 			return drop(r, s, entry);
 		if (!(r->own[cluster] & others)) {
 			r->own[cluster] |= OWN_DATA;
-		} else if (fixed & L2E_ZERO || !room_for_copies(r, 1)) {
+		} else if (fixed & L2E_ZERO || !may_copy(r, 1)) {
 			return drop(r, s, fixed);
 		} else {
 			to = repair_alloc(r, 1);
@@ -117,7 +120,10 @@ static int fix_data(struct repair *r, const struct spot *s, uint64_t entry)
 	return fixed == entry ? 0 : overlay_put64(&r->o, s->at, fixed, PATCH_L2);
 }
 
-/* All entries of the table at OFF. INDEX is its place in an L1 table. */
+/*
+ * Repairs the entries of the L2 table at host offset OFF, to which entry INDEX of an L1 table
+ * points.
+ */
 static int fix_l2(struct repair *r, uint64_t off, uint64_t index, bool active)
 {
 	unsigned int words = entry_words(r->q);
@@ -125,7 +131,7 @@ static int fix_l2(struct repair *r, uint64_t off, uint64_t index, bool active)
 	int err = file_read(r->q->file, r->table, r->q->cluster_size, off, 0);
 
 	if (err)
-		return err == -ENOMEM ? err : 0; /* the check has said so */
+		return err == -ENOMEM ? err : 0; /* the check has reported any other */
 	for (uint64_t i = 0; i < entries && !err; i++) {
 		uint64_t entry = be64toh(r->table[i * words]);
 		struct spot s = {
@@ -162,7 +168,7 @@ static int drop_l1(struct repair *r, uint64_t at, uint32_t i, bool active)
 	return overlay_put64(&r->o, at, 0, PATCH_L1);
 }
 
-/* A second L1 entry names the L2 table at OFF: it gets one of its own. */
+/* Gives entry I of an L1 table, at host offset AT, a copy of the L2 table at host offset OFF. */
 static int copy_l2(struct repair *r, uint64_t at, uint32_t i, uint64_t off)
 {
 	uint64_t to = repair_alloc(r, 1) << r->q->cluster_bits;
@@ -177,10 +183,11 @@ static int copy_l2(struct repair *r, uint64_t at, uint32_t i, uint64_t off)
 }
 
 /*
- * Whether the cluster at OFF, which something else uses too, is an L2 table by the look of it: it
- * maps something, and nothing that is impossible. Refcounts and data do not look like that.
+ * Guesses whether the cluster at host offset OFF, to which L1 and others point, holds an L2 table:
+ * all of its entries are possible, and one at least maps something. Refcounts and data are not like
+ * that.
  */
-static bool like_l2(struct repair *r, uint64_t off)
+static bool looks_like_l2(struct repair *r, uint64_t off)
 {
 	unsigned int words = entry_words(r->q);
 	bool maps = false;
@@ -202,10 +209,10 @@ static bool like_l2(struct repair *r, uint64_t off)
 	return maps;
 }
 
-/* Whether something maps CLUSTER, beside those who name it as an L2 table. */
-static bool named_otherwise(const struct repair *r, uint64_t cluster)
+/* Returns whether CLUSTER has other references than those of L1 entries. */
+static bool has_other_references(const struct repair *r, uint64_t cluster)
 {
-	return (r->first.ref[cluster] & REF_COUNT) > (r->first.named[cluster] & NAMED_COUNT);
+	return (r->first.ref[cluster] & REF_COUNT) > (r->first.l2_refs[cluster] & L2REF_COUNT);
 }
 
 static int fix_l1_entry(struct repair *r, uint64_t at, uint64_t entry, uint32_t i, bool active)
@@ -216,11 +223,10 @@ static int fix_l1_entry(struct repair *r, uint64_t at, uint64_t entry, uint32_t 
 	if (off) {
 		if (in_cluster(r->q, off) || cluster >= r->nr_old || r->own[cluster] & OWN_TABLE)
 			return drop_l1(r, at, i, active);
-		if (named_otherwise(r, cluster) && !like_l2(r, off))
-			return drop_l1(r, at, i, active); /* it is data, by the look of it */
+		if (has_other_references(r, cluster) && !looks_like_l2(r, off))
+			return drop_l1(r, at, i, active); /* it is probably data */
 		if (active && r->own[cluster] & OWN_L2_ACTIVE)
-			return room_for_copies(r, 1) ? copy_l2(r, at, i, off)
-						     : drop_l1(r, at, i, active);
+			return may_copy(r, 1) ? copy_l2(r, at, i, off) : drop_l1(r, at, i, active);
 		r->own[cluster] |= OWN_L2 | (active ? OWN_L2_ACTIVE : 0);
 	}
 	return fixed == entry ? 0 : overlay_put64(&r->o, at, fixed, PATCH_L1);
@@ -256,7 +262,7 @@ static int fix_l2_tables(struct repair *r, uint64_t l1_off, uint32_t entries, bo
 	return err;
 }
 
-/* The active L1 table, then the snapshots'. None of them overlaps anything of its kind. */
+/* Calls FN for the active L1 table, then for the snapshots'. No two of them overlap. */
 static int each_l1(struct repair *r,
 		   int (*fn)(struct repair *r, uint64_t off, uint32_t entries, bool active))
 {
@@ -283,9 +289,8 @@ int repair_map(struct repair *r)
 	return err ? err : each_l1(r, fix_l2_tables);
 }
 
-/* COPIED */
-
-static uint64_t right_flag(const struct check *c, uint64_t entry, uint64_t host)
+/* Returns ENTRY with the COPIED flag that the recorded refcount of the cluster at HOST requires. */
+static uint64_t with_right_flag(const struct check *c, uint64_t entry, uint64_t host)
 {
 	uint64_t cluster = host / c->cluster_size;
 
@@ -306,7 +311,7 @@ static int copied_in_l2(struct repair *r, const struct check *c, uint64_t off)
 
 		if (entry & L2E_COMPRESSED)
 			continue;
-		fixed = right_flag(c, entry, entry & L2E_OFFSET_MASK);
+		fixed = with_right_flag(c, entry, entry & L2E_OFFSET_MASK);
 		if (fixed != entry)
 			err = overlay_put64(&r->o, off + i * 8, fixed, PATCH_L2);
 	}
@@ -322,7 +327,7 @@ int repair_copied(struct repair *r, const struct check *c)
 
 	for (uint32_t i = 0; i < entries && !err; i++) {
 		uint64_t entry = be64toh(l1[i]), off = entry & L1E_OFFSET_MASK;
-		uint64_t fixed = right_flag(c, entry, off);
+		uint64_t fixed = with_right_flag(c, entry, off);
 
 		if (fixed != entry)
 			err = overlay_put64(&r->o, l1_off + 8ull * i, fixed, PATCH_L1);

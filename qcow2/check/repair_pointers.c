@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The repair of the write pointers. All in the overlay.
- *
- * A write pointer that cannot be becomes, if it lies
- *	- behind its zone: the writable end; the zone is Full, all of it can be read,
- *	- inside, between two sectors: the sector's beginning,
- *	- before its zone: the end of what the zone holds, which is the last of its data that is not
- *	  zero, in units of 4096; the zone is Empty if it holds nothing.
- * The clusters of a zone are allocated ahead of its pointer and are zero there, so none of these
- * shows as written what was not.
+ * Repairs the write pointers in the overlay. A write pointer that is impossible and lies
+ *	- behind its zone: is set to the writable end. The zone is Full and can be read as a whole;
+ *	- between two sectors: is rounded down to the sector;
+ *	- before its zone: is set to the end of the zone's last data that is not zero, rounded up to
+ *	  4096 bytes, or to the start of the zone if there is none.
+ * The engine allocates clusters ahead of the write pointer, and these read as zeroes. So no zone
+ * shows data that was not written to it.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -19,7 +17,10 @@
 
 #define POINTER_UNIT 4096u
 
-/* The end of what is not zero in the cluster that ENTRY maps; 0: it holds nothing. */
+/*
+ * Returns how many bytes the cluster that ENTRY maps has up to its last one that is not zero. BUF:
+ * a cluster.
+ */
 static uint64_t content_of(struct repair *r, uint64_t entry, uint8_t *buf)
 {
 	uint64_t host = entry & L2E_OFFSET_MASK, n = r->q->cluster_size;
@@ -35,7 +36,7 @@ static uint64_t content_of(struct repair *r, uint64_t entry, uint8_t *buf)
 	return n;
 }
 
-/* Where the data of ZONE ends, in units of 4096, or its start. */
+/* Sets *WP to the end of the data in ZONE that is not zero, as the head of this file has it. */
 static int content_end(struct repair *r, uint32_t zone, uint64_t *wp)
 {
 	uint64_t start = zone_start(r->q, zone), end = zone_writable_end(r->q, zone);
@@ -53,7 +54,7 @@ static int content_end(struct repair *r, uint32_t zone, uint64_t *wp)
 			break;
 		err = file_read(r->q->file, &entry, 8, r->q->hdr.l1_offset + 8 * i, 0);
 		l2 = be64toh(entry) & L1E_OFFSET_MASK;
-		if (err || !l2) { /* nothing in all that it covers */
+		if (err || !l2) { /* nothing is mapped in all that it covers */
 			c &= ~mask;
 			continue;
 		}
@@ -73,7 +74,7 @@ static int content_end(struct repair *r, uint32_t zone, uint64_t *wp)
 	return err;
 }
 
-static int right_pointer(struct repair *r, uint32_t zone, uint64_t entry, uint64_t *fixed)
+static int mended_pointer(struct repair *r, uint32_t zone, uint64_t entry, uint64_t *fixed)
 {
 	const struct qcow2_zoned *z = &r->q->info.zoned;
 	uint64_t start = zone_start(r->q, zone), wp = entry & WP_MASK;
@@ -98,7 +99,7 @@ int repair_pointers(struct repair *r)
 	int err;
 
 	judge.res = &res;
-	judge.lines = UINT32_MAX; /* it was said before */
+	judge.lines = UINT32_MAX; /* the first check has reported them */
 	if (z->layout == QCOW2_LAYOUT_NONE || z->little_endian)
 		return 0;
 	table = malloc((size_t)z->nr_zones * 8);
@@ -110,8 +111,8 @@ int repair_pointers(struct repair *r)
 		swapped += !check_write_pointer(&judge, z, i, le64toh(table[i]));
 	}
 	if (!err && swapped < wrong) {
-		check_say(&r->first, "the write-pointer table is little-endian, but for some "
-				     "entries; it is left as it is");
+		check_say(&r->first, "the write-pointer table is little-endian, except some "
+				     "entries; it is not repaired");
 		wrong = 0;
 	}
 	for (uint32_t i = 0; i < z->nr_zones && !err && wrong; i++) {
@@ -119,7 +120,7 @@ int repair_pointers(struct repair *r)
 
 		if (check_write_pointer(&judge, z, i, entry))
 			continue;
-		err = right_pointer(r, i, entry, &fixed);
+		err = mended_pointer(r, i, entry, &fixed);
 		if (err)
 			break;
 		check_say(&r->first,

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The repair of the refcounts, by what the walks of the check find used. All in the overlay.
+ * Repairs the refcounts in the overlay, by the references that a check has counted.
  *
- * Counts are corrected in place where the refcount table and its blocks stand on clusters of their
- * own. Else, or where a block is missing, all of them are made anew at the end of the file.
+ * If the refcount table and its blocks have clusters of their own, and no block is missing, the
+ * refcounts are corrected in place. Otherwise the table and all blocks are rebuilt at the end of
+ * the file.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -17,14 +18,18 @@ static uint64_t per_block(const struct repair *r)
 	return r->q->cluster_size * 8 >> r->q->refcount_order;
 }
 
-/* The refcount table as the header has it. */
+/* The refcount table to which the header points. */
 struct refs {
-	uint64_t *table; /* host order, masked */
+	uint64_t *table; /* host offsets of the blocks; 0: none */
 	uint64_t entries;
-	bool broken; /* must be made anew */
+	bool rebuild; /* it cannot be corrected in place */
 };
 
-/* Whether [OFF, OFF + NR clusters) is a place for refcounts, used by nothing else. Uses it. */
+/*
+ * Counts a reference to each of the NR clusters at host offset OFF, for the refcount table or a
+ * block. Returns false, and counts nothing, if OFF is no possible place or a cluster is referenced
+ * already.
+ */
 static bool claim(struct check *c, uint64_t off, uint64_t nr)
 {
 	uint64_t first = off / c->cluster_size;
@@ -45,25 +50,25 @@ static int refs_load(struct repair *r, struct check *c, struct refs *s)
 
 	memset(s, 0, sizeof(*s));
 	s->entries = (uint64_t)r->q->hdr.reftable_clusters * c->cluster_size / 8;
-	s->broken = !s->entries ||
-		    !claim(c, r->q->hdr.reftable_offset, (uint64_t)r->q->hdr.reftable_clusters);
+	s->rebuild = !s->entries ||
+		     !claim(c, r->q->hdr.reftable_offset, (uint64_t)r->q->hdr.reftable_clusters);
 	s->table = calloc(s->entries + 1, 8);
 	if (!s->table)
 		return -ENOMEM;
-	if (s->broken)
+	if (s->rebuild)
 		return 0;
 	err = file_read(r->q->file, s->table, s->entries * 8, r->q->hdr.reftable_offset, 0);
-	s->broken = err;
-	for (uint64_t i = 0; i < s->entries && !s->broken; i++) {
+	s->rebuild = err;
+	for (uint64_t i = 0; i < s->entries && !s->rebuild; i++) {
 		uint64_t entry = be64toh(s->table[i]);
 
 		s->table[i] = entry & REFTABLE_OFFSET_MASK;
 		if (entry & ~REFTABLE_OFFSET_MASK)
-			s->broken = true;
+			s->rebuild = true;
 		else if (entry && !claim(c, entry, 1))
-			s->broken = true;
+			s->rebuild = true;
 		else if (entry && file_read(r->q->file, r->table, c->cluster_size, entry, 0))
-			s->broken = true;
+			s->rebuild = true;
 	}
 	return 0;
 }
@@ -73,7 +78,7 @@ static uint64_t wanted(const struct check *c, uint64_t cluster)
 	return cluster < c->nr_clusters ? c->ref[cluster] & REF_COUNT : 0;
 }
 
-/* Whether every cluster in use has a block that counts it. */
+/* Returns whether each cluster in use has a refcount block. */
 static bool blocks_suffice(const struct repair *r, const struct check *c, const struct refs *s)
 {
 	for (uint64_t i = 0; i < c->nr_clusters; i++) {
@@ -87,7 +92,10 @@ static bool blocks_suffice(const struct repair *r, const struct check *c, const 
 	return true;
 }
 
-/* Corrects the counts of one block. RAISE and LOWER say in which directions. */
+/*
+ * Corrects the refcounts of the block at host offset OFF, whose first one is that of cluster FIRST.
+ * RAISE: those that are too low; LOWER: those that are too high.
+ */
 static int correct_block(struct repair *r, const struct check *c, uint64_t first, uint64_t off,
 			 bool raise, bool lower)
 {
@@ -121,12 +129,13 @@ static int correct_in_place(struct repair *r, const struct check *c, const struc
 	return err;
 }
 
-/* The plan of new refcount structures: one run of new clusters, the table, then its blocks. */
+/* Where the refcounts are rebuilt: contiguous new clusters, first those of the table. */
 struct plan {
-	uint64_t first, table, blocks;
-	uint64_t ranges; /* entries of the table that can be in use */
+	uint64_t first, table, blocks; /* clusters */
+	uint64_t ranges;	       /* entries of the table that may need a block */
 };
 
+/* Returns the references of CLUSTER, once the rebuilt table and blocks are in use. */
 static uint64_t planned(const struct check *c, const struct plan *p, uint64_t cluster)
 {
 	if (cluster >= p->first && cluster < p->first + p->table + p->blocks)
@@ -134,7 +143,7 @@ static uint64_t planned(const struct check *c, const struct plan *p, uint64_t cl
 	return wanted(c, cluster);
 }
 
-/* Whether a cluster of RANGE is in use. */
+/* Returns whether a cluster of entry RANGE of the table is in use, so that it needs a block. */
 static bool range_used(const struct repair *r, const struct check *c, const struct plan *p,
 		       uint64_t range)
 {
@@ -148,7 +157,10 @@ static bool range_used(const struct repair *r, const struct check *c, const stru
 	return false;
 }
 
-/* They count themselves: they grow until they reach. */
+/*
+ * The rebuilt table and blocks need refcounts for themselves, and so perhaps more blocks: both grow
+ * until they suffice. -EFBIG: the table would be too long.
+ */
 static int make_plan(struct repair *r, const struct check *c, struct plan *p)
 {
 	uint64_t before;
@@ -193,7 +205,7 @@ static int write_new_block(struct repair *r, const struct check *c, const struct
 	return overlay_write(&r->o, r->table, c->cluster_size, off, PATCH_REFBLOCK);
 }
 
-static int make_anew(struct repair *r, const struct check *c)
+static int rebuild(struct repair *r, const struct check *c)
 {
 	struct plan p;
 	uint64_t *table, block;
@@ -220,7 +232,7 @@ static int make_anew(struct repair *r, const struct check *c)
 	r->q->hdr.reftable_clusters = (uint32_t)p.table;
 	r->o.reftable_moved = true;
 	check_say(&r->first,
-		  "Repairing refcount structures: %" PRIu64 " blocks made anew at 0x%" PRIx64,
+		  "Repairing refcount structures: %" PRIu64 " blocks rebuilt at 0x%" PRIx64,
 		  p.blocks, p.first << r->q->cluster_bits);
 	return err;
 }
@@ -231,24 +243,24 @@ int repair_refcounts(struct repair *r, bool all)
 	struct refs refs = { 0 };
 	struct check c;
 	int err = check_begin(&c, r->q, &res);
-	bool sure;
+	bool complete;
 
 	if (!err)
 		err = check_count(&c);
-	sure = !c.lost && !r->stuck;
+	complete = !c.unfollowed && !r->keep_map;
 	if (!err)
 		err = refs_load(r, &c, &refs);
 	if (err)
 		goto out;
-	if (!refs.broken && !blocks_suffice(r, &c, &refs))
-		refs.broken = true;
-	if (!sure)
-		check_say(&r->first, "not every reference could be followed: what looks leaked may "
-				     "be in use and stays as it is");
-	if (refs.broken && !(all && sure))
-		goto out;  /* the counts that are there may be all that protects what was not found
-			    */
-	if (refs.broken) { /* those that were counted count no longer */
+	if (!refs.rebuild && !blocks_suffice(r, &c, &refs))
+		refs.rebuild = true;
+	if (!complete)
+		check_say(&r->first, "not every reference could be followed: clusters that look "
+				     "leaked may be in use and are kept");
+	/* The old refcounts may be all that protects a cluster whose references were not found. */
+	if (refs.rebuild && !(all && complete))
+		goto out;
+	if (refs.rebuild) { /* counts once more, without the old table and its blocks */
 		check_end(&c);
 		err = check_begin(&c, r->q, &res);
 		if (!err)
@@ -256,10 +268,10 @@ int repair_refcounts(struct repair *r, bool all)
 		if (err)
 			goto out;
 	}
-	if (!refs.broken)
-		err = correct_in_place(r, &c, &refs, all, sure);
+	if (!refs.rebuild)
+		err = correct_in_place(r, &c, &refs, all, complete);
 	else
-		err = make_anew(r, &c);
+		err = rebuild(r, &c);
 	if (err == -EFBIG) {
 		check_say(&r->first, "the file is too long for new refcount structures");
 		err = 0;
