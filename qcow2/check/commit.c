@@ -53,6 +53,14 @@ static int commit_sync(struct commit *c)
 	return err;
 }
 
+/* Reads into c->was what the file holds in the cluster of P. */
+static int read_was(struct commit *c, const struct patch *p)
+{
+	const struct overlay *o = c->o;
+
+	return file_read(o->base, c->was, o->q->cluster_size, p->cluster << o->q->cluster_bits, 0);
+}
+
 /* Writes the sectors of CLUSTER in which c->now differs from c->was. */
 static int write_changes(struct commit *c, uint64_t cluster)
 {
@@ -110,8 +118,7 @@ static int commit_map(struct commit *c, enum map_step step)
 
 		if ((p->kind != PATCH_L1 && p->kind != PATCH_L2) || p->cluster >= o->old_clusters)
 			continue;
-		err = file_read(o->base, was, o->q->cluster_size, p->cluster << o->q->cluster_bits,
-				0);
+		err = read_was(c, p);
 		if (err)
 			return err;
 		for (uint64_t w = 0; w < o->q->cluster_size / 8; w++) {
@@ -145,8 +152,7 @@ static int commit_refblocks(struct commit *c, bool last)
 
 		if (p->kind != PATCH_REFBLOCK)
 			continue;
-		err = file_read(o->base, c->was, o->q->cluster_size,
-				p->cluster << o->q->cluster_bits, 0);
+		err = read_was(c, p);
 		if (err)
 			return err;
 		memcpy(c->now, p->bytes, o->q->cluster_size);
@@ -199,20 +205,17 @@ static int commit_new(struct commit *c)
 
 static int commit_pointers(struct commit *c)
 {
-	const struct overlay *o = c->o;
-
 	for (size_t i = 0; i < c->nr; i++) {
 		const struct patch *p = c->patch[i];
 		int err;
 
 		if (p->kind != PATCH_POINTERS)
 			continue;
-		err = file_read(o->base, c->was, o->q->cluster_size,
-				p->cluster << o->q->cluster_bits, 0);
-		if (!err) {
-			memcpy(c->now, p->bytes, o->q->cluster_size);
-			err = write_changes(c, p->cluster);
-		}
+		err = read_was(c, p);
+		if (err)
+			return err;
+		memcpy(c->now, p->bytes, c->o->q->cluster_size);
+		err = write_changes(c, p->cluster);
 		if (err)
 			return err;
 	}

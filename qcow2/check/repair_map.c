@@ -232,10 +232,17 @@ static int fix_l1_entry(struct repair *r, uint64_t at, uint64_t entry, uint32_t 
 	return fixed == entry ? 0 : overlay_put64(&r->o, at, fixed, PATCH_L1);
 }
 
+/* Reads an L1 table into new memory, which the caller frees, whatever is returned. */
+static int read_l1(struct repair *r, uint64_t l1_off, uint32_t entries, uint64_t **l1)
+{
+	*l1 = malloc((size_t)entries * 8 + 1);
+	return *l1 ? file_read(r->q->file, *l1, (size_t)entries * 8, l1_off, 0) : -ENOMEM;
+}
+
 static int fix_l1(struct repair *r, uint64_t l1_off, uint32_t entries, bool active)
 {
-	uint64_t *l1 = malloc((size_t)entries * 8 + 1);
-	int err = l1 ? file_read(r->q->file, l1, (size_t)entries * 8, l1_off, 0) : -ENOMEM;
+	uint64_t *l1;
+	int err = read_l1(r, l1_off, entries, &l1);
 
 	for (uint32_t i = 0; i < entries && !err; i++)
 		if (l1[i])
@@ -246,8 +253,8 @@ static int fix_l1(struct repair *r, uint64_t l1_off, uint32_t entries, bool acti
 
 static int fix_l2_tables(struct repair *r, uint64_t l1_off, uint32_t entries, bool active)
 {
-	uint64_t *l1 = malloc((size_t)entries * 8 + 1);
-	int err = l1 ? file_read(r->q->file, l1, (size_t)entries * 8, l1_off, 0) : -ENOMEM;
+	uint64_t *l1;
+	int err = read_l1(r, l1_off, entries, &l1);
 
 	for (uint32_t i = 0; i < entries && !err; i++) {
 		uint64_t off = be64toh(l1[i]) & L1E_OFFSET_MASK, cluster = cluster_of(r->q, off);
@@ -322,8 +329,8 @@ int repair_copied(struct repair *r, const struct check *c)
 {
 	uint32_t entries = r->q->hdr.l1_size;
 	uint64_t l1_off = r->q->hdr.l1_offset;
-	uint64_t *l1 = malloc((size_t)entries * 8 + 1);
-	int err = l1 ? file_read(r->q->file, l1, (size_t)entries * 8, l1_off, 0) : -ENOMEM;
+	uint64_t *l1;
+	int err = read_l1(r, l1_off, entries, &l1);
 
 	for (uint32_t i = 0; i < entries && !err; i++) {
 		uint64_t entry = be64toh(l1[i]), off = entry & L1E_OFFSET_MASK;
