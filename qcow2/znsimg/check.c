@@ -2,13 +2,14 @@
 /*
  * znsimg check [--output=human|json] [-f qcow2] [-r leaks|all] [--discard-shadow] [-q] [-U] FILE
  *
- * Findings go to stderr as they come, the sum to stdout. The exit status is the verdict:
- * 0 sound, 1 the check could not be done, 2 corrupt, 3 leaks alone, 63 not an image that can be
- * checked. After a repair it is that of a second check.
+ * Findings go to stderr at once, the summary to stdout. The exit status tells the result: 0 no
+ * errors, 1 the check failed, 2 corruptions, 3 leaks only, 63 not an image that can be checked.
+ * After a repair it is the result of a second check.
  *
- * An image that znsd did not close may have a shadow: what a killed znsd had acknowledged and not
- * flushed. A repair would change what the shadow was made for, and so void it; it is refused unless
- * told that there is none to lose (after a power cut there is not).
+ * The shadow of an image that znsd did not close holds what a killed znsd had acknowledged and not
+ * flushed. A repair changes the image, and recovery then refuses the shadow. So a repair of such an
+ * image is refused, unless --discard-shadow says that there is nothing to recover, as after a power
+ * cut.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -25,16 +26,16 @@ enum { CHECK_DISCARD_SHADOW = IMG_OPT_OWN };
 #define REPAIR_WORDS "leaks|all"
 
 static const struct cli_option check_options[] = {
-	{ IMG_OPT_OUTPUT, "output", "human|json", "how to print the sum", IMG_OUTPUT_WORDS, NULL },
-	{ 'f', "format", "FORMAT", "image format: qcow2", "qcow2", NULL },
+	IMG_ROW_OUTPUT,
+	IMG_ROW_FORMAT,
 	{ 'r', "repair", "leaks|all",
-	  "repair: 'leaks' gives back unused clusters, 'all' mends corruption, too", REPAIR_WORDS,
+	  "repair: 'leaks' frees leaked clusters, 'all' repairs corruptions, too", REPAIR_WORDS,
 	  NULL },
 	{ CHECK_DISCARD_SHADOW, "discard-shadow", NULL,
-	  "repair though a killed znsd may have left a state to take up", NULL, NULL },
-	{ 'q', "quiet", NULL, "exit status only", NULL, NULL },
-	{ 'U', "force-share", NULL, "also when another program has the image open", NULL, NULL },
-	{ 'h', "help", NULL, "say this and exit", NULL, NULL },
+	  "repair even if this discards what a killed znsd did not flush", NULL, NULL },
+	{ 'q', "quiet", NULL, "print nothing: the exit status tells the result", NULL, NULL },
+	IMG_ROW_SHARE,
+	IMG_ROW_HELP,
 	{ 0 },
 };
 
@@ -83,7 +84,9 @@ static int check_parse(int argc, char **argv, struct check_args *a)
 		return img_usage_error(&img_check);
 	}
 	if (a->fix && a->no_lock) {
-		img_error("-r and -U: what another program has open cannot be repaired");
+		img_error("-r and -U exclude each other: an image that another program has open "
+			  "cannot be "
+			  "repaired");
 		return IMG_FAILED;
 	}
 	a->file = argv[optind];
@@ -98,7 +101,7 @@ static void say_finding(void *arg, const char *line)
 		fprintf(stderr, "%s\n", line);
 }
 
-/* A key that qemu-img prints only when there is something to count. */
+/* Adds a key that qemu-img prints only when its value is not 0. */
 static void add_count(struct json_object *obj, const char *key, uint64_t n)
 {
 	if (n)
@@ -175,7 +178,7 @@ static int print_fixed(const struct qcow2_check_result *r)
 	return img_finish_output();
 }
 
-/* Repairs, and if anything was repaired looks again at what the file has now. */
+/* Repairs the image, and checks the file again if anything was repaired. */
 static int repair(const struct check_args *a, struct qcow2 *q, struct qcow2_check_result *r)
 {
 	uint64_t corruptions, leaks;
@@ -212,10 +215,12 @@ static int check_run(int argc, char **argv)
 	if (!q)
 		return err == -ENOTSUP ? IMG_UNSUPPORTED : IMG_FAILED;
 	if (args.fix && qcow2_info(q)->unclosed && !args.discard_shadow) {
-		img_error("%s: znsd did not close it, and what a killed znsd had not flushed may "
-			  "wait in its shadow: start znsd on it once, or give --discard-shadow if "
-			  "there was a power cut",
-			  args.file);
+		img_error(
+			"%s: znsd did not close this image, and its shadow may hold acknowledged "
+			"writes that are not in the image yet: start znsd with it once to recover "
+			"them, or give --discard-shadow if there is nothing to recover, as after "
+			"a power cut",
+			args.file);
 		qcow2_close(q);
 		return IMG_FAILED;
 	}
@@ -225,8 +230,8 @@ static int check_run(int argc, char **argv)
 		err = qcow2_check(q, &result, say_finding, &args);
 	qcow2_close(q);
 	if (err) {
-		img_error("%s: the %s could not be done: %s", args.file,
-			  args.fix ? "repair" : "check", strerror(-err));
+		img_error("%s: the %s failed: %s", args.file, args.fix ? "repair" : "check",
+			  strerror(-err));
 		return IMG_FAILED;
 	}
 	if (args.output == IMG_JSON)
@@ -242,6 +247,6 @@ const struct img_verb img_check = {
 	.summary = "look for corruption and leaks",
 	.operands = "FILE",
 	.options = check_options,
-	.notes = "Exit status: 0 sound, 1 could not check, 2 corrupt, 3 leaks only, "
+	.notes = "Exit status: 0 no errors, 1 the check failed, 2 corruptions, 3 leaks only, "
 		 "63 not supported.\n",
 };

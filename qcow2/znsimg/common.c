@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the verbs of znsimg share: their help and options, their messages, their output and the
- * opening of an image.
+ * What the verbs of znsimg share: help, options, messages, output, and opening an image.
  */
 #include <errno.h>
 #include <getopt.h>

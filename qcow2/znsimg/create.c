@@ -2,8 +2,8 @@
 /*
  * znsimg create [-q] [-f qcow2] [-o OPTIONS]... FILE [SIZE]
  *
- * The size is the second argument or -o size=, not both. What is wrong with the options is said
- * before a file is touched.
+ * The size is the second argument or -o size=, not both. All options are validated before the file
+ * is opened.
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -13,12 +13,13 @@
 #include "znsimg.h"
 
 static const struct cli_option create_options[] = {
-	{ 'f', "format", "FORMAT", "image format: qcow2", "qcow2", NULL },
+	IMG_ROW_FORMAT,
 	{ 'o', "options", "OPTIONS", "name=value,...; may be repeated; '-o help' lists them", NULL,
 	  opts_key },
-	{ 'q', "quiet", NULL, "say nothing but warnings and errors", NULL, NULL },
-	{ 'h', "help", NULL, "say this and exit", NULL, NULL },
-	{ 'b', NULL, "FILE", NULL, NULL, NULL }, /* qemu-img's, to be refused by name */
+	IMG_ROW_QUIET,
+	IMG_ROW_HELP,
+	{ 'b', NULL, "FILE", NULL, NULL,
+	  NULL }, /* options of qemu-img that are refused with a reason */
 	{ 'F', NULL, "FORMAT", NULL, NULL, NULL },
 	{ 0 },
 };
@@ -31,7 +32,7 @@ struct create_args {
 	const char *size;
 };
 
-/* IMG_OK: go on, unless A->help. */
+/* Returns IMG_OK when the arguments are valid, or a help was asked for. */
 static int create_parse(int argc, char **argv, struct create_args *a)
 {
 	int c;
@@ -84,7 +85,7 @@ static int create_size(struct create_args *a)
 	return IMG_OK;
 }
 
-/* qemu-img's line: what the image has, not only what was asked for. */
+/* Prints the line that qemu-img prints: the values that the image has, given or by default. */
 static void print_formatting(const char *file, const struct qcow2_create_opts *c)
 {
 	const struct qcow2_zoned *z = &c->zone;

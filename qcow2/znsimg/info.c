@@ -2,9 +2,9 @@
 /*
  * znsimg info [--output=human|json] [-f qcow2] [-U] FILE
  *
- * qemu-img's layout and keys, and below format-specific data the keys of the zoned series ("zone")
- * and ours: uuid, zone.layout, snapshots. References (backing file, data file) are named, never
- * opened.
+ * The layout and the keys are those of qemu-img. The format-specific data also has the keys of the
+ * zoned patch series ("zone") and some of znsimg: uuid, zone.layout, snapshots. A backing file or
+ * data file is printed, but never opened.
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -16,11 +16,7 @@
 #include "znsimg.h"
 
 static const struct cli_option info_options[] = {
-	{ IMG_OPT_OUTPUT, "output", "human|json", "how to print it", IMG_OUTPUT_WORDS, NULL },
-	{ 'f', "format", "FORMAT", "image format: qcow2", "qcow2", NULL },
-	{ 'U', "force-share", NULL, "also when another program has the image open", NULL, NULL },
-	{ 'h', "help", NULL, "say this and exit", NULL, NULL },
-	{ 0 },
+	IMG_ROW_OUTPUT, IMG_ROW_FORMAT, IMG_ROW_SHARE, IMG_ROW_HELP, { 0 },
 };
 
 struct info_args {
@@ -89,7 +85,7 @@ static struct json_object *zone_object(const struct qcow2_zoned *z)
 	return obj;
 }
 
-/* "data" of "format-specific": what qcow2 has beyond other formats. */
+/* Makes the member "data" of "format-specific". */
 static struct json_object *specific_object(const struct qcow2_info *i)
 {
 	struct json_object *obj = json_object_new_object();
@@ -138,7 +134,7 @@ static int print_json(const char *file, const struct qcow2_info *i, uint64_t all
 	return img_print_json(obj);
 }
 
-/* The members of OBJ, a line each, as qemu-img prints them: spaces for dashes. */
+/* Prints the members of OBJ, a line each, with spaces for dashes, as qemu-img does. */
 static void print_members(struct json_object *obj, int indent)
 {
 	json_object_object_foreach(obj, key, value)

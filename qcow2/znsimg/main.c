@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * znsimg: makes, shows, checks and resizes zoned qcow2 images. qemu-img's verbs, options, output and exit
- * statuses, so that whoever knows the one knows the other.
+ * znsimg creates, shows, checks and resizes zoned qcow2 images. Its verbs, options, output and exit
+ * statuses are those of qemu-img, for users and scripts that know that program.
  *
- * This file finds the verb in verbs.c; each verb has a file, VERB.c, common.c has what they share,
- * and options.c parses -o.
+ * main() finds the verb in verbs.c. Each verb has a file, VERB.c; they share common.c, and
+ * options.c parses the argument of create -o.
  *
- * 1. stdout is data, stderr is talk; each line of talk begins with "znsimg: ".
- * 2. Exit status 0 or 1, also for wrong usage, as qemu-img does; only check has more.
+ * 1. Data goes to stdout, messages to stderr. Each message begins with "znsimg: ".
+ * 2. The exit status is 0 or 1, also after wrong usage, as with qemu-img. Only check has others.
  * 3. Only create, check -r and resize write to a file.
  */
 #include <stdio.h>
@@ -22,7 +22,7 @@ static int usage(FILE *to)
 	fputs("usage: znsimg VERB [options] FILE ...\n\nVerbs:\n", to);
 	for (unsigned int i = 0; img_verbs[i]; i++)
 		fprintf(to, "  %-8s %s\n", img_verbs[i]->name, img_verbs[i]->summary);
-	fputs("\n'znsimg VERB --help' tells more, znsimg(1) all.\n", to);
+	fputs("\n'znsimg VERB --help' shows the options of a verb; the manual is znsimg(1).\n", to);
 	return to == stdout ? img_finish_output() : IMG_FAILED;
 }
 

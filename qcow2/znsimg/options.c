@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The options behind -o.
+ * The options of create -o.
  *
- * 1. -o may be given many times and holds "name=value" pairs with commas between them; a doubled
- *    comma is a comma in the value, as in QEMU. The last value given counts.
- * 2. Whether one value is well formed is judged here, whether values fit together in
- *    qcow2_create(): a rule stands in one place.
- * 3. An option left out is a default and an option given as 0 is a value; struct opts keeps the
- *    difference, because qcow2_create() takes 0 for "default".
+ * 1. -o may be given several times. Its argument has "name=value" pairs, separated by commas; a
+ *    doubled comma is a comma in a value, as in QEMU. The last value of an option counts.
+ * 2. A single value is validated here, values together in qcow2_create(): each rule has one place.
+ * 3. qcow2_create() takes 0 for the default. struct opts.given tells an option that was given as 0
+ *    from one that was not given.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -81,7 +80,7 @@ const struct cli_option *opts_key(unsigned int n)
 	return n < OPT_COUNT ? &opts_table[n].row : NULL;
 }
 
-/* qemu-img's options that we know of and do not have: better said than called unknown. */
+/* Options of qemu-img that znsimg does not have; the message says so, rather than "unknown". */
 static const char *const foreign_options[] = {
 	"backing_file", "backing_fmt", "data_file",	"data_file_raw",
 	"encryption",	"extended_l2", "preallocation", NULL,

@@ -2,8 +2,8 @@
 /*
  * znsimg resize [-q] [-f qcow2] [--shrink] FILE [+|-]SIZE
  *
- * With a sign the size is a difference. What goes with a smaller size is gone, so --shrink must ask
- * for it, in qemu-img's words. What sizes are possible is qcow2_resize()'s to say.
+ * A size with a sign is relative to the present one. Shrinking loses data, so it requires --shrink,
+ * as with qemu-img and with its messages. qcow2_resize() decides which sizes are possible.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -14,11 +14,11 @@
 enum { RESIZE_SHRINK = IMG_OPT_OWN };
 
 static const struct cli_option resize_options[] = {
-	{ 'f', "format", "FORMAT", "image format: qcow2", "qcow2", NULL },
+	IMG_ROW_FORMAT,
 	{ RESIZE_SHRINK, "shrink", NULL,
-	  "allow a smaller size; of a zoned image only empty zones can go", NULL, NULL },
-	{ 'q', "quiet", NULL, "say nothing but warnings and errors", NULL, NULL },
-	{ 'h', "help", NULL, "say this and exit", NULL, NULL },
+	  "allow a smaller size; a zoned image can only lose empty zones", NULL, NULL },
+	IMG_ROW_QUIET,
+	IMG_ROW_HELP,
 	{ 0 },
 };
 
@@ -28,7 +28,10 @@ struct resize_args {
 	const char *size;
 };
 
-/* A size like -1G is no option: takes it out of ARGV. Returns ARGC as it is then. */
+/*
+ * Removes a size such as -1G from ARGV, where it would be taken for an option, and sets *SIZE to
+ * it. Returns the new ARGC.
+ */
 static int take_negative(int argc, char **argv, const char **size)
 {
 	int n = 0;
@@ -73,7 +76,7 @@ static int resize_parse(int argc, char **argv, struct resize_args *a)
 	return IMG_OK;
 }
 
-/* The size that TEXT asks for, of a disk of OLD bytes. */
+/* Sets *SIZE to the bytes that TEXT asks for, for a disk that has OLD bytes. */
 static int resize_size(const char *text, uint64_t old, uint64_t *size)
 {
 	char sign = text[0] == '+' || text[0] == '-' ? text[0] : 0;
@@ -84,8 +87,7 @@ static int resize_size(const char *text, uint64_t old, uint64_t *size)
 		return IMG_FAILED;
 	}
 	if (sign == '+' && __builtin_add_overflow(old, n, &n)) {
-		img_error("invalid image size '%s': together with the size it has it is too large",
-			  text);
+		img_error("invalid image size '%s': the image would be too large", text);
 		return IMG_FAILED;
 	}
 	if (sign == '-')
@@ -134,7 +136,7 @@ static int resize_run(int argc, char **argv)
 		return IMG_FAILED;
 	status = resize(&args, q);
 	if (qcow2_close(q) && !status) {
-		img_error("%s: it has its new size, but what it no longer uses may be leaked; see "
+		img_error("%s: the image has its new size, but clusters may have leaked; see "
 			  "'znsimg check'",
 			  args.file);
 		status = IMG_FAILED;

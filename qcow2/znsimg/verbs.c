@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The list of znsimg's verbs. It is apart from main() so that packaging/completion.c can link it. */
+/*
+ * The list of znsimg's verbs. It is apart from main() so that packaging/completion.c can link it.
+ */
 #include "znsimg.h"
 
 const struct img_verb *const img_verbs[] = {

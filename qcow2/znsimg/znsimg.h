@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the files of znsimg share. The tool is a client of qcow2.h like any other; nothing here
- * is part of the library.
+ * What the files of znsimg share. The program uses the image library through qcow2.h alone, as znsd
+ * does. It has one thread.
  */
 #ifndef QCOW2_ZNSIMG_H
 #define QCOW2_ZNSIMG_H
@@ -15,7 +15,7 @@
 
 struct json_object;
 
-/* Exit statuses, qemu-img's. 2, 3 and 63 are check's alone. */
+/* Exit statuses, as those of qemu-img. Only check returns 2, 3 and 63. */
 #define IMG_OK		0
 #define IMG_FAILED	1
 #define IMG_CORRUPT	2
@@ -27,52 +27,60 @@ struct img_verb {
 	const char *name;
 	int (*run)(int argc, char **argv); /* ARGV[0] is the verb; returns the exit status */
 	const char *summary;
-	const char *operands; /* as the help shows them: "FILE [SIZE]" */
+	const char *operands; /* as the usage line shows them: "FILE [SIZE]" */
 	const struct cli_option *options;
-	const char *notes; /* the help's last lines; NULL: none */
+	const char *notes; /* the last lines of the help; NULL: none */
 	const char *words; /* what an operand behind FILE may be, "a|b|c"; NULL: any */
 };
 
 extern const struct img_verb img_create, img_info, img_check, img_resize, img_zones;
-/* verbs.c: all of them; NULL ends the list. */
+/* verbs.c: all verbs; NULL ends the list. */
 extern const struct img_verb *const img_verbs[];
 
-/* common.c: what the verbs say and parse alike. */
+/* Rows that the option tables of several verbs have. */
+enum { IMG_OPT_OUTPUT = CLI_LONG, IMG_OPT_OWN }; /* ids; a verb numbers its own from IMG_OPT_OWN */
+/* clang-format off */
+#define IMG_ROW_FORMAT { 'f', "format", "FORMAT", "image format: qcow2", "qcow2", NULL }
+#define IMG_ROW_OUTPUT { IMG_OPT_OUTPUT, "output", "human|json", "output format", IMG_OUTPUT_WORDS, NULL }
+#define IMG_ROW_QUIET  { 'q', "quiet", NULL, "print only warnings and errors", NULL, NULL }
+#define IMG_ROW_SHARE  { 'U', "force-share", NULL, "open the image even if another program has it open", NULL, NULL }
+#define IMG_ROW_HELP   { 'h', "help", NULL, "print this help and exit", NULL, NULL }
+/* clang-format on */
 
-/* The help of VERB to stdout: the exit status. */
+/* common.c: what all verbs use. */
+
+/* Prints the help of VERB to stdout. Returns the exit status. */
 int img_help(const struct img_verb *verb);
 /*
- * The next option of VERB's command line: its id, its argument in optarg; -1 after the last;
- * -EINVAL after an error message.
+ * Returns the id of the next option of VERB's command line, with its argument in optarg; -1 after
+ * the last option; -EINVAL after it has printed an error message.
  */
 int img_next_option(const struct img_verb *verb, int argc, char **argv);
-/* One line on stderr, "znsimg: " before it. */
+/* Prints a line to stderr, with "znsimg: " before it. */
 void img_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/* Several lines, as warnings are collected; each gets its prefix. */
+/* Prints each line of LINES as a warning to stderr. */
 void img_warnings(const char *lines);
-/* Only qcow2 is known; else an error is printed and IMG_FAILED returned. */
+/* Returns IMG_OK if FORMAT is "qcow2", the only one; otherwise prints an error, IMG_FAILED. */
 int img_format_check(const char *format);
 #define IMG_OUTPUT_WORDS "human|json"
 enum img_output { IMG_HUMAN, IMG_JSON }; /* in the order of the words */
+/* Parses the argument of --output. IMG_FAILED after an error message. */
 int img_output_parse(const char *text, enum img_output *out);
 /*
- * Opens with FLAGS of qcow2.h. NULL after an error message, *ERR is then the -errno if ERR is
- * given.
+ * Opens the image with FLAGS, as qcow2_open() has them; qcow2_close() closes it. NULL after an
+ * error message; *ERR, unless ERR is NULL, is then the -errno.
  */
 struct qcow2 *img_open(const char *path, unsigned int flags, int *err);
-/* Pretty-printed as qemu-img does: four spaces. Takes OBJ over; IMG_OK or IMG_FAILED. */
+/* Prints OBJ to stdout with qemu-img's indentation, and frees it. IMG_OK or IMG_FAILED. */
 int img_print_json(struct json_object *obj);
-/* Flushes stdout: a full disk or a closed pipe must not look like success. */
+/* Flushes stdout. IMG_FAILED, after an error message, when the output could not be written. */
 int img_finish_output(void);
-/* After what was wrong with the arguments of VERB: points to the help. IMG_FAILED. */
+/* Prints how to get the help of VERB. Returns IMG_FAILED. */
 int img_usage_error(const struct img_verb *verb);
-/* TEXT with what a terminal must not see replaced; BUF is as long as TEXT. */
+/* Copies TEXT to BUF, of LEN bytes, with control characters replaced by '?'. Returns BUF. */
 const char *img_printable(const char *text, char *buf, size_t len);
 
-/* Ids of long options that several verbs have. */
-enum { IMG_OPT_OUTPUT = CLI_LONG, IMG_OPT_OWN };
-
-/* options.c: -o. */
+/* options.c: the argument of -o. */
 
 enum opt_id {
 	OPT_SIZE,
@@ -93,7 +101,7 @@ enum opt_id {
 	OPT_COUNT,
 };
 
-/* The -o options given so far. Zeroed: none. */
+/* The options that were given with -o so far. All zeroes: none. */
 struct opts {
 	bool given[OPT_COUNT];
 	uint64_t number[OPT_COUNT];
@@ -101,12 +109,15 @@ struct opts {
 	bool help; /* "help" was among them */
 };
 
-/* Adds the "name=value,..." of one -o; after an error message IMG_FAILED. */
+/* Adds TEXT, the "name=value,..." of one -o, to O. IMG_FAILED after an error message. */
 int opts_add(struct opts *o, const char *text);
+/* Prints all options with their help to stdout. */
 void opts_help(void);
-/* The option with index N as a row of a table; NULL behind the last. */
+/*
+ * Returns option N as a row of an option table, for the completion scripts; NULL behind the last.
+ */
 const struct cli_option *opts_key(unsigned int n);
-/* What was given, as qcow2_create() wants it. IMG_FAILED after an error message. */
+/* Sets CREATE for qcow2_create() from what was given. IMG_FAILED after an error message. */
 int opts_fill(const struct opts *o, struct qcow2_create_opts *create);
 
 #endif

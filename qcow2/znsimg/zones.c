@@ -2,11 +2,11 @@
 /*
  * znsimg zones [--format=table|json|csv|blkzone] [--lba=512|4096] [-U] FILE [FILTER]...
  *
- * The zones as the recorded write pointers have them, which is how they come back at the next
- * start: nothing is open in a file. table, json and csv count in LBAs and use nvme-cli's words
- * and keys; blkzone counts in sectors of 512 bytes and prints util-linux's very lines.
+ * Lists the zones with the state that each has at the next start of znsd, by its recorded write
+ * pointer: no zone is open then. table, json and csv count in LBAs, with the words and keys of
+ * nvme-cli; blkzone prints the lines of util-linux's blkzone, in sectors of 512 bytes.
  *
- * As over NVMe, a full or conventional zone has no write pointer: json and csv show all ones.
+ * As in NVMe, a full or conventional zone has no write pointer: json and csv print all ones.
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -26,17 +26,16 @@ static const struct cli_option zones_options[] = {
 	  NULL },
 	{ IMG_OPT_OUTPUT, "output", "FORMAT", "the same", FORMAT_WORDS, NULL },
 	{ ZONES_LBA, "lba", "BYTES",
-	  "block size to count in, 512 or 4096 (4096, or 512 if the zones need it)", "512|4096",
-	  NULL },
-	{ 'U', "force-share", NULL, "also when another program has the image open", NULL, NULL },
-	{ 'h', "help", NULL, "say this and exit", NULL, NULL },
+	  "LBA size, 512 or 4096 (4096 if the zones are multiples of it)", "512|4096", NULL },
+	IMG_ROW_SHARE,
+	IMG_ROW_HELP,
 	{ 0 },
 };
 
-/* NVMe's numbers for zone states, which Linux shares. */
+/* The zone states of NVMe, with the numbers that Linux has, too. */
 enum zone_state { NOT_WP = 0, EMPTY = 1, CLOSED = 4, FULL = 14 };
 
-/* All states there are; an image has only those of enum zone_state. "of" is blkzone's word. */
+/* All zone states. Those of an image are in enum zone_state. blkzone calls offline "of". */
 static const struct state {
 	unsigned int state;
 	const char *filter, *other, *name;
@@ -89,7 +88,7 @@ static int lba_parse(const char *text, uint32_t *out)
 	return IMG_OK;
 }
 
-/* A word that is a filter is one; the other word is the file ("./em" is a file). */
+/* Takes WORD as a filter if it is the name of one, else as the file ("./em" is a file). */
 static int argument_parse(const char *word, struct zones_args *a)
 {
 	for (unsigned int i = 0; i < NR_STATES; i++) {
@@ -99,7 +98,8 @@ static int argument_parse(const char *word, struct zones_args *a)
 		}
 	}
 	if (a->file) {
-		img_error("'%s' is no filter: em, oi, oe, cl, fu, ro, ol, nw", word);
+		img_error("'%s' is no filter; the filters are em, oi, oe, cl, fu, ro, ol and nw",
+			  word);
 		return IMG_FAILED;
 	}
 	a->file = word;
@@ -209,7 +209,7 @@ static void print_row_json(const struct zone_row *r, uint32_t lba, bool first)
 
 static void print_row_blkzone(const struct zone_row *r)
 {
-	/* Linux puts the pointer of a full zone at its end. */
+	/* Linux reports the write pointer of a full zone at the end of the zone. */
 	uint64_t wp = has_wp(r) ? r->wp - r->start : r->conventional ? 0 : r->len;
 
 	printf("  start: 0x%09" PRIx64 ", len 0x%06" PRIx64 ", cap 0x%06" PRIx64
@@ -265,7 +265,7 @@ static bool row_matches(const struct zone_row *r, const struct zones_args *a)
 	return !a->states || a->states & 1u << r->state->state;
 }
 
-/* One zone at a time: a million of them need no memory. */
+/* Prints the zones one at a time: an image may have a million. */
 static int print_zones(const struct qcow2 *q, const struct zones_args *a, uint32_t lba)
 {
 	uint32_t nr_zones = qcow2_info(q)->zoned.nr_zones, matching = 0;
@@ -290,7 +290,10 @@ static int print_zones(const struct qcow2 *q, const struct zones_args *a, uint32
 	return img_finish_output();
 }
 
-/* Which LBA to count in: sizes and capacities must be whole. 0 after an error message. */
+/*
+ * Returns the LBA size to print in, which divides the sizes of zones and disk. 0 after an error
+ * message.
+ */
 static uint32_t choose_lba(const struct qcow2_info *info, const struct zones_args *a)
 {
 	uint32_t lba = a->lba ? a->lba : 4096;
@@ -300,8 +303,8 @@ static uint32_t choose_lba(const struct qcow2_info *info, const struct zones_arg
 		return lba;
 	if (!a->lba)
 		return 512;
-	img_error("%s: the zones are not whole in LBAs of %" PRIu32 " bytes, use --lba=512",
-		  a->file, lba);
+	img_error("%s: the zones are not multiples of %" PRIu32 " bytes, use --lba=512", a->file,
+		  lba);
 	return 0;
 }
 

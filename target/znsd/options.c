@@ -75,7 +75,7 @@ const struct cli_option options_table[] = {
 	  NULL },
 	{ OPT_LOG_LEVEL, "log-level", "LEVEL", "error, warning, info or debug (info)", LEVEL_WORDS,
 	  NULL },
-	{ 'h', "help", NULL, "say this and exit", NULL, NULL },
+	{ 'h', "help", NULL, "print this help and exit", NULL, NULL },
 	{ 'V', "version", NULL, "say the version and exit", NULL, NULL },
 	{ 0 },
 };
