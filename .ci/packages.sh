@@ -6,6 +6,7 @@ BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config libnvme-dev libevent-
 TEST_PACKAGES="clang valgrind git libclang-rt-14-dev libcmocka-dev qemu-utils jq mandoc procps iproute2
 	util-linux strace systemd fish zsh"
 BENCH_PACKAGES="fio qemu-utils jq util-linux" # tests/bench/run
+ROOT_PACKAGES="mmdebstrap systemd-container lintian buildah golang-github-containers-common" # tests/package
 
 # install_missing PACKAGE... : installs those that are not there; says so when it may not.
 install_missing()

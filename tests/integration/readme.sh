@@ -18,7 +18,7 @@ it "has commands to run"
 [ "$n" -ge 5 ] || fail "only $n"
 
 it "names the scripts that are there"
-for script in $(grep -oE '\./[a-z]+' "$SOURCE_DIR/README.md" | sort -u); do
+for script in $(grep -oP '(?<!\.)\./[a-z]+' "$SOURCE_DIR/README.md" | sort -u); do
 	[ -x "$SOURCE_DIR/$script" ] || fail "$script"
 done
 
