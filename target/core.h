@@ -124,15 +124,19 @@ struct tgt_ctrl {
 	uint8_t hostid[16];
 	char hostnqn[TGT_NQN_LEN + 1];
 
-	atomic_bool dead;    /* ended: nothing of it executes any more */
-	atomic_bool ready;   /* CSTS.RDY and CC.EN */
-	atomic_bool iocs;    /* CC.CSS 6: all command sets, not just NVM */
-	atomic_bool traffic; /* a command came since the keep alive timer was armed */
+	atomic_bool dead;  /* ended: nothing of it executes any more */
+	atomic_bool ready; /* CSTS.RDY and CC.EN */
+	atomic_bool iocs;  /* CC.CSS 6: all command sets, not just NVM */
+	/*
+	 * Keep alive (ctrl.c): the moment, by clock_boot_ms(), after which nothing of this controller takes
+	 * effect, unless a command comes before. UINT64_MAX: there is none. Every loop looks at it.
+	 */
+	_Atomic uint64_t deadline;
+	_Atomic uint32_t kato_ms; /* 0: none. Written by the admin queue's loop. */
 	struct tgt_counters counters;
 
 	/* The admin queue's loop only. */
 	struct loop_timer timer;
-	uint32_t kato_ms; /* 0: none */
 
 	pthread_mutex_t lock; /* protects what follows */
 	uint32_t cc, csts;
@@ -163,6 +167,15 @@ uint16_t ctrl_property_get(struct tgt_ctrl *ctrl, uint32_t offset, bool wide, ui
 uint16_t ctrl_property_set(struct tgt_ctrl *ctrl, uint32_t offset, bool wide, uint64_t value);
 /* Moves the keep alive timer; the admin queue's loop. -ENOMEM: it is as it was. */
 int ctrl_set_kato(struct tgt_ctrl *ctrl, uint64_t kato_ms);
+/* A command came, in a wake-up that took its data from the socket at NOW (clock_boot_ms()). Any loop. */
+void ctrl_heard(struct tgt_ctrl *ctrl, uint64_t now);
+/* The keep alive time of CTRL was over at NOW (clock_boot_ms()). Any loop. */
+static inline bool ctrl_is_overdue(const struct tgt_ctrl *ctrl, uint64_t now)
+{
+	return now > atomic_load(&ctrl->deadline);
+}
+/* Ends the controller of QUEUE if its keep alive time was over at NOW. Any loop. */
+void ctrl_look(struct tgt_queue *queue, uint64_t now);
 
 /* event.c */
 void event_execute_aer(struct tgt_req *req);
@@ -184,6 +197,9 @@ unsigned int ctrl_take_aers(struct tgt_ctrl *ctrl, struct tgt_req **reqs);
  */
 int flush_all(struct tgt_subsys *subsys, struct loop *loop,
 	      void (*done)(void *arg, uint16_t status), void *arg);
+
+/* request.c: false on a closing queue and for a dead controller. The queue's loop. */
+bool queue_may_execute(const struct tgt_queue *queue);
 
 /* Parsers: set execute, dir and len, or refuse. */
 uint16_t fabrics_parse_connect(struct tgt_req *req);

@@ -30,6 +30,7 @@
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
+#include "clock.h"
 #include "core.h"
 #include "loop.h"
 
@@ -100,18 +101,52 @@ void ctrl_put(struct tgt_ctrl *ctrl)
 }
 
 /*
- * Keep alive, with traffic (CTRATT TBKAS): at the end of an interval in which a command came the
- * next begins; else the controller ends, not just its admin queue (NVMe Base 2.0, 3.9). It ends,
- * too, when there is no memory for the next interval: a host that is gone would keep its queues for
- * ever, and one that is there connects again.
+ * Keep alive, with traffic (CTRATT TBKAS; NVMe Base 2.0, 3.9): time is divided into intervals of KATO.
+ * At the end of an interval in which a command came the next begins; else the controller ends, not just
+ * its admin queue. The deadline is the end of the present interval, as long as no command came in it,
+ * and the end of the next one, once a command came: so the first command of an interval moves it by
+ * KATO, and the others find it more than KATO away.
+ *
+ * Whoever takes data from a socket looks at the clock behind that, and at the deadline before it acts on
+ * the data, since neither the timer nor the admin queue's loop may have run for a while: the program was
+ * stopped, or the machine suspended. Only what was taken before the deadline moves it, so that no queue
+ * can save what another has found overdue.
+ *
+ * The timer is for controllers to which nothing comes. It may fire early or late (it stands still while
+ * the machine is suspended): the deadline decides.
+ */
+static const char expired[] = "keep alive timer expired";
+
+void ctrl_heard(struct tgt_ctrl *ctrl, uint64_t now)
+{
+	uint64_t deadline = atomic_load(&ctrl->deadline);
+	uint32_t kato = atomic_load(&ctrl->kato_ms);
+
+	/* If this fails, another loop has moved it, or it was set anew. */
+	if (deadline - now <= kato)
+		atomic_compare_exchange_strong(&ctrl->deadline, &deadline, deadline + kato);
+}
+
+void ctrl_look(struct tgt_queue *queue, uint64_t now)
+{
+	struct tgt_ctrl *ctrl = queue->ctrl;
+
+	if (ctrl && ctrl_is_overdue(ctrl, now))
+		ctrl_end(ctrl, expired);
+}
+
+/*
+ * Without memory for the next interval the controller ends, too: a host that is gone would keep its
+ * queues for ever, and one that is there connects again.
  */
 static void kato_fired(struct loop_timer *t)
 {
 	struct tgt_ctrl *ctrl = (struct tgt_ctrl *)((char *)t - offsetof(struct tgt_ctrl, timer));
+	uint64_t now = clock_boot_ms();
 
-	if (!atomic_exchange(&ctrl->traffic, false))
-		ctrl_end(ctrl, "keep alive timer expired");
-	else if (loop_timer_arm(&ctrl->timer, ctrl->kato_ms))
+	if (ctrl_is_overdue(ctrl, now))
+		ctrl_end(ctrl, expired);
+	else if (loop_timer_arm(&ctrl->timer, atomic_load(&ctrl->deadline) - now + 1))
 		ctrl_end(ctrl, "no memory for the keep alive timer");
 }
 
@@ -126,7 +161,9 @@ int ctrl_set_kato(struct tgt_ctrl *ctrl, uint64_t kato_ms)
 		return -ENOMEM;
 	if (ctrl->timer.ev && !ms)
 		loop_timer_disarm(&ctrl->timer);
-	ctrl->kato_ms = ms;
+	/* In this order: who reads the new deadline reads the new interval after it. */
+	atomic_store(&ctrl->kato_ms, ms);
+	atomic_store(&ctrl->deadline, ms ? clock_boot_ms() + ms : UINT64_MAX);
 	return 0;
 }
 

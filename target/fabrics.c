@@ -250,7 +250,7 @@ static uint16_t connect_io_locked(struct tgt_req *req, struct tgt_subsys *subsys
 	LIST_FOREACH (ctrl, &subsys->ctrls, link)
 		if (ctrl->cntlid == le16toh(data->cntlid))
 			break;
-	if (!ctrl)
+	if (!ctrl || ctrl_is_overdue(ctrl, req->queue->taken_ms))
 		return BAD_DATA(req, cntlid);
 	if (strcmp(ctrl->hostnqn, data->hostnqn))
 		return BAD_DATA(req, hostnqn);

@@ -21,6 +21,7 @@
  */
 #include <assert.h>
 #include <string.h>
+#include "clock.h"
 #include "core.h"
 #include "loop.h"
 
@@ -52,6 +53,20 @@ void tgt_queue_close(struct tgt_queue *queue)
 			tgt_req_complete(aers[i], NVME_SC_ABORT_QUEUE);
 	}
 	queue_put(queue);
+}
+
+bool tgt_queue_gather(struct tgt_queue *queue)
+{
+	queue->gathers = true;
+	queue->taken_ms = clock_boot_ms();
+	ctrl_look(queue, queue->taken_ms);
+	return !(queue->ctrl && atomic_load(&queue->ctrl->dead));
+}
+
+bool tgt_req_may_begin(struct tgt_req *req)
+{
+	ctrl_look(req->queue, clock_boot_ms());
+	return queue_may_execute(req->queue);
 }
 
 /* A broadcast Flush: all namespaces, one answer. */
@@ -91,8 +106,7 @@ static uint16_t req_parse(struct tgt_req *req)
 		return NVME_SC_CMD_SEQ_ERROR | NVME_SC_DNR;
 	if (!queue->ctrl)
 		return fabrics_parse_connect(req);
-	if (!atomic_load_explicit(&queue->ctrl->traffic, memory_order_relaxed))
-		atomic_store_explicit(&queue->ctrl->traffic, true, memory_order_relaxed);
+	ctrl_heard(queue->ctrl, queue->taken_ms);
 	if (req->cmd.flags & NVME_SQE_FUSE)
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
 	if (req->cmd.opcode == nvme_admin_fabrics)

@@ -23,15 +23,10 @@ void tgt_queue_init(struct tgt_queue *queue, struct tgt *tgt, const struct tgt_t
 	STAILQ_INIT(&queue->gathered);
 }
 
-static bool may_execute(const struct tgt_queue *queue)
+bool queue_may_execute(const struct tgt_queue *queue)
 {
 	return !queue->closing && !queue->deleted &&
 	       !(queue->ctrl && atomic_load(&queue->ctrl->dead));
-}
-
-void tgt_queue_gather(struct tgt_queue *queue)
-{
-	queue->gathers = true;
 }
 
 void tgt_queue_run(struct tgt_queue *queue)
@@ -53,7 +48,7 @@ void tgt_queue_run(struct tgt_queue *queue)
 
 bool tgt_req_lend(struct tgt_req *req)
 {
-	if (!req->ns || !may_execute(req->queue) || !req->ns->set->lend(req))
+	if (!req->ns || !queue_may_execute(req->queue) || !req->ns->set->lend(req))
 		return false;
 	req->lent = TGT_LENT;
 	return true;
@@ -68,7 +63,7 @@ void tgt_req_keep(struct tgt_req *req)
 
 void tgt_req_execute(struct tgt_req *req)
 {
-	if (!may_execute(req->queue))
+	if (!queue_may_execute(req->queue))
 		tgt_req_complete(req, NVME_SC_ABORT_QUEUE);
 	else
 		req->execute(req);

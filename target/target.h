@@ -97,6 +97,7 @@ struct tgt_queue {
 	uint32_t inflight; /* requests between tgt_req_init() and tgt_req_put() */
 	bool deleted; /* by the Disconnect command: as closing, but the connection is still there */
 	bool gathers; /* between tgt_queue_gather() and tgt_queue_run() */
+	uint64_t taken_ms; /* when the last tgt_queue_gather() was, by clock_boot_ms() */
 	struct tgt_reqs gathered;
 	struct connect_wait *waiting; /* a Connect held back (fabrics.c) */
 };
@@ -195,8 +196,13 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 /*
  * What is executed between these two may be done together, in the second: the transport calls them
  * around what one wake-up has brought. Nothing may stay gathered when the loop goes on.
+ *
+ * tgt_queue_gather() is called after data was taken from the socket and before anything is done with it:
+ * it reads the clock, and if the keep alive time of the controller is over, ends that. False: the
+ * controller has ended. Nothing of what came is to be answered, and the connection is to be closed, so
+ * that the host repeats its commands elsewhere, or in a new association.
  */
-void tgt_queue_gather(struct tgt_queue *queue);
+bool tgt_queue_gather(struct tgt_queue *queue);
 void tgt_queue_run(struct tgt_queue *queue);
 /*
  * May spare a request its buffer. A TGT_C2H one is not executed then: req->buf has the data, the transport
@@ -205,6 +211,12 @@ void tgt_queue_run(struct tgt_queue *queue);
  */
 bool tgt_req_lend(struct tgt_req *req);
 void tgt_req_execute(struct tgt_req *req);
+/*
+ * For a request that was executed, has waited since, and is to begin now: false if its queue is closed or
+ * its controller has ended, or ends now as its keep alive time is over. Then it must take no effect, and
+ * is to be completed with NVME_SC_ABORT_QUEUE. The queue's loop.
+ */
+bool tgt_req_may_begin(struct tgt_req *req);
 void tgt_req_keep(struct tgt_req *req); /* the data is in BUF from now on. The queue's loop. */
 void tgt_req_put(struct tgt_req *req);
 

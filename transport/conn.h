@@ -170,6 +170,7 @@ int rx_want(struct conn *c, struct iovec iov[2]);
  * nothing is wanted any more.
  */
 int rx_got(struct conn *c, size_t n);
+bool rx_has_staged(const struct conn *c); /* there may be something for rx_resume() to do */
 /* Goes on with staged bytes after a block was lifted; as rx_got(). */
 int rx_resume(struct conn *c);
 /* Where data is being received could not be written to: the target shall know if it lent that. */

@@ -418,6 +418,11 @@ static int step_digest(struct conn *c)
 	return 0;
 }
 
+bool rx_has_staged(const struct conn *c)
+{
+	return staged(&c->rx);
+}
+
 int rx_resume(struct conn *c)
 {
 	struct rx *rx = &c->rx;

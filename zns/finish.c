@@ -9,7 +9,12 @@
 
 static void retry_here(struct loop_msg *msg)
 {
-	tgt_req_execute(msg_req(msg)); /* it checks whether the connection has ended since */
+	struct tgt_req *req = msg_req(msg);
+
+	if (tgt_req_may_begin(req))
+		tgt_req_execute(req);
+	else
+		tgt_req_complete(req, NVME_SC_ABORT_QUEUE);
 }
 
 void zns_finish(struct tgt_req *req, uint16_t status)

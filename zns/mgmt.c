@@ -91,9 +91,29 @@ static void claim_start(struct tgt_req *req)
 	work_submit(req->queue->loop, &req->work, zns_claim_work, zns_claim_done);
 }
 
+/* The zones of REQ's claim are left as they are. */
+static void claim_drop(struct tgt_req *req)
+{
+	struct zones *zones = &req_zns(req)->zones;
+	struct zone_claim *claim = &req_cmd(req)->claim;
+	uint32_t zone = 0;
+	uint64_t wp;
+
+	while ((zone = zone_claim_next(zones, claim, zone, &wp)) != ZONE_NONE)
+		zone_claim_done(zones, claim, zone++, ZONE_UNCHANGED);
+	req->status = NVME_SC_ABORT_QUEUE;
+	zns_claim_done(&req->work);
+}
+
+/* The claim had to wait: its host may have gone, or its time may be over. */
 static void claim_started(struct loop_msg *msg)
 {
-	claim_start(msg_req(msg));
+	struct tgt_req *req = msg_req(msg);
+
+	if (tgt_req_may_begin(req))
+		claim_start(req);
+	else
+		claim_drop(req);
 }
 
 static void zns_exec_mgmt_send(struct tgt_req *req)

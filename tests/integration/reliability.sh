@@ -27,7 +27,7 @@ expect_equal "$(grep '^<!-- ' "$page" | tr '\n' '|')" \
 
 it "names every laboratory"
 grep -Ex 'crash|planted|fault|corrupt|cut|kill|repair' labels >"found"
-grep -vxE 'unit|integration|fast|guest|slow|fuzz' labels >others
+grep -vxE 'unit|integration|fast|fairness|guest|slow|fuzz' labels >others
 diff found others || fail "labels that are neither a laboratory nor known: add them here and to both pages"
 while read -r label; do
 	[[ $label =~ $labs ]] || fail "tests/reliability does not run $label"

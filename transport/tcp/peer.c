@@ -137,11 +137,13 @@ static void peer_linger(struct peer *p, uint32_t ms)
 		p->conn.wake(&p->conn);
 }
 
-/* What rx_got() and rx_resume() returned. */
+/* What rx_got() and rx_resume() returned, or -ESHUTDOWN: the controller has ended. */
 static void peer_fail(struct peer *p, int err)
 {
 	if (err == -EPROTO)
 		peer_linger(p, p->home->tcp->config.linger_ms);
+	else if (err == -ESHUTDOWN)
+		peer_linger(p, BYE_MS);
 	else
 		peer_close(p);
 }
@@ -190,7 +192,11 @@ static void arm(struct peer *p)
 	p->writing = write;
 }
 
-/* Until the socket is empty, rx wants no more, or the budget is spent. 0, or as rx_got(). */
+/*
+ * Until the socket is empty, rx wants no more, or the budget is spent. 0, as rx_got(), or -ESHUTDOWN.
+ * The clock is read after each readv(), and in most wake-ups there is one: what lay in the socket while
+ * this thread did not run is judged by the time at which it runs again.
+ */
 static int receive_some(struct peer *p)
 {
 	size_t total = 0, wanted;
@@ -201,10 +207,8 @@ static int receive_some(struct peer *p)
 		struct iovec iov[2];
 		int pieces;
 
-		if (total) { /* before the stage is used again */
+		if (total) /* before the stage is used again */
 			tgt_queue_run(&p->conn.queue);
-			tgt_queue_gather(&p->conn.queue);
-		}
 		pieces = rx_want(&p->conn, iov);
 		if (!pieces)
 			return 0;
@@ -219,19 +223,19 @@ static int receive_some(struct peer *p)
 		}
 		if (n <= 0)
 			return -ECONNRESET;
+		if (!tgt_queue_gather(&p->conn.queue))
+			return -ESHUTDOWN;
 		err = rx_got(&p->conn, (size_t)n);
 		total += (size_t)n;
 	} while (!err && (size_t)n == wanted && total < READ_BUDGET && p->state == PEER_OPEN);
 	return err;
 }
 
-/* Has ANY bring in commands, and those that it executed done. */
+/* Calls ANY, which takes commands in, and completes the writes that it gathered. */
 static void peer_take(struct peer *p, int (*any)(struct peer *p))
 {
-	int err;
+	int err = any(p);
 
-	tgt_queue_gather(&p->conn.queue);
-	err = any(p);
 	tgt_queue_run(&p->conn.queue);
 	if (err)
 		peer_fail(p, err);
@@ -302,12 +306,14 @@ static void peer_send(struct peer *p)
 
 static int resume(struct peer *p)
 {
+	if (!tgt_queue_gather(&p->conn.queue))
+		return -ESHUTDOWN;
 	return rx_resume(&p->conn);
 }
 
 void peer_flush(struct peer *p)
 {
-	if (p->state == PEER_OPEN)
+	if (p->state == PEER_OPEN && rx_has_staged(&p->conn))
 		peer_take(p, resume);
 	if (p->state != PEER_CLOSED)
 		peer_send(p);

@@ -129,9 +129,10 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 	return fake_op(req) == FAKE_REFUSE ? (uint16_t)le32toh(req->cmd.cdw12) : 0;
 }
 
-void tgt_queue_gather(struct tgt_queue *queue)
+bool tgt_queue_gather(struct tgt_queue *queue)
 {
 	queue->gathers = true;
+	return true;
 }
 
 void tgt_queue_run(struct tgt_queue *queue)
