@@ -72,11 +72,11 @@ struct tgt_subsys {
 	unsigned int nr_ctrls;
 	uint16_t last_cntlid;
 	/*
-	 * Queues of ended controllers, and closed queues, that still have requests in flight. An
-	 * admin Connect waits until there are none: a late write of a dead association must not
-	 * meet the commands of a new one.
+	 * Controllers with queues that are closed, or whose controller has ended, and that still have
+	 * requests in flight. An admin Connect waits until none of them is its own host's: a late write
+	 * of a dead association must not meet the commands of a new one.
 	 */
-	unsigned int dying;
+	LIST_HEAD(, tgt_ctrl) dying;
 	TAILQ_HEAD(, connect_wait) waiting;
 	struct tgt_counters retired; /* sums of ended controllers */
 };
@@ -112,13 +112,16 @@ enum ctrl_event { CTRL_EVENT_NS, CTRL_EVENT_DISCOVERY, CTRL_EVENTS };
 
 struct ctrl_slot {
 	struct tgt_queue *queue; /* NULL: free */
-	bool dying;		 /* counted in subsys->dying (subsys->lock) */
+	bool dying;		 /* counted in nr_dying (subsys->lock) */
 };
 
 struct tgt_ctrl {
 	struct tgt_subsys *subsys;
 	struct tgt *tgt;
 	LIST_ENTRY(tgt_ctrl) link; /* subsys->lock */
+	/* In subsys->dying while nr_dying, the number of slots that are dying, is not 0. subsys->lock. */
+	LIST_ENTRY(tgt_ctrl) dying_link;
+	unsigned int nr_dying;
 	atomic_uint refs;	   /* queues attached, and shutdown flushes */
 	uint16_t cntlid;
 	uint8_t hostid[16];
@@ -163,12 +166,23 @@ void ctrl_detach(struct tgt_queue *queue);
 void ctrl_end(struct tgt_ctrl *ctrl, const char *why);
 /* Counts a closed queue among the dying, until it is drained. */
 void ctrl_queue_closed(struct tgt_queue *queue);
+/* Has this host queues in SUBSYS that are dying? subsys->lock held. */
+bool ctrl_host_is_dying_locked(struct tgt_subsys *subsys, const char *hostnqn);
 uint16_t ctrl_property_get(struct tgt_ctrl *ctrl, uint32_t offset, bool wide, uint64_t *value);
 uint16_t ctrl_property_set(struct tgt_ctrl *ctrl, uint32_t offset, bool wide, uint64_t value);
 /* Moves the keep alive timer; the admin queue's loop. -ENOMEM: it is as it was. */
 int ctrl_set_kato(struct tgt_ctrl *ctrl, uint64_t kato_ms);
+/* The first command of an interval came: see ctrl_heard(). */
+void ctrl_extend(struct tgt_ctrl *ctrl, uint64_t deadline, uint32_t kato_ms);
 /* A command came, in a wake-up that took its data from the socket at NOW (clock_boot_ms()). Any loop. */
-void ctrl_heard(struct tgt_ctrl *ctrl, uint64_t now);
+static inline void ctrl_heard(struct tgt_ctrl *ctrl, uint64_t now)
+{
+	uint64_t deadline = atomic_load(&ctrl->deadline);
+	uint32_t kato_ms = atomic_load(&ctrl->kato_ms);
+
+	if (deadline - now <= kato_ms)
+		ctrl_extend(ctrl, deadline, kato_ms);
+}
 /* The keep alive time of CTRL was over at NOW (clock_boot_ms()). Any loop. */
 static inline bool ctrl_is_overdue(const struct tgt_ctrl *ctrl, uint64_t now)
 {
@@ -213,7 +227,7 @@ uint16_t log_page_parse(struct tgt_req *req);
 void admin_execute_keep_alive(struct tgt_req *req);
 
 /* fabrics.c: a Connect held back, see there. */
-void fabrics_wake_waiting_locked(struct tgt_subsys *subsys);
+void fabrics_wake_waiting_locked(struct tgt_subsys *subsys, const char *hostnqn);
 void fabrics_drop_waiting(struct tgt_queue *queue);
 void fabrics_execute_disconnect(struct tgt_req *req);
 

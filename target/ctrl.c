@@ -18,8 +18,8 @@
  *  2. A queue leaves its slot when it is closed and has no request in flight: a request's
  *     controller is there as long as the request.
  *  3. A controller is in subsys->ctrls if and only if it is not dead.
- *  4. subsys->dying counts the slots marked dying: those of dead controllers, and those of closed
- *     queues.
+ *  4. ctrl->nr_dying counts the slots marked dying: those of a dead controller, and those of closed
+ *     queues. A controller is in subsys->dying if and only if that is not 0.
  *  5. CSTS.RDY and CSTS.SHST change only here, under ctrl->lock; `ready` follows them for readers
  *     that take no lock.
  *
@@ -53,6 +53,37 @@ static void ctrl_disconnect_locked(struct tgt_ctrl *ctrl, unsigned int first)
 	}
 }
 
+/* subsys->lock and ctrl->lock held. */
+static void slot_dies_locked(struct tgt_ctrl *ctrl, struct ctrl_slot *slot)
+{
+	if (!slot->queue || slot->dying)
+		return;
+	slot->dying = true;
+	if (!ctrl->nr_dying++)
+		LIST_INSERT_HEAD(&ctrl->subsys->dying, ctrl, dying_link);
+}
+
+/* The queue of SLOT is drained. Both locks held. True: it was the last of CTRL's that were dying. */
+static bool slot_free_locked(struct tgt_ctrl *ctrl, struct ctrl_slot *slot)
+{
+	bool last = slot->dying && !--ctrl->nr_dying;
+
+	if (last)
+		LIST_REMOVE(ctrl, dying_link);
+	*slot = (struct ctrl_slot){ 0 };
+	return last;
+}
+
+bool ctrl_host_is_dying_locked(struct tgt_subsys *subsys, const char *hostnqn)
+{
+	const struct tgt_ctrl *ctrl;
+
+	LIST_FOREACH (ctrl, &subsys->dying, dying_link)
+		if (!strcmp(ctrl->hostnqn, hostnqn))
+			return true;
+	return false;
+}
+
 void ctrl_end(struct tgt_ctrl *ctrl, const char *why)
 {
 	struct tgt_subsys *subsys = ctrl->subsys;
@@ -69,14 +100,8 @@ void ctrl_end(struct tgt_ctrl *ctrl, const char *why)
 	pthread_mutex_lock(&ctrl->lock);
 	ctrl->csts |= CSTS_CFS;
 	ctrl_disconnect_locked(ctrl, 0);
-	for (unsigned int qid = 0; qid < TGT_MAX_QUEUES; qid++) {
-		struct ctrl_slot *slot = &ctrl->queues[qid];
-
-		if (slot->queue && !slot->dying) {
-			slot->dying = true;
-			subsys->dying++;
-		}
-	}
+	for (unsigned int qid = 0; qid < TGT_MAX_QUEUES; qid++)
+		slot_dies_locked(ctrl, &ctrl->queues[qid]);
 	pthread_mutex_unlock(&ctrl->lock);
 	pthread_mutex_unlock(&subsys->lock);
 	log_info("controller %u ended: %s host=%s subsystem=%s", ctrl->cntlid, why, ctrl->hostnqn,
@@ -117,14 +142,10 @@ void ctrl_put(struct tgt_ctrl *ctrl)
  */
 static const char expired[] = "keep alive timer expired";
 
-void ctrl_heard(struct tgt_ctrl *ctrl, uint64_t now)
+void ctrl_extend(struct tgt_ctrl *ctrl, uint64_t deadline, uint32_t kato_ms)
 {
-	uint64_t deadline = atomic_load(&ctrl->deadline);
-	uint32_t kato = atomic_load(&ctrl->kato_ms);
-
 	/* If this fails, another loop has moved it, or it was set anew. */
-	if (deadline - now <= kato)
-		atomic_compare_exchange_strong(&ctrl->deadline, &deadline, deadline + kato);
+	atomic_compare_exchange_strong(&ctrl->deadline, &deadline, deadline + kato_ms);
 }
 
 void ctrl_look(struct tgt_queue *queue, uint64_t now)
@@ -239,14 +260,10 @@ uint16_t ctrl_attach_locked(struct tgt_ctrl *ctrl, struct tgt_queue *queue, uint
 void ctrl_queue_closed(struct tgt_queue *queue)
 {
 	struct tgt_ctrl *ctrl = queue->ctrl;
-	struct ctrl_slot *slot = &ctrl->queues[queue->qid];
 
 	pthread_mutex_lock(&ctrl->subsys->lock);
 	pthread_mutex_lock(&ctrl->lock);
-	if (!slot->dying) {
-		slot->dying = true;
-		ctrl->subsys->dying++;
-	}
+	slot_dies_locked(ctrl, &ctrl->queues[queue->qid]);
 	pthread_mutex_unlock(&ctrl->lock);
 	pthread_mutex_unlock(&ctrl->subsys->lock);
 }
@@ -272,20 +289,17 @@ void ctrl_detach(struct tgt_queue *queue)
 {
 	struct tgt_ctrl *ctrl = queue->ctrl;
 	struct tgt_subsys *subsys = ctrl->subsys;
-	struct ctrl_slot *slot = &ctrl->queues[queue->qid];
-	bool flush;
+	bool flush, last;
 
 	pthread_mutex_lock(&subsys->lock);
 	pthread_mutex_lock(&ctrl->lock);
-	if (slot->dying)
-		subsys->dying--;
-	*slot = (struct ctrl_slot){ 0 };
+	last = slot_free_locked(ctrl, &ctrl->queues[queue->qid]);
 	if (queue->qid)
 		ctrl->nr_io--;
 	flush = ctrl_settle_locked(ctrl);
 	pthread_mutex_unlock(&ctrl->lock);
-	if (!subsys->dying)
-		fabrics_wake_waiting_locked(subsys);
+	if (last && !ctrl_host_is_dying_locked(subsys, ctrl->hostnqn))
+		fabrics_wake_waiting_locked(subsys, ctrl->hostnqn);
 	pthread_mutex_unlock(&subsys->lock);
 	queue->ctrl = NULL;
 	if (flush)

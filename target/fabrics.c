@@ -8,11 +8,12 @@
  *
  * An admin Connect may have to wait. A host that lost a connection comes back and writes again,
  * while writes of the old association are still with the workers; were the new one admitted, an old
- * write could land after a new one (nvme-rules.md B.5.7). So as long as subsys->dying counts
- * something, the Connect is held in subsys->waiting:
+ * write could land after a new one (nvme-rules.md B.5.7). So as long as queues of this host are dying
+ * (subsys->dying), the Connect is held in subsys->waiting. A host is known by its name: after it has
+ * started anew it may come with another host ID. Queues of other hosts delay nobody (docs/threads.md).
  *
  *	connect_hold()			into the list, bounded by a timer
- *	fabrics_wake_waiting_locked()	nothing is dying any more: posted to its loop
+ *	fabrics_wake_waiting_locked()	nothing of its host is dying any more: posted to its loop
  *	connect_resume()		tried again; held again if something died meanwhile
  *	connect_expired()		TGT_CONNECT_WAIT passed: Controller Busy
  *	fabrics_drop_waiting()		its own connection closed
@@ -181,11 +182,19 @@ static void connect_resume(struct loop_msg *msg)
 		wait_free(w);
 }
 
-void fabrics_wake_waiting_locked(struct tgt_subsys *subsys)
+static const char *connect_hostnqn(const struct tgt_req *req)
 {
-	struct connect_wait *w;
+	return ((const struct nvmf_connect_data *)req->buf)->hostnqn;
+}
 
-	while ((w = TAILQ_FIRST(&subsys->waiting))) {
+void fabrics_wake_waiting_locked(struct tgt_subsys *subsys, const char *hostnqn)
+{
+	struct connect_wait *w, *next;
+
+	for (w = TAILQ_FIRST(&subsys->waiting); w; w = next) {
+		next = TAILQ_NEXT(w, link);
+		if (strcmp(connect_hostnqn(w->req), hostnqn))
+			continue;
 		TAILQ_REMOVE(&subsys->waiting, w, link);
 		w->listed = false;
 		loop_post(w->req->queue->loop, &w->msg);
@@ -221,13 +230,15 @@ static void connect_admin(struct tgt_req *req, struct tgt_subsys *subsys)
 	struct tgt_queue *queue = req->queue;
 	struct tgt_ctrl *ctrl = NULL;
 	uint16_t status = NVME_SC_INTERNAL;
+	bool dying;
 
 	pthread_mutex_lock(&subsys->lock);
-	if (subsys->dying && connect_hold(req, subsys)) {
+	dying = ctrl_host_is_dying_locked(subsys, connect_hostnqn(req));
+	if (dying && connect_hold(req, subsys)) {
 		pthread_mutex_unlock(&subsys->lock);
 		return;
 	}
-	if (!subsys->dying)
+	if (!dying)
 		ctrl = ctrl_new_locked(subsys, req->buf, le32toh(connect_sqe(req)->kato), queue,
 				       &status);
 	pthread_mutex_unlock(&subsys->lock);

@@ -41,6 +41,7 @@ struct tgt_subsys *tgt_subsys_new(struct tgt *tgt, const char *nqn, bool discove
 	pthread_mutex_init(&subsys->lock, NULL);
 	SLIST_INIT(&subsys->hosts);
 	LIST_INIT(&subsys->ctrls);
+	LIST_INIT(&subsys->dying);
 	TAILQ_INIT(&subsys->waiting);
 	return subsys;
 }

@@ -62,6 +62,157 @@ static void a_connect_waits_for_the_writes_of_the_dead(void **state)
 	fake_close(next);
 }
 
+#define OTHER_HOSTNQN "nqn.2014-08.org.example:other-host"
+
+static struct fake_connect admin_connect_of(const char *hostnqn)
+{
+	struct fake_connect c = fake_connect_args(FAKE_NQN, 0, 0xffff);
+
+	snprintf(c.data.hostnqn, sizeof(c.data.hostnqn), "%s", hostnqn);
+	return c;
+}
+
+/* An association of HOSTNQN that has ended, but for a command that is held. */
+struct ending {
+	struct fake_queue *admin, *io;
+	struct fake_cmd *write;
+};
+
+static void end_slowly(struct ending *e, const char *hostnqn)
+{
+	struct fake_connect c = admin_connect_of(hostnqn);
+
+	e->admin = fake_queue_new();
+	assert_int_equal(fake_connect(e->admin, &c, NULL), 0);
+	assert_int_equal(fake_property_set(e->admin, NVME_REG_CC, 0, CC_ENABLE), 0);
+	c.sqe.qid = htole16(1);
+	c.data.cntlid = htole16(e->admin->q.ctrl->cntlid);
+	e->io = fake_queue_new();
+	assert_int_equal(fake_connect(e->io, &c, NULL), 0);
+	fake.hold = true;
+	e->write = fake_submit(e->io, &read_1, 512);
+	drop(e->io);
+	drop(e->admin);
+	pump();
+}
+
+static void ended(struct ending *e)
+{
+	fake_cmd_free(e->write);
+	free(e->io);
+	free(e->admin);
+}
+
+static void a_connect_waits_for_its_own_host_alone(void **state)
+{
+	struct fake_connect mine = admin_connect_of(FAKE_HOSTNQN);
+	struct fake_connect other = admin_connect_of(OTHER_HOSTNQN);
+	struct fake_queue *next[2] = { fake_queue_new(), fake_queue_new() };
+	struct fake_cmd *connect;
+	struct ending e;
+
+	(void)state;
+	end_slowly(&e, FAKE_HOSTNQN);
+	assert_int_equal(fake_connect(next[0], &other, NULL), 0);
+	connect = fake_connect_submit(next[1], &mine);
+	pump();
+	assert_int_equal(connect->status, UNANSWERED);
+	fake_close(next[0]); /* the end of another host's queue is not what it waits for */
+	assert_int_equal(connect->status, UNANSWERED);
+	tgt_req_complete(fake.held[0], 0);
+	pump();
+	assert_int_equal(connect->status, 0);
+	fake_cmd_free(connect);
+	ended(&e);
+	fake_close(next[1]);
+}
+
+/* Two hosts end slowly, and each comes back: the end of one has its own Connect go on. */
+static void each_host_waits_for_itself(void **state)
+{
+	static const char *const host[] = { FAKE_HOSTNQN, OTHER_HOSTNQN };
+	struct fake_queue *next[2];
+	struct fake_cmd *connect[2];
+	struct ending e[2];
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		end_slowly(&e[i], host[i]);
+		fake.hold = false;
+	}
+	for (int i = 0; i < 2; i++) {
+		struct fake_connect c = admin_connect_of(host[i]);
+
+		next[i] = fake_queue_new();
+		connect[i] = fake_connect_submit(next[i], &c);
+	}
+	pump();
+	tgt_req_complete(fake.held[1], 0);
+	pump();
+	assert_int_equal(connect[0]->status, UNANSWERED);
+	assert_int_equal(connect[1]->status, 0);
+	tgt_req_complete(fake.held[0], 0);
+	pump();
+	assert_int_equal(connect[0]->status, 0);
+	for (int i = 0; i < 2; i++) {
+		fake_cmd_free(connect[i]);
+		ended(&e[i]);
+		fake_close(next[i]);
+	}
+}
+
+/* A host that has got a new host ID is still the same. */
+static void a_host_is_known_by_its_name(void **state)
+{
+	struct fake_connect c = admin_connect_of(FAKE_HOSTNQN);
+	struct fake_queue *next = fake_queue_new();
+	struct fake_cmd *connect;
+	struct ending e;
+
+	(void)state;
+	end_slowly(&e, FAKE_HOSTNQN);
+	c.data.hostid[0] ^= 0xff;
+	connect = fake_connect_submit(next, &c);
+	pump();
+	assert_int_equal(connect->status, UNANSWERED);
+	tgt_req_complete(fake.held[0], 0);
+	pump();
+	assert_int_equal(connect->status, 0);
+	fake_cmd_free(connect);
+	ended(&e);
+	fake_close(next);
+}
+
+/* Two associations of a host: that one has ended is not enough. */
+static void a_connect_waits_for_all_associations_of_its_host(void **state)
+{
+	struct fake_connect c = admin_connect_of(FAKE_HOSTNQN);
+	struct fake_queue *admin = fake_admin(FAKE_NQN), *io = fake_io(admin, 1);
+	struct fake_queue *next = fake_queue_new();
+	struct fake_cmd *connect, *write;
+	struct ending e;
+
+	(void)state;
+	end_slowly(&e, FAKE_HOSTNQN);
+	write = fake_submit(io, &read_1, 512);
+	drop(io);
+	drop(admin);
+	connect = fake_connect_submit(next, &c);
+	pump();
+	tgt_req_complete(fake.held[0], 0);
+	pump();
+	assert_int_equal(connect->status, UNANSWERED);
+	tgt_req_complete(fake.held[1], 0);
+	pump();
+	assert_int_equal(connect->status, 0);
+	fake_cmd_free(connect);
+	fake_cmd_free(write);
+	free(io);
+	free(admin);
+	ended(&e);
+	fake_close(next);
+}
+
 static void a_waiting_connect_ends_with_its_connection(void **state)
 {
 	struct fake_queue *admin = fake_admin(FAKE_NQN), *io = fake_io(admin, 1);
@@ -145,6 +296,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		fake_test(an_admin_queue_takes_its_io_queues_along),
 		fake_test(a_connect_waits_for_the_writes_of_the_dead),
+		fake_test(a_connect_waits_for_its_own_host_alone),
+		fake_test(each_host_waits_for_itself),
+		fake_test(a_host_is_known_by_its_name),
+		fake_test(a_connect_waits_for_all_associations_of_its_host),
 		fake_test(a_waiting_connect_ends_with_its_connection),
 		fake_test(nothing_executes_on_a_closing_queue),
 		fake_test(a_broadcast_flush_answers_once_with_the_first_failure),
