@@ -734,6 +734,52 @@ static void a_waiting_command_of_a_dead_connection_is_dropped(void **ctx)
 	assert_int_equal(b->ram->writes, 1);
 }
 
+static void open_queue(struct loop_msg *msg)
+{
+	(void)msg;
+	closing->h.queue.closing = false;
+}
+
+/* A reset or finish whose zones become quiet only when its host has gone; ALL: of several zones. */
+static void drop_a_waiting_claim(struct bench *b, uint8_t action, bool all)
+{
+	struct loop_msg close_it = { .fn = close_queue }, open_it = { .fn = open_queue };
+	struct cmd wr, claim;
+
+	closing = b;
+	assert_int_equal(host_write(&b->h, ZONE(1), 2, data, 0), 0);
+	b->ram->nowait_again = true;
+	pthread_mutex_lock(&b->ram->gate);
+	cmd_init(&wr, nvme_cmd_write, 0, 3, 0);
+	wr.data = data;
+	wr.length = 4 * 512;
+	cmd_send(&b->h, &wr);
+	cmd_init(&claim, SEND, 0, 0, action | (all ? 0x100u : 0));
+	cmd_send(&b->h, &claim);
+	ram_sleep(30);
+	loop_post(b->h.loop, &close_it);
+	ram_sleep(30);
+	pthread_mutex_unlock(&b->ram->gate);
+	assert_int_equal(cmd_wait(&wr), 0); /* it had begun */
+	assert_int_equal(cmd_wait(&claim), NVME_SC_ABORT_QUEUE);
+	assert_int_equal(b->ram->resets, 0);
+	loop_post(b->h.loop, &open_it);
+	assert_int_equal(host_zone(&b->h, 0).wp, 4);
+	assert_int_equal(host_zone(&b->h, ZONE(1)).wp, ZONE(1) + 2);
+	/* And the zones are free again. */
+	assert_int_equal(host_do(&b->h, SEND, 0, 0, NVME_ZNS_ZSA_RESET | 0x100u), 0);
+	assert_int_equal(host_zone(&b->h, 0).wp, 0);
+	assert_int_equal(host_zone(&b->h, ZONE(1)).wp, ZONE(1));
+	b->ram->resets = 0;
+}
+
+static void a_waiting_reset_of_a_dead_connection_is_dropped(void **ctx)
+{
+	drop_a_waiting_claim(*ctx, NVME_ZNS_ZSA_RESET, false);
+	drop_a_waiting_claim(*ctx, NVME_ZNS_ZSA_RESET, true);
+	drop_a_waiting_claim(*ctx, NVME_ZNS_ZSA_FINISH, true);
+}
+
 static void a_reset_that_fails_half_way_makes_its_zone_read_only(void **ctx)
 {
 	struct bench *b = *ctx;
@@ -1019,6 +1065,7 @@ int main(void)
 		TEST(what_is_not_adopted_is_given_back),
 		TEST(a_reset_waits_and_others_wait_for_it),
 		TEST(a_waiting_command_of_a_dead_connection_is_dropped),
+		TEST(a_waiting_reset_of_a_dead_connection_is_dropped),
 		TEST(a_reset_that_fails_half_way_makes_its_zone_read_only),
 		cmocka_unit_test(a_read_only_namespace_is_protected),
 		TEST(an_idle_drive_writes_back_once),
