@@ -46,6 +46,11 @@ void tgt_queue_run(struct tgt_queue *queue)
 	}
 }
 
+const char *tgt_queue_hostnqn(const struct tgt_queue *queue)
+{
+	return queue->ctrl ? queue->ctrl->hostnqn : NULL;
+}
+
 bool tgt_req_lend(struct tgt_req *req)
 {
 	if (!req->ns || !queue_may_execute(req->queue) || !req->ns->set->lend(req))

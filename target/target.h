@@ -179,6 +179,8 @@ int tgt_ns_add(struct tgt_subsys *subsys, struct tgt_ns *ns, char *err, size_t e
 /* Queue and request: called by the transport, on the queue's loop. */
 void tgt_queue_init(struct tgt_queue *queue, struct tgt *tgt, const struct tgt_transport_ops *ops,
 		    struct loop *loop, struct tgt_port *port);
+/* The NQN of the queue's host; NULL before Connect. Good as long as the queue is not closed and drained. */
+const char *tgt_queue_hostnqn(const struct tgt_queue *queue);
 /*
  * The connection is gone: nothing of it is executed any more, the controller (if this is its admin
  * queue, and with it its other queues) ends. The transport frees the queue when inflight is 0.

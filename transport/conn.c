@@ -37,6 +37,7 @@ void conn_fini(struct conn *c)
 {
 	assert(c->dead && !c->queue.inflight && STAILQ_EMPTY(&c->tx.queue));
 	rx_fini(&c->rx);
+	pool_user_fini(&c->user);
 	free(c->more);
 	c->more = NULL;
 }
@@ -55,6 +56,8 @@ static void conn_connected(struct conn *c)
 		return;
 	}
 	slots_add(c, c->more, n);
+	if (pool_user_join(c->pool, &c->user, tgt_queue_hostnqn(&c->queue)))
+		log_warn("%s: no memory to share buffers by host", c->name);
 	c->on_connect(c);
 }
 
@@ -91,6 +94,24 @@ void conn_kill(struct conn *c)
 			slot_finish(slot);
 	}
 	tgt_queue_close(&c->queue);
+}
+
+enum conn_data conn_data_tick(struct conn *c)
+{
+	enum conn_data data = CONN_NO_DATA;
+
+	c->tick++;
+	for (unsigned int i = 0; i < c->nslots; i++) {
+		const struct slot *slot = slot_at(c, i);
+
+		if (slot->state != SLOT_DATA &&
+		    (slot->state != SLOT_CAPSULE || c->rx.block != RX_RUNS))
+			continue;
+		if ((uint8_t)(c->tick - slot->tick) > CONN_DATA_TICKS)
+			return CONN_DATA_LATE;
+		data = CONN_DATA_DUE;
+	}
+	return data;
 }
 
 bool conn_quiet(const struct conn *c)

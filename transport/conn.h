@@ -65,6 +65,7 @@ struct slot {
 	bool cid_known;	  /* it stands in its bucket */
 	bool in_capsule;  /* its buffer comes from the reserve */
 	uint16_t status;  /* what to complete it with when its data is in; 0: execute it */
+	uint8_t tick;	  /* conn->tick when it began to wait for data */
 	uint32_t buf_len; /* of req.buf; 0: it has none */
 	uint32_t got;	  /* bytes of H2CData so far */
 	uint8_t head_len, pad_len, tail_at, tail_len;
@@ -113,6 +114,8 @@ struct conn {
 	uint8_t hpda;
 	bool connected; /* Connect succeeded */
 	bool dead;	/* nothing executes any more; responses are dropped */
+	bool data_due;	/* a slot waits for data from the host; for who watches the time to clear */
+	uint8_t tick;	/* counts conn_data_tick() */
 	struct pool *pool;
 	struct pool_user user;
 	const bool *no_loans; /* nothing is to be borrowed now */
@@ -141,6 +144,14 @@ void conn_fini(
 	struct conn *c); /* after conn_kill(), when queue.inflight is 0 and nothing is queued */
 /* ops->respond() of a transport: queues the response. */
 void conn_respond(struct tgt_req *req);
+/*
+ * Called at regular times, from when data_due was set until it returns CONN_NO_DATA. CONN_DATA_LATE: the
+ * data of a command did not come for CONN_DATA_TICKS calls; it holds a buffer, so the connection must
+ * end. (The command alone cannot end: its data may still come, under a TTAG that another would have.)
+ */
+#define CONN_DATA_TICKS 2
+enum conn_data { CONN_NO_DATA, CONN_DATA_DUE, CONN_DATA_LATE };
+enum conn_data conn_data_tick(struct conn *c);
 /* No command is with the target (AERs excepted) or on its way to the host. */
 bool conn_quiet(const struct conn *c);
 

@@ -1,23 +1,30 @@
 // SPDX-License-Identifier: MIT
 /*
- * The memory governor. A command that moves data gets its one buffer here before its R2T is sent
- * or it is executed; so what peers can make us allocate is bounded by the pool, not by them.
+ * The memory governor. A command that moves data gets its buffer here before its R2T is sent or it
+ * is executed. So the pool bounds what peers can make us allocate.
  *
- * 1. used + cached <= limit. Free buffers are kept by size for reuse (no malloc in steady state)
- *    and given up when another size needs the room, or by pool_trim() when all is idle.
- * 2. Data inside a capsule is already under way: the connection reads nothing else until it has a
- *    buffer. If it had to wait for buffers of commands whose data is still to come on the same
- *    connection, both would wait forever. So a reserve is kept that only capsules may use; such a
- *    buffer is held for one PDU, then by an executing command, and so always comes back.
- * 3. Users that wait stand in a ring and are served one buffer a turn. One that holds its share
- *    leaves the ring until it gives something back: it cannot starve the others.
- * 4. The first in the ring is never overtaken by one who needs less: no starvation by size.
+ * 1. used + cached <= limit. Free buffers are cached by size (no malloc in steady state); they are
+ *    freed when another size needs the memory, or by pool_trim() when the loop is idle.
+ * 2. In-capsule data is already under way: the connection reads nothing else until it has a buffer.
+ *    If it waited for buffers of commands whose data is still to come on the same connection, both
+ *    would wait for ever. So only in-capsule data may use the reserve. Such a buffer is held for one
+ *    PDU, then by an executing command, so it always comes back.
+ * 3. A host may hold as much as it leaves free: with one host that is half of the pool, with two a
+ *    third each, and with N hosts 1/(N+1) each (a dynamic threshold, as in a switch's buffer). So
+ *    however many hosts hold their share, there is memory left for the next one. It does not matter
+ *    how many connections and controllers a host has. A host that holds nothing may take one buffer.
+ * 4. Hosts that wait are served in turn, one buffer each; a host's own commands in the order of
+ *    their arrival. A host that holds its share waits on `over` and delays nobody; it returns to the
+ *    ring when memory is freed.
+ * 5. The first host in the ring is never overtaken by one that needs less: large buffers are not
+ *    starved by small ones.
  *
- * One pool belongs to one loop; only its thread comes here. No locks.
+ * How long a buffer may wait for its data is bounded by the connection (tcp_config.data_ms).
  */
 #include <errno.h>
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 #include <malloc.h>
 #include "pool.h"
 
@@ -38,17 +45,47 @@ void pool_init(struct pool *p, uint64_t limit, void (*granted)(struct pool_waite
 	*p = (struct pool){
 		.limit = limit,
 		.reserve = limit / 16,
-		.share = limit / 4,
 		.granted = granted,
 	};
+	LIST_INIT(&p->hosts);
 	TAILQ_INIT(&p->ring);
+	TAILQ_INIT(&p->over);
 	STAILQ_INIT(&p->capsules);
 }
 
 void pool_user_init(struct pool_user *u)
 {
-	*u = (struct pool_user){ 0 };
-	STAILQ_INIT(&u->waiters);
+	*u = (struct pool_user){ .host = &u->alone, .alone = { .users = 1 } };
+	STAILQ_INIT(&u->alone.waiters);
+}
+
+static struct pool_host *host_find(struct pool *p, const char *name)
+{
+	struct pool_host *h;
+
+	LIST_FOREACH (h, &p->hosts, all)
+		if (!strcmp(h->name, name))
+			return h;
+	h = calloc(1, sizeof(*h));
+	if (!h)
+		return NULL;
+	h->name = strdup(name);
+	if (!h->name) {
+		free(h);
+		return NULL;
+	}
+	STAILQ_INIT(&h->waiters);
+	LIST_INSERT_HEAD(&p->hosts, h, all);
+	return h;
+}
+
+static void host_put(struct pool_host *h)
+{
+	if (--h->users || !h->name)
+		return;
+	LIST_REMOVE(h, all);
+	free(h->name);
+	free(h);
 }
 
 static void free_cached(struct pool *p)
@@ -90,7 +127,7 @@ static void make_room(struct pool *p, uint32_t size, unsigned int keep)
 	}
 }
 
-/* The budget was asked before; NULL: the system has no memory. */
+/* The caller has checked the limit. NULL: the system has no memory. */
 static void *take(struct pool *p, unsigned int c)
 {
 	uint32_t size = POOL_MIN << c;
@@ -115,25 +152,66 @@ static bool fits(const struct pool *p, uint32_t size, bool capsule)
 	return p->used + size <= p->limit - (capsule ? 0 : p->reserve);
 }
 
-static bool in_share(const struct pool *p, const struct pool_user *u, uint32_t size)
+/* Whether HOST may have SIZE bytes more (3). */
+static bool in_share(const struct pool *p, const struct pool_host *host, uint32_t size)
 {
-	return u->held + size <= p->share;
+	uint64_t most = p->limit - p->reserve;
+	uint64_t left = p->used < most ? most - p->used : 0;
+
+	return !host->held || host->held + size <= left;
 }
 
-static void enter_ring(struct pool *p, struct pool_user *u)
+static uint32_t first_size(const struct pool_host *h)
 {
-	if (u->in_ring)
-		return;
-	TAILQ_INSERT_TAIL(&p->ring, u, link);
-	u->in_ring = true;
+	return POOL_MIN << size_class(STAILQ_FIRST(&h->waiters)->len);
 }
 
-static void leave_ring(struct pool *p, struct pool_user *u)
+static void dequeue(struct pool *p, struct pool_host *h)
 {
-	if (!u->in_ring)
+	if (h->list == POOL_RING)
+		TAILQ_REMOVE(&p->ring, h, link);
+	else if (h->list == POOL_OVER)
+		TAILQ_REMOVE(&p->over, h, link);
+	h->list = POOL_IDLE;
+}
+
+/* Puts H, if it waits, at the end of the list that it belongs to. */
+static void enqueue(struct pool *p, struct pool_host *h)
+{
+	dequeue(p, h);
+	if (STAILQ_EMPTY(&h->waiters))
 		return;
-	TAILQ_REMOVE(&p->ring, u, link);
-	u->in_ring = false;
+	h->list = in_share(p, h, first_size(h)) ? POOL_RING : POOL_OVER;
+	TAILQ_INSERT_TAIL(h->list == POOL_RING ? &p->ring : &p->over, h, link);
+}
+
+int pool_user_join(struct pool *p, struct pool_user *u, const char *hostnqn)
+{
+	struct pool_host *h = host_find(p, hostnqn);
+
+	if (!h)
+		return -ENOMEM;
+	dequeue(p, &u->alone);
+	STAILQ_CONCAT(&h->waiters, &u->alone.waiters);
+	u->host = h;
+	h->users++;
+	h->held += u->held;
+	if (h->list == POOL_IDLE)
+		enqueue(p, h);
+	return 0;
+}
+
+void pool_user_fini(struct pool_user *u)
+{
+	assert(!u->held);
+	host_put(u->host);
+	u->host = NULL;
+}
+
+static void hold(struct pool_user *u, uint32_t size)
+{
+	u->held += size;
+	u->host->held += size;
 }
 
 int pool_get(struct pool *p, struct pool_user *u, struct pool_waiter *w, uint32_t len, bool capsule,
@@ -146,14 +224,14 @@ int pool_get(struct pool *p, struct pool_user *u, struct pool_waiter *w, uint32_
 	if (capsule)
 		now = STAILQ_EMPTY(&p->capsules) && fits(p, size, true);
 	else
-		now = TAILQ_EMPTY(&p->ring) && STAILQ_EMPTY(&u->waiters) && fits(p, size, false) &&
-		      in_share(p, u, size);
+		now = TAILQ_EMPTY(&p->ring) && STAILQ_EMPTY(&u->host->waiters) &&
+		      fits(p, size, false) && in_share(p, u->host, size);
 	if (now) {
 		*buf = take(p, c);
 		if (!*buf)
 			return -ENOMEM;
 		if (!capsule)
-			u->held += size;
+			hold(u, size);
 		return 0;
 	}
 	w->user = u;
@@ -162,39 +240,49 @@ int pool_get(struct pool *p, struct pool_user *u, struct pool_waiter *w, uint32_
 		STAILQ_INSERT_TAIL(&p->capsules, w, link);
 		return -EAGAIN;
 	}
-	STAILQ_INSERT_TAIL(&u->waiters, w, link);
-	if (in_share(p, u, POOL_MIN << size_class(STAILQ_FIRST(&u->waiters)->len)))
-		enter_ring(p, u);
+	STAILQ_INSERT_TAIL(&u->host->waiters, w, link);
+	if (u->host->list == POOL_IDLE)
+		enqueue(p, u->host);
 	return -EAGAIN;
 }
 
-/* One turn of the ring. False: nobody could be served. */
+/* Serves the first host of the ring. False: it has to wait for memory, or there is none. */
 static bool serve_one(struct pool *p)
 {
-	struct pool_user *u = TAILQ_FIRST(&p->ring);
+	struct pool_host *h = TAILQ_FIRST(&p->ring);
 	struct pool_waiter *w;
 	uint32_t size;
 	void *buf;
 
-	if (!u)
+	if (!h)
 		return false;
-	w = STAILQ_FIRST(&u->waiters);
-	size = POOL_MIN << size_class(w->len);
-	if (!in_share(p, u, size)) {
-		leave_ring(p, u);
+	size = first_size(h);
+	if (!in_share(p, h, size)) {
+		enqueue(p, h);
 		return true;
 	}
 	if (!fits(p, size, false))
 		return false;
-	STAILQ_REMOVE_HEAD(&u->waiters, link);
-	leave_ring(p, u);
-	if (!STAILQ_EMPTY(&u->waiters))
-		enter_ring(p, u);
+	w = STAILQ_FIRST(&h->waiters);
+	STAILQ_REMOVE_HEAD(&h->waiters, link);
 	buf = take(p, size_class(w->len));
 	if (buf)
-		u->held += size;
+		hold(w->user, size);
+	enqueue(p, h);
 	p->granted(w, buf);
 	return true;
+}
+
+/* Memory was freed: hosts that held their share may be within it now. */
+static void reconsider(struct pool *p)
+{
+	struct pool_host *h, *next;
+
+	for (h = TAILQ_FIRST(&p->over); h; h = next) {
+		next = TAILQ_NEXT(h, link);
+		if (in_share(p, h, first_size(h)))
+			enqueue(p, h);
+	}
 }
 
 static void serve(struct pool *p)
@@ -209,6 +297,7 @@ static void serve(struct pool *p)
 		STAILQ_REMOVE_HEAD(&p->capsules, link);
 		p->granted(w, take(p, c));
 	}
+	reconsider(p);
 	while (serve_one(p))
 		;
 }
@@ -225,17 +314,27 @@ void pool_put(struct pool *p, struct pool_user *u, void *buf, uint32_t len, bool
 	p->used -= size;
 	if (!capsule) {
 		u->held -= size;
-		if (!STAILQ_EMPTY(&u->waiters))
-			enter_ring(p, u);
+		u->host->held -= size;
 	}
 	serve(p);
 }
 
 void pool_leave(struct pool *p, struct pool_user *u, struct pool_waiter *capsule)
 {
+	struct pool_host *h = u->host;
+	struct pool_waiters others;
+	struct pool_waiter *w;
+
 	if (capsule)
 		STAILQ_REMOVE(&p->capsules, capsule, pool_waiter, link);
-	STAILQ_INIT(&u->waiters);
-	leave_ring(p, u);
+	dequeue(p, h);
+	STAILQ_INIT(&others);
+	while ((w = STAILQ_FIRST(&h->waiters))) {
+		STAILQ_REMOVE_HEAD(&h->waiters, link);
+		if (w->user != u)
+			STAILQ_INSERT_TAIL(&others, w, link);
+	}
+	STAILQ_CONCAT(&h->waiters, &others);
+	enqueue(p, h);
 	serve(p);
 }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Data buffers of one loop: bounded, 4096-aligned, reused; and who waits for them. */
+/*
+ * The data buffers of one loop: bounded in amount, shared fairly by hosts, 4096-aligned, reused. Only
+ * the loop's thread calls these functions.
+ */
 #ifndef TRANSPORT_POOL_H
 #define TRANSPORT_POOL_H
 
@@ -18,12 +21,23 @@ struct pool_waiter {
 };
 STAILQ_HEAD(pool_waiters, pool_waiter);
 
-/* A connection, as the pool sees it. */
-struct pool_user {
-	TAILQ_ENTRY(pool_user) link; /* in pool->ring while it waits and may be served */
-	bool in_ring;
-	uint64_t held; /* bytes, capsules excepted */
+/* A host, to which all its connections on this loop belong; before Connect, a single connection. */
+struct pool_host {
+	TAILQ_ENTRY(pool_host) link; /* in pool->ring, or in pool->over */
+	enum { POOL_IDLE, POOL_RING, POOL_OVER } list;
+	LIST_ENTRY(pool_host) all; /* in pool->hosts, if it has a name */
+	char *name;		   /* its NQN; NULL: before Connect */
+	unsigned int users;
+	uint64_t held; /* bytes, in-capsule data excepted */
 	struct pool_waiters waiters;
+};
+TAILQ_HEAD(pool_ring, pool_host);
+
+/* A connection. */
+struct pool_user {
+	struct pool_host *host;
+	struct pool_host alone; /* its host before Connect */
+	uint64_t held;		/* of what the host holds */
 };
 
 struct pool_free {
@@ -31,38 +45,49 @@ struct pool_free {
 };
 
 struct pool {
-	uint64_t limit;	  /* bytes, for all; what is cached counts */
-	uint64_t reserve; /* of the limit: for data inside capsules only */
-	uint64_t share;	  /* most that one user holds, capsules excepted */
+	uint64_t limit;	  /* bytes, including cached buffers */
+	uint64_t reserve; /* of the limit, for in-capsule data only */
 	uint64_t used;
 	uint64_t cached; /* bytes on the free lists */
-	uint64_t gets;	 /* ever: tells an idle pool from a busy one */
+	uint64_t gets;	 /* since pool_init(): an idle pool's does not change */
 	struct pool_free *free[POOL_CLASSES];
-	TAILQ_HEAD(, pool_user) ring;
+	LIST_HEAD(, pool_host) hosts;
+	struct pool_ring ring; /* hosts that wait for memory, within their share */
+	struct pool_ring over; /* hosts that wait and hold their share already */
 	struct pool_waiters capsules;
-	/* W has its turn: BUF is its own now, or NULL if memory is out for good. */
+	/* BUF belongs to W from now on. NULL: the system has no memory. */
 	void (*granted)(struct pool_waiter *w, void *buf);
 };
 
-/* LIMIT is raised to what is needed for progress. */
+/* LIMIT (bytes) is raised to the least with which every command can make progress. */
 void pool_init(struct pool *p, uint64_t limit, void (*granted)(struct pool_waiter *, void *));
-void pool_fini(struct pool *p); /* everything was put back */
+/* Every buffer was returned and every user has left. */
+void pool_fini(struct pool *p);
+
 void pool_user_init(struct pool_user *u);
+/*
+ * U is a connection of the host HOSTNQN from now on, and shares its share. 0; -ENOMEM: U remains
+ * a host of its own.
+ */
+int pool_user_join(struct pool *p, struct pool_user *u, const char *hostnqn);
 
 /*
- * A buffer of LEN (1 to POOL_MAX) bytes for W, at once if there is one: returns 0 and it in *BUF.
- * -EAGAIN: W waits, and granted() will be called. -ENOMEM: there is none and nobody to wait for.
- * Data inside a capsule (CAPSULE) cannot wait behind data which comes after it in the stream; it
- * alone may use the reserve.
+ * Gets a buffer of LEN (1 to POOL_MAX) bytes for W: 0 and *BUF; -EAGAIN: W waits, and granted() will be
+ * called; -ENOMEM: the system has no memory. CAPSULE: it is for in-capsule data, which cannot wait
+ * behind data that follows it in the stream, and alone may use the reserve.
  */
 int pool_get(struct pool *p, struct pool_user *u, struct pool_waiter *w, uint32_t len, bool capsule,
 	     void **buf);
-/* Gives back; may call granted() for others. */
+/* Returns a buffer. May call granted() for others. */
 void pool_put(struct pool *p, struct pool_user *u, void *buf, uint32_t len, bool capsule);
-/* U waits no longer; nor does CAPSULE (NULL: it has none waiting). May call granted() for others.
+/*
+ * Ends all waiting of U, and of CAPSULE (NULL: it does not wait). U may still return buffers. May call
+ * granted() for others.
  */
 void pool_leave(struct pool *p, struct pool_user *u, struct pool_waiter *capsule);
-/* Returns the free buffers to the system. */
+/* The end of U, which has returned all its buffers. */
+void pool_user_fini(struct pool_user *u);
+/* Frees the cached buffers. */
 void pool_trim(struct pool *p);
 
 #endif

@@ -50,6 +50,7 @@ struct slot *slot_take(struct conn *c)
 	slot->state = SLOT_CAPSULE;
 	slot->status = 0;
 	slot->got = 0;
+	slot->tick = c->tick;
 	slot->in_capsule = false;
 	return slot;
 }

@@ -232,10 +232,13 @@ static void item_done(struct conn *c, struct tx_item *item)
 	if (item->kind == TX_CONTROL)
 		return;
 	slot = item_slot(item);
-	if (item->kind == TX_R2T && !c->dead)
+	if (item->kind == TX_R2T && !c->dead) {
 		slot->state = SLOT_DATA;
-	else
+		slot->tick = c->tick;
+		c->data_due = true;
+	} else {
 		slot_finish(slot);
+	}
 }
 
 void tx_sent(struct conn *c, size_t n)

@@ -181,6 +181,8 @@ static void arm(struct peer *p)
 
 	if (p->state == PEER_CLOSED)
 		return;
+	if (p->conn.data_due || rx->state == RX_DATA)
+		tcp_loop_watch_data(p->home);
 	read = p->state == PEER_LINGER ||
 	       (p->state == PEER_OPEN && rx->state != RX_STOPPED && rx->block == RX_RUNS);
 	write = p->full && tx_pending(&p->conn);
@@ -255,6 +257,19 @@ static void peer_readable(evutil_socket_t fd, short what, void *arg)
 		peer_take(p, receive_some);
 	}
 	arm(p);
+}
+
+bool peer_check_data(struct peer *p)
+{
+	enum conn_data data = p->state == PEER_OPEN ? conn_data_tick(&p->conn) : CONN_NO_DATA;
+
+	if (data == CONN_DATA_LATE) {
+		log_info("%s: sends no data for a command for %u s: closing", p->conn.name,
+			 p->home->tcp->config.data_ms / 1000);
+		peer_close(p);
+	}
+	p->conn.data_due = data == CONN_DATA_DUE;
+	return p->conn.data_due;
 }
 
 /* The socket is full. What waits holds buffers, and what was lent holds up resets: not for ever. */

@@ -49,6 +49,8 @@ struct tcp_loop {
 	struct event *flush;
 	struct loop_timer trim;
 	bool trimming; /* armed */
+	struct loop_timer data; /* for conn_data_tick() of connections that wait for data */
+	bool watching;		/* armed */
 	bool draining;
 	bool no_loans;
 	long faults; /* of this thread that went to the disk, when last looked at */
@@ -88,6 +90,9 @@ void peer_flush(struct peer *p);
 /* At shutdown: receives no more, ends when it is quiet, or in drain_ms. */
 void peer_drain(struct peer *p);
 
+/* Closes P if the data of a command does not come. Whether it is still waiting for some. */
+bool peer_check_data(struct peer *p);
+
 /* ---- listen.c ---- */
 
 /* Accept no more; the listeners' ports stay. */
@@ -105,6 +110,8 @@ void source_put(struct tcp_server *tcp, struct source *s);
 
 /* A connection of HOME is no more: it may have been the last that a shutdown waited for. */
 void tcp_loop_left(struct tcp_loop *home);
+/* A connection of HOME waits for data from its host: from now on the time is watched. */
+void tcp_loop_watch_data(struct tcp_loop *home);
 /* Lent memory was sent: if that went to the disk, nothing is borrowed for a while. */
 void tcp_loop_look_for_faults(struct tcp_loop *home);
 

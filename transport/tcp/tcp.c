@@ -18,6 +18,7 @@ const struct tcp_config tcp_defaults = {
 	.drain_ms = 1000,
 	.idle_ms = 2000,
 	.stall_ms = 30000,
+	.data_ms = 30000,
 };
 
 static void borrow_again(struct loop_timer *t)
@@ -59,6 +60,20 @@ static void trim_idle(struct loop_timer *t)
 	home->trimming = !loop_timer_arm(t, home->tcp->config.idle_ms);
 }
 
+/* Closes connections whose data does not come; watches on while others wait. */
+static void data_tick(struct loop_timer *t)
+{
+	struct tcp_loop *home = msg_owner(t, struct tcp_loop, data);
+	struct peer *p;
+	bool due = false;
+
+	LIST_FOREACH (p, &home->peers, link)
+		due |= peer_check_data(p);
+	home->watching = false;
+	if (due)
+		tcp_loop_watch_data(home);
+}
+
 static int home_init(struct tcp_server *tcp, struct tcp_loop *home, struct loop *loop,
 		     uint64_t memory)
 {
@@ -70,7 +85,8 @@ static int home_init(struct tcp_server *tcp, struct tcp_loop *home, struct loop 
 	home->flush = event_new(loop_base(loop), -1, 0, flush_dirty, home);
 	if (!home->flush)
 		return -ENOMEM;
-	if (loop_timer_init(&home->loans_again, loop, borrow_again))
+	if (loop_timer_init(&home->loans_again, loop, borrow_again) ||
+	    loop_timer_init(&home->data, loop, data_tick))
 		return -ENOMEM;
 	return loop_timer_init(&home->trim, loop, trim_idle);
 }
@@ -138,6 +154,7 @@ void tcp_free(struct tcp_server *tcp)
 		if (home->flush)
 			event_free(home->flush);
 		loop_timer_free(&home->loans_again);
+		loop_timer_free(&home->data);
 		loop_timer_free(&home->trim);
 		pool_fini(&home->pool);
 	}

@@ -129,6 +129,11 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 	return fake_op(req) == FAKE_REFUSE ? (uint16_t)le32toh(req->cmd.cdw12) : 0;
 }
 
+const char *tgt_queue_hostnqn(const struct tgt_queue *queue)
+{
+	return queue->ctrl ? "nqn.2014-08.org.example:host" : NULL;
+}
+
 bool tgt_queue_gather(struct tgt_queue *queue)
 {
 	queue->gathers = true;

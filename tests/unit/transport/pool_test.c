@@ -80,27 +80,103 @@ static void what_is_cached_counts_and_gives_way(void **state)
 	pool_fini(&pool);
 }
 
-static void a_user_gets_its_share_and_no_more(void **state)
+static void a_host_holds_as_much_as_it_leaves_free(void **state)
 {
 	struct pool_user greedy, modest;
-	struct pool_waiter w[4];
-	void *buf[4];
+	struct pool_waiter w[6], wm;
+	void *buf[6], *mine;
 
 	(void)state;
-	fresh(8 * MIB); /* share 2 MiB */
+	fresh(8 * MIB); /* 7.5 MiB for data */
 	pool_user_init(&greedy);
 	pool_user_init(&modest);
-	assert_int_equal(pool_get(&pool, &greedy, &w[0], MIB, false, &buf[0]), 0);
-	assert_int_equal(pool_get(&pool, &greedy, &w[1], MIB, false, &buf[1]), 0);
-	assert_int_equal(pool_get(&pool, &greedy, &w[2], 4096, false, &buf[2]), -EAGAIN);
-	assert_int_equal(pool_get(&pool, &modest, &w[3], MIB, false, &buf[3]), 0);
-	pool_put(&pool, &modest, buf[3], MIB, false);
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(pool_get(&pool, &greedy, &w[i], MIB, false, &buf[i]), 0);
+	assert_int_equal(pool_get(&pool, &greedy, &w[4], MIB, false, &buf[4]), -EAGAIN);
+	assert_int_equal(pool_get(&pool, &modest, &wm, MIB, false, &mine), 0);
+	pool_put(&pool, &modest, mine, MIB, false);
 	assert_int_equal(ngranted, 0); /* there is room, but not for the greedy */
 	pool_put(&pool, &greedy, buf[0], MIB, false);
 	assert_int_equal(ngranted, 1);
-	assert_ptr_equal(granted[0], &w[2]);
-	pool_put(&pool, &greedy, buffers[0], 4096, false);
-	pool_put(&pool, &greedy, buf[1], MIB, false);
+	assert_ptr_equal(granted[0], &w[4]);
+	pool_put(&pool, &greedy, buffers[0], MIB, false);
+	for (int i = 1; i < 4; i++)
+		pool_put(&pool, &greedy, buf[i], MIB, false);
+	pool_fini(&pool);
+}
+
+/* Each of N hosts takes all that it can, on several connections: the next one still gets some. */
+static void many_connections_are_one_host(void **state)
+{
+	enum { HOSTS = 6, CONNS = 4, TRIES = 16 };
+	struct pool_user u[HOSTS][CONNS];
+	struct pool_waiter w[HOSTS][CONNS][TRIES];
+	void *buf[HOSTS][CONNS][TRIES] = { 0 };
+	uint64_t held[HOSTS];
+
+	(void)state;
+	fresh(64 * MIB);
+	for (int h = 0; h < HOSTS; h++) {
+		char name[] = "nqn.2014-08.org.example:0";
+
+		name[sizeof(name) - 2] += (char)h;
+		for (int c = 0; c < CONNS; c++) {
+			pool_user_init(&u[h][c]);
+			assert_int_equal(pool_user_join(&pool, &u[h][c], name), 0);
+			for (int i = 0; i < TRIES; i++)
+				if (pool_get(&pool, &u[h][c], &w[h][c][i], MIB, false,
+					     &buf[h][c][i]))
+					buf[h][c][i] = NULL;
+		}
+		held[h] = u[h][0].host->held;
+		assert_ptr_equal(u[h][0].host, u[h][CONNS - 1].host);
+		assert_true(held[h] >= MIB);
+		assert_true(!h || held[h] <= held[h - 1]);
+	}
+	assert_in_range(held[0], 30 * MIB, 31 * MIB); /* of 60 */
+	assert_int_equal(ngranted, 0);
+	for (int h = 0; h < HOSTS; h++)
+		for (int c = 0; c < CONNS; c++)
+			pool_leave(&pool, &u[h][c], NULL);
+	for (int h = 0; h < HOSTS; h++) {
+		for (int c = 0; c < CONNS; c++) {
+			for (int i = 0; i < TRIES; i++)
+				if (buf[h][c][i])
+					pool_put(&pool, &u[h][c], buf[h][c][i], MIB, false);
+			pool_user_fini(&u[h][c]);
+		}
+	}
+	assert_true(LIST_EMPTY(&pool.hosts));
+	pool_fini(&pool);
+}
+
+/* What a connection holds and waits for before Connect is its host's after. */
+static void a_connection_brings_what_it_has_to_its_host(void **state)
+{
+	struct pool_user a, b;
+	struct pool_waiter w[4], wa;
+	void *buf[4], *none;
+
+	(void)state;
+	fresh(8 * MIB);
+	pool_user_init(&a);
+	pool_user_init(&b);
+	assert_int_equal(pool_user_join(&pool, &b, "nqn.host"), 0);
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(pool_get(&pool, &a, &w[i], MIB, false, &buf[i]), 0);
+	assert_int_equal(pool_get(&pool, &a, &wa, MIB, false, &none), -EAGAIN);
+	assert_int_equal(pool_user_join(&pool, &a, "nqn.host"), 0);
+	assert_int_equal(b.host->held, 4 * MIB);
+	assert_int_equal(pool_get(&pool, &b, &w[0], 4096, false, &none), -EAGAIN);
+	pool_put(&pool, &a, buf[0], MIB, false);
+	assert_int_equal(ngranted, 1); /* in the order of their arrival */
+	assert_ptr_equal(granted[0], &wa);
+	pool_leave(&pool, &b, NULL);
+	pool_put(&pool, &a, buffers[0], MIB, false);
+	for (int i = 1; i < 4; i++)
+		pool_put(&pool, &a, buf[i], MIB, false);
+	pool_user_fini(&a);
+	pool_user_fini(&b);
 	pool_fini(&pool);
 }
 
@@ -187,15 +263,15 @@ static void one_that_leaves_is_not_served(void **state)
 	assert_int_equal(pool_get(&pool, &a, &w[0], MIB, false, &buf[0]), 0);
 	assert_int_equal(pool_get(&pool, &b, &w[1], MIB, false, &buf[1]), 0);
 	for (int i = 0; i < 2; i++)
-		assert_int_equal(pool_get(&pool, &a, &wa[i], 4096, false, &none), -EAGAIN);
-	assert_int_equal(pool_get(&pool, &b, &wb, 4096, false, &none), -EAGAIN);
+		assert_int_equal(pool_get(&pool, &a, &wa[i], MIB, false, &none), -EAGAIN);
+	assert_int_equal(pool_get(&pool, &b, &wb, MIB, false, &none), -EAGAIN);
 	pool_leave(&pool, &a, NULL);
-	pool_put(&pool, &a, buf[0], MIB, false);
 	assert_int_equal(ngranted, 0);
-	pool_put(&pool, &b, buf[1], MIB, false);
+	pool_put(&pool, &a, buf[0], MIB, false);
 	assert_int_equal(ngranted, 1);
 	assert_ptr_equal(granted[0], &wb);
-	pool_put(&pool, &b, buffers[0], 4096, false);
+	pool_put(&pool, &b, buf[1], MIB, false);
+	pool_put(&pool, &b, buffers[0], MIB, false);
 	pool_fini(&pool);
 }
 
@@ -204,7 +280,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(buffers_are_aligned_and_used_again),
 		cmocka_unit_test(what_is_cached_counts_and_gives_way),
-		cmocka_unit_test(a_user_gets_its_share_and_no_more),
+		cmocka_unit_test(a_host_holds_as_much_as_it_leaves_free),
+		cmocka_unit_test(many_connections_are_one_host),
+		cmocka_unit_test(a_connection_brings_what_it_has_to_its_host),
 		cmocka_unit_test(users_take_turns),
 		cmocka_unit_test(capsules_have_the_reserve_then_wait),
 		cmocka_unit_test(one_that_leaves_is_not_served),

@@ -660,6 +660,48 @@ static void a_host_that_takes_nothing_is_closed(void **state)
 	assert_false(survives_a_pause(0));
 }
 
+/* Sends BYTES of a write: of 64 KiB by R2T, or of 8 KiB in its capsule; whether it is answered. */
+static bool is_answered_after(bool in_capsule, size_t bytes)
+{
+	enum { LEN = 65536 };
+	struct fake_cmd cmd = { .cid = 1, .op = FAKE_WRITE, .len = in_capsule ? 8192 : LEN };
+	struct tcp_config config = tcp_defaults;
+	uint8_t *buf = calloc(1, 2 * LEN);
+	struct pdu_resp resp;
+	struct pdu_r2t r2t;
+	ssize_t got;
+	size_t n;
+	int fd;
+
+	config.data_ms = 200;
+	net_up(&config);
+	fd = dial_connected(0);
+	n = make_cmd(buf, cmd, in_capsule ? buf + LEN : NULL, in_capsule ? 8192 : 0, 0);
+	if (!in_capsule) {
+		put_all(fd, buf, n);
+		assert_int_equal(recv(fd, &r2t, sizeof(r2t), MSG_WAITALL), sizeof(r2t));
+		n = make_h2c_data(buf, 1, le16toh(r2t.ttag), 0, true, buf + LEN, LEN, 0);
+	}
+	put_all(fd, buf, bytes < n ? bytes : n);
+	got = recv(fd, &resp, sizeof(resp), MSG_WAITALL);
+	if (got <= 0)
+		assert_true(comes_to(&fake.closed, 1));
+	close(fd);
+	free(buf);
+	net_down();
+	return got == sizeof(resp);
+}
+
+static void data_that_does_not_come_ends_the_connection(void **state)
+{
+	(void)state;
+	assert_true(is_answered_after(false, SIZE_MAX));
+	assert_false(is_answered_after(false, 0));
+	assert_false(is_answered_after(false, 1000));
+	assert_true(is_answered_after(true, SIZE_MAX));
+	assert_false(is_answered_after(true, 1000));
+}
+
 static void what_cannot_be_listened_on_is_a_sentence(void **state)
 {
 	struct tcp_listener *l = NULL;
@@ -699,6 +741,7 @@ int main(void)
 		cmocka_unit_test(a_loan_that_cannot_be_read_ends_the_connection),
 		cmocka_unit_test(a_loan_that_cannot_be_filled_ends_the_connection),
 		cmocka_unit_test(a_host_that_takes_nothing_is_closed),
+		cmocka_unit_test(data_that_does_not_come_ends_the_connection),
 		cmocka_unit_test(what_cannot_be_listened_on_is_a_sentence),
 	};
 

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Hosts that would starve others: one that asks for buffers and never sends the data, connections that
+ * are silent or slow, one that floods. The good host's p99 stays within twice what it is alone, and
+ * what a bad host holds it does not hold for ever.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include "peers.h"
+
+#define SILENT 24 /* fewer than tcp_config.max_pending */
+
+static struct rig rig;
+static struct good good;
+static struct latency alone;
+
+static int setup(void **state)
+{
+	const char *const args[] = { rig.img, NULL };
+
+	(void)state;
+	rig_init(&rig);
+	if (rig_create(&rig, rig.img, RIG_SEED) || rig_start(&rig, args, NULL))
+		return -1;
+	good_attach(&good, &rig);
+	good_measure(&good); /* the first pass allocates */
+	alone = good_measure(&good);
+	peers_print("alone", &alone);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	good_detach(&good);
+	rig_end(&rig);
+	return 0;
+}
+
+static void measure_beside(const char *who)
+{
+	struct latency now = good_measure(&good);
+
+	peers_print(who, &now);
+	expect_within_twice(&alone, &now);
+}
+
+static void data_that_never_comes_holds_up_nobody(void **state)
+{
+	static struct bad bad;
+
+	(void)state;
+	bad_attach(&bad, &rig);
+	bad_submit(&bad, &good.ns, nvme_zns_cmd_append, 5 * good.ns.zsze);
+	usleep(200000);
+	measure_beside("beside a starving one");
+	bad_detach(&bad);
+}
+
+static int dial(void)
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons(atoi(rig.port)) };
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	return fd;
+}
+
+static void silent_connections_hold_up_nobody(void **state)
+{
+	int fd[SILENT];
+
+	(void)state;
+	for (int i = 0; i < SILENT; i++)
+		fd[i] = dial();
+	measure_beside("beside silent ones");
+	for (int i = 0; i < SILENT; i++)
+		close(fd[i]);
+}
+
+static atomic_bool stop;
+
+/* Sends an ICReq a byte at a time on many connections. */
+static void *trickle(void *arg)
+{
+	static const uint8_t icreq[128] = { 0, 0, 128, 0, 128 };
+	int *fd = arg;
+
+	for (unsigned int at = 0; at < 100 && !atomic_load(&stop); at++) {
+		for (int i = 0; i < SILENT; i++)
+			if (send(fd[i], &icreq[at], 1, MSG_NOSIGNAL) != 1)
+				break;
+		usleep(100000);
+	}
+	return NULL;
+}
+
+static void slow_connections_hold_up_nobody(void **state)
+{
+	pthread_t thread;
+	int fd[SILENT];
+
+	(void)state;
+	for (int i = 0; i < SILENT; i++)
+		fd[i] = dial();
+	atomic_store(&stop, false);
+	assert_int_equal(pthread_create(&thread, NULL, trickle, fd), 0);
+	measure_beside("beside slow ones");
+	atomic_store(&stop, true);
+	pthread_join(thread, NULL);
+	for (int i = 0; i < SILENT; i++)
+		close(fd[i]);
+}
+
+/* Reads 4 KiB at full depth and as fast as it can. */
+static void *flood(void *arg)
+{
+	struct bad *b = arg;
+
+	for (int i = 0; i < 32; i++) {
+		host_set_rw(&b->io[0][i], nvme_cmd_read, 1, good.ns.zsze, 4096 / good.ns.lba,
+			    b->data, 4096);
+		if (host_submit(&b->c.io[0], &b->io[0][i]))
+			return NULL;
+	}
+	while (!atomic_load(&stop)) {
+		struct host_io *io;
+
+		if (host_reap(&b->c.io[0], &io) || host_submit(&b->c.io[0], io))
+			return NULL;
+	}
+	return NULL;
+}
+
+static void a_flood_of_reads_holds_up_nobody_for_long(void **state)
+{
+	static struct bad bad;
+	pthread_t thread;
+
+	(void)state;
+	bad_attach(&bad, &rig);
+	atomic_store(&stop, false);
+	assert_int_equal(pthread_create(&thread, NULL, flood, &bad), 0);
+	measure_beside("beside a flooding one");
+	atomic_store(&stop, true);
+	pthread_join(thread, NULL);
+	bad_detach(&bad);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(data_that_never_comes_holds_up_nobody),
+		cmocka_unit_test(silent_connections_hold_up_nobody),
+		cmocka_unit_test(slow_connections_hold_up_nobody),
+		cmocka_unit_test(a_flood_of_reads_holds_up_nobody_for_long),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
