@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include <event2/event.h>
 #include "aio.h"
 #include "loop.h"
 #include "target.h"
@@ -241,6 +242,29 @@ static void without_a_ring_it_says_no_for_ever(void **state)
 		assert_true(transfers[i].refused);
 }
 
+static int fail_at; /* the allocation of libevent that fails, counted from here; 0: none */
+
+static void *event_malloc(size_t n)
+{
+	return fail_at && !--fail_at ? NULL : malloc(n);
+}
+
+/* The ring exists, and there is no memory for one of its two events. */
+static void without_its_events_there_is_no_ring(void **state)
+{
+	(void)state;
+	for (int n = 1; n <= 2; n++) {
+		loop = loop_new(NULL);
+		assert_non_null(loop);
+		fail_at = n;
+		on_loop(submit_and_stop);
+		fail_at = 0;
+		for (int i = 0; i < MANY; i++)
+			assert_true(transfers[i].refused);
+		loop_free(loop);
+	}
+}
+
 static struct loop_msg other_msg;
 
 static void *other_thread(void *arg)
@@ -297,10 +321,12 @@ int main(void)
 						end_loop),
 		cmocka_unit_test_setup_teardown(without_a_ring_it_says_no_for_ever, new_loop,
 						end_loop),
+		cmocka_unit_test(without_its_events_there_is_no_ring),
 		cmocka_unit_test_setup_teardown(what_the_kernel_does_not_take_comes_back, with_pipe,
 						end_pipe),
 	};
 
+	event_set_mem_functions(event_malloc, realloc, free);
 	log_level(LOG_ERR_);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -215,6 +215,30 @@ static void a_host_not_allowed_is_refused(void **state)
 	fake_close(fq);
 }
 
+/* At most 223 bytes: NVMe Base 2.0, 4.5. */
+static void names_of_subsystems_and_hosts_are_judged(void **state)
+{
+	static const char *const bad[] = { "", "nqn.", "nqm.2014-08.org.example", "host" };
+	char longest[TGT_NQN_LEN + 1] = "nqn.", too_long[TGT_NQN_LEN + 2] = "nqn.", err[512];
+	struct fake_connect c = fake_connect_args(FAKE_NQN, 0, 0xffff);
+	struct fake_queue *fq = fake_queue_new();
+
+	(void)state;
+	memset(longest + 4, 'x', TGT_NQN_LEN - 4);
+	memset(too_long + 4, 'x', TGT_NQN_LEN + 1 - 4);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		assert_int_equal(tgt_subsys_allow_host(fake.subsys, bad[i]), -EINVAL);
+		assert_null(tgt_subsys_get(fake.tgt, bad[i], err, sizeof(err)));
+	}
+	assert_int_equal(tgt_subsys_allow_host(fake.subsys, too_long), -EINVAL);
+	assert_null(tgt_subsys_get(fake.tgt, too_long, err, sizeof(err)));
+	assert_non_null(strstr(err, "at most 223 bytes"));
+	assert_int_equal(fake_connect(fq, &c, NULL), 0); /* no name was taken: all may connect */
+	fake_close(fq);
+	assert_non_null(tgt_subsys_get(fake.tgt, longest, err, sizeof(err)));
+	assert_int_equal(tgt_subsys_allow_host(fake.subsys, longest), 0);
+}
+
 static void a_connect_gives_the_id_that_identify_gives(void **state)
 {
 	struct fake_connect c = fake_connect_args(FAKE_NQN, 0, 0xffff);
@@ -294,6 +318,7 @@ int main(void)
 		fake_test(a_second_connect_is_a_sequence_error),
 		fake_test(nothing_goes_before_connect),
 		fake_test(a_host_not_allowed_is_refused),
+		fake_test(names_of_subsystems_and_hosts_are_judged),
 		fake_test(a_connect_gives_the_id_that_identify_gives),
 		fake_test(a_head_pointer_of_ones_says_flow_control_is_off),
 		fake_test(the_head_pointer_wraps_at_the_queue_size),

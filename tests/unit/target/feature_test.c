@@ -53,6 +53,27 @@ static void values_are_remembered_and_defaults_kept(void **state)
 	fake_close(fq);
 }
 
+static void each_feature_tells_whether_it_can_be_set(void **state)
+{
+	static const uint8_t fixed[] = { 0x06, 0x81 };
+	static const uint8_t changeable[] = {
+		0x01, 0x02, 0x04, 0x05, 0x07, 0x0a, 0x0b, 0x0f, 0x19
+	};
+	struct fake_queue *fq = fake_admin(FAKE_NQN);
+	uint64_t result;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(fixed); i++) {
+		assert_int_equal(get(fq, fixed[i], 3, &result), 0);
+		assert_int_equal(result, 0);
+	}
+	for (size_t i = 0; i < sizeof(changeable); i++) {
+		assert_int_equal(get(fq, changeable[i], 3, &result), 0);
+		assert_int_equal(result, 4);
+	}
+	fake_close(fq);
+}
+
 static void what_cannot_be_set_is_refused_by_its_reason(void **state)
 {
 	static const struct {
@@ -131,6 +152,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		fake_test(values_are_remembered_and_defaults_kept),
+		fake_test(each_feature_tells_whether_it_can_be_set),
 		fake_test(what_cannot_be_set_is_refused_by_its_reason),
 		fake_test(the_number_of_queues_is_settled_before_there_are_any),
 		fake_test(the_host_identifier_has_128_bits),

@@ -102,6 +102,22 @@ static void admin_commands_wait_for_enable(void **state)
 	fake_close(fq);
 }
 
+static void a_reset_controller_executes_nothing(void **state)
+{
+	const struct nvme_sqe sqe = { .opcode = nvme_admin_identify, .cdw10 = htole32(1) };
+	struct fake_queue *admin = fake_admin(FAKE_NQN), *late = fake_queue_new();
+	struct fake_connect c = fake_connect_args(FAKE_NQN, 1, admin->q.ctrl->cntlid);
+
+	(void)state;
+	assert_int_equal(fake_property_set(admin, NVME_REG_CC, 0, CC_DISABLE), 0);
+	assert_int_equal(fake_do(admin, &sqe, NULL, 4096, NULL), NVME_SC_CMD_SEQ_ERROR | DNR);
+	assert_int_equal(fake_connect(late, &c, NULL), NVME_SC_CMD_SEQ_ERROR | DNR);
+	assert_int_equal(fake_property_set(admin, NVME_REG_CC, 0, CC_ENABLE), 0);
+	assert_int_equal(fake_do(admin, &sqe, NULL, 4096, NULL), 0);
+	fake_close(late);
+	fake_close(admin);
+}
+
 static void reset_is_over_when_the_io_queues_are_gone(void **state)
 {
 	struct fake_queue *admin = fake_admin(FAKE_NQN), *io = fake_io(admin, 1);
@@ -163,6 +179,7 @@ int main(void)
 		fake_test(configurations_are_judged),
 		fake_test(only_cc_can_be_set),
 		fake_test(admin_commands_wait_for_enable),
+		fake_test(a_reset_controller_executes_nothing),
 		fake_test(reset_is_over_when_the_io_queues_are_gone),
 		fake_test(shutdown_is_complete_when_all_is_flushed),
 		fake_test(a_shutdown_that_could_not_flush_is_a_fatal_status),

@@ -534,7 +534,7 @@ static void each_type_in_each_state(void **state)
 
 static void a_termreq_quotes_the_header_at_fault(void **state)
 {
-	uint8_t buf[128], quoted[72];
+	uint8_t buf[256], quoted[72];
 	size_t n;
 
 	(void)state;
@@ -543,6 +543,7 @@ static void a_termreq_quotes_the_header_at_fault(void **state)
 	n = make_cmd(buf, (struct fake_cmd){ .cid = 0x1234 }, NULL, 0, 0);
 	buf[1] = 0x40;
 	memcpy(quoted, buf, sizeof(quoted));
+	n += make_cmd(buf + n, (struct fake_cmd){ .cid = 0x1235 }, NULL, 0, 0); /* not quoted */
 	assert_int_equal(rig_feed(buf, n, SIZE_MAX), -EPROTO);
 	rig_send(SIZE_MAX);
 	assert_int_equal(rig->nout, sizeof(struct pdu_term) + sizeof(quoted));
@@ -810,6 +811,32 @@ static void the_stage_is_as_large_as_the_host_makes_it(void **state)
 	rig_close();
 }
 
+/* What is staged when a connection stops will never be used: it does not keep the large stage. */
+static void a_stopped_connection_keeps_no_large_stage(void **state)
+{
+	enum { N = 8, LEN = 4096 };
+	size_t n = 0, size = sizeof(struct pdu_cmd) + LEN;
+	uint8_t *buf = malloc(N * size);
+
+	(void)state;
+	rig_open();
+	rig_handshake(0, 0);
+	rig_connect(0, false);
+	for (int i = 0; i < N; i++)
+		n += make_cmd(buf + n,
+			      (struct fake_cmd){ .cid = 100 + i, .op = FAKE_WRITE, .len = LEN },
+			      pattern, LEN, 0);
+	assert_int_equal(n, N * size);
+	assert_int_equal(rig_feed(buf, n, SIZE_MAX), 0);
+	assert_int_equal(most_staged(), RX_STAGE_MAX);
+	buf[1] = 0x40; /* the first PDU is wrong, and the others are staged behind it */
+	assert_int_equal(rig_feed(buf, n, SIZE_MAX), -EPROTO);
+	rx_trim(&rig->conn.rx);
+	assert_int_equal(rig->conn.rx.cap, RX_STAGE);
+	free(buf);
+	rig_close();
+}
+
 /* What is whole in the stage, and will be done before the next recv, is not copied out of it. */
 static void a_small_write_may_stay_staged(void **state)
 {
@@ -959,6 +986,7 @@ int main(void)
 		cmocka_unit_test(what_is_lent_is_filled_though_it_is_small),
 		cmocka_unit_test(what_is_lent_is_received_into),
 		cmocka_unit_test(the_stage_is_as_large_as_the_host_makes_it),
+		cmocka_unit_test(a_stopped_connection_keeps_no_large_stage),
 		cmocka_unit_test(changed_bytes_never_break_it),
 	};
 

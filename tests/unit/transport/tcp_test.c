@@ -218,6 +218,27 @@ static void a_connection_writes_and_reads(void **state)
 	net_down();
 }
 
+/* The address that the host reached, which the discovery log tells it: never the wildcard. */
+static void a_wildcard_listener_knows_the_address_of_each_connection(void **state)
+{
+	static const char *const addrs[][2] = { { "0.0.0.0", "127.0.0.1" }, { "::", "::1" } };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(addrs) / sizeof(addrs[0]); i++) {
+		const struct tgt_port *port;
+		int fd;
+
+		net_up_on(NULL, 1, addrs[i][0]);
+		assert_string_equal(tcp_listener_port(net.listener)->traddr, addrs[i][0]);
+		fd = dial_connected(0);
+		port = __atomic_load_n(&fake.queue, __ATOMIC_ACQUIRE)->port;
+		assert_string_equal(port->traddr, addrs[i][1]);
+		assert_string_equal(port->trsvcid, tcp_listener_port(net.listener)->trsvcid);
+		close(fd);
+		net_down();
+	}
+}
+
 static void ipv6_works_on_two_loops(void **state)
 {
 	int fds[4];
@@ -725,6 +746,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_connection_writes_and_reads),
+		cmocka_unit_test(a_wildcard_listener_knows_the_address_of_each_connection),
 		cmocka_unit_test(ipv6_works_on_two_loops),
 		cmocka_unit_test(many_commands_in_one_send_are_all_answered),
 		cmocka_unit_test(a_flood_is_held_back_and_answered),

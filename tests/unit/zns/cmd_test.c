@@ -842,6 +842,24 @@ static void an_idle_drive_writes_back_once(void **ctx)
 	assert_int_equal(b->ram->flushes, 2);
 }
 
+static void an_idle_drive_writes_back_resets_and_finishes(void **ctx)
+{
+	struct bench *b = *ctx;
+
+	assert_int_equal(host_write(&b->h, ZONE(0), 3, data, 0), 0);
+	assert_int_equal(host_write(&b->h, ZONE(1), 3, data, 0), 0);
+	assert_int_equal(host_flush(&b->h), 0);
+	assert_int_equal(host_manage(&b->h, ZONE(0), NVME_ZNS_ZSA_RESET), 0);
+	ram_sleep(1300);
+	assert_int_equal(b->ram->flushes, 2);
+	assert_int_equal(host_manage(&b->h, ZONE(1), NVME_ZNS_ZSA_FINISH), 0);
+	ram_sleep(1300);
+	assert_int_equal(b->ram->flushes, 3);
+	assert_int_equal(zone_state(&b->h, 0), 1); /* and the loop has seen its end */
+	assert_int_equal(b->ram->durable_wp[0], ZONE(0) * 512);
+	assert_int_equal(b->ram->durable_wp[1], (ZONE(1) + ZCAP) * 512);
+}
+
 static void a_failed_flush_is_tried_again(void **ctx)
 {
 	struct bench *b = *ctx;
@@ -1069,6 +1087,7 @@ int main(void)
 		TEST(a_reset_that_fails_half_way_makes_its_zone_read_only),
 		cmocka_unit_test(a_read_only_namespace_is_protected),
 		TEST(an_idle_drive_writes_back_once),
+		TEST(an_idle_drive_writes_back_resets_and_finishes),
 		TEST(a_failed_flush_is_tried_again),
 		TEST(a_poisoned_store_is_left_alone),
 		TEST(a_busy_drive_writes_back_after_five_seconds),
