@@ -8,7 +8,7 @@
  * later ones wait for the next flush. This occupies one worker, however many requests wait.
  *
  *	zns_complete_flushed()	loop	appends to the list; begins a flush if none runs
- *	zns_flush_work()	worker	takes the list, then calls zns_flush_locked()
+ *	zns_flush_work()	worker	takes the list, then calls zns_flush_store()
  *	zns_flush_done()	loop	completes the batch; begins the next flush if requests wait
  *
  * Invariants:
@@ -16,9 +16,9 @@
  *  1. A request is in the list before the flush that completes it begins. Every write that completed
  *     before the request arrived has passed its write pointer to the store by then (zones_tell()). So
  *     the flush covers it (D1).
- *  2. The store copies the pointers that it records at the beginning of its flush, under meta_lock.
- *     Resets and finishes hold meta_lock as well, and begin only after the last write of their zone has
- *     ended. So a flush never records a pointer that a reset has set back.
+ *  2. To the store, a reset or finish happens before or after a flush, never during one (store.h), and it
+ *     begins only after the last write of its zone has ended. So a flush never records a pointer that a
+ *     reset has set back.
  *  3. running is true from work_submit() until zns_flush_done() has found the list empty.
  *
  * Idle write-back. The host need not flush, but a power cut should not lose what was written long
@@ -45,7 +45,7 @@
 
 static void idle_retry(struct zns *zns, int err);
 
-int zns_flush_locked(struct zns *zns)
+int zns_flush_store(struct zns *zns)
 {
 	/* Before the store begins: later changes set it again, for the next flush. */
 	atomic_store(&zns->idle.dirty, false);
@@ -68,9 +68,7 @@ static void zns_flush_work(struct work *w)
 		zone_items_add(&f->batch, item);
 	pthread_mutex_unlock(&f->lock);
 
-	pthread_mutex_lock(&zns->meta_lock);
-	f->err = zns_flush_locked(zns);
-	pthread_mutex_unlock(&zns->meta_lock);
+	f->err = zns_flush_store(zns);
 	if (atomic_exchange(&f->trim, false) && !f->err)
 		zns->store->ops->trim(zns->store);
 }
@@ -222,7 +220,6 @@ int zns_flusher_init(struct zns *zns, struct loop *loop)
 	if (loop_timer_init(&zns->idle.timer, loop, idle_fired))
 		return -1;
 	pthread_mutex_init(&zns->flusher.lock, NULL);
-	pthread_mutex_init(&zns->meta_lock, NULL);
 	return 0;
 }
 
@@ -230,5 +227,4 @@ void zns_flusher_free(struct zns *zns)
 {
 	loop_timer_free(&zns->idle.timer);
 	pthread_mutex_destroy(&zns->flusher.lock);
-	pthread_mutex_destroy(&zns->meta_lock);
 }

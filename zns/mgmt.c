@@ -4,9 +4,8 @@
  *
  * Open, close and offline only change the state, at once, in zone_manage(). Reset and finish change the
  * image: they claim their zones, and when these are quiet, claim_start() submits one work item that
- * handles all of them, also for Select All. It holds meta_lock, so that no flush can record a write
- * pointer that the reset sets back: the store copies the pointers under the same lock, and no write to
- * a claimed zone is in flight to advance one.
+ * handles all of them, also for Select All. A flush may run at the same time: the store keeps them apart
+ * (store.h), and no write to a claimed zone is in flight to advance its write pointer.
  *
  * A reset or finish is durable after the next flush (D1). If the store had no space or memory to begin
  * it, the zone stays as it was. After any other error the image may be changed in part, and the zone
@@ -55,7 +54,6 @@ static void zns_claim_work(struct work *w)
 	int err, first = 0;
 	uint64_t wp;
 
-	pthread_mutex_lock(&zns->meta_lock);
 	while ((zone = zone_claim_next(&zns->zones, claim, zone, &wp)) != ZONE_NONE) {
 		err = store_act(zns, claim->action, zone, wp);
 		outcome = outcome_of(err);
@@ -68,7 +66,6 @@ static void zns_claim_work(struct work *w)
 			first = err;
 		zone++;
 	}
-	pthread_mutex_unlock(&zns->meta_lock);
 	req->status = store_status(zns, first, true);
 }
 

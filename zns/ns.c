@@ -115,11 +115,8 @@ static int zns_close(struct tgt_ns *ns)
 	struct zns *zns = ns_zns(ns);
 	int err = 0, ret;
 
-	if (!ns->read_only) {
-		pthread_mutex_lock(&zns->meta_lock);
-		err = zns_flush_locked(zns);
-		pthread_mutex_unlock(&zns->meta_lock);
-	}
+	if (!ns->read_only)
+		err = zns_flush_store(zns);
 	ret = zns->store->ops->close(zns->store);
 	zns_flusher_free(zns);
 	zones_free(&zns->zones);

@@ -45,8 +45,6 @@ struct zns {
 	uint64_t nsze; /* LBAs */
 	uint32_t lba_shift;
 	bool writethrough;
-	pthread_mutex_t
-		meta_lock; /* one flush, reset or finish at a time; workers; held across I/O */
 	struct zns_flusher flusher;
 	struct zns_idle idle;
 	atomic_bool
@@ -146,8 +144,8 @@ int zns_flusher_init(struct zns *zns, struct loop *loop);
 void zns_flusher_free(struct zns *zns);
 void zns_exec_flush(struct tgt_req *req);
 void zns_complete_flushed(struct tgt_req *req); /* completes it after the next flush. Any loop. */
-void zns_touched(struct zns *zns);     /* something changed that a flush would record. Any loop. */
-int zns_flush_locked(struct zns *zns); /* the flush itself, under meta_lock; blocks */
+void zns_touched(struct zns *zns);    /* something changed that a flush would record. Any loop. */
+int zns_flush_store(struct zns *zns); /* the flush itself: 0 or -errno; blocks; one at a time */
 
 /* identify.c */
 void zns_identify_ns(struct tgt_ns *ns, struct nvme_id_ns *id);

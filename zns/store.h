@@ -4,8 +4,9 @@
  * Offsets and lengths are bytes. Functions return 0 or -errno, and block, unless told NOWAIT.
  *
  * Threads: reads and writes of disjoint ranges run in parallel, on loops and workers; the zone
- * state machine keeps them out of a zone that is reset or finished. The others only on workers,
- * under zns->meta_lock (or before serving, or after).
+ * state machine keeps them out of a zone that is reset or finished. The others run on workers (or
+ * before serving, or after): resets and finishes of different zones and one flush in parallel, which
+ * the store keeps apart. Each of them takes effect as a whole, before or after the others.
  */
 #ifndef ZNS_STORE_H
 #define ZNS_STORE_H
@@ -64,7 +65,7 @@ struct store_ops {
 	uint64_t (*wp)(struct store *s, uint32_t zone);
 	/*
 	 * All below WP is written; to be recorded by the next flush. Called for every write before
-	 * its completion, on any loop, not under meta_lock but never in a zone that is reset or
+	 * its completion, on any loop, also during a flush, but never in a zone that is reset or
 	 * finished. Takes no lock.
 	 */
 	void (*wp_advance)(struct store *s, uint32_t zone, uint64_t wp);
