@@ -26,7 +26,7 @@
 #include "damage.h"
 #include "judge.h"
 
-#define STUCK_SECONDS 60 /* by the clock: the machine may be busy */
+#define STUCK_SECONDS 60 /* of real time: the machine may be busy */
 #define MAX_FINDINGS  20
 
 struct options {
@@ -42,7 +42,7 @@ struct tally {
 	size_t worst_bytes;
 };
 
-static char current[96]; /* the case that is tried, for the signal handler */
+static char current[96]; /* the name of the present case, for the signal handler */
 
 static void on_signal(int sig)
 {
@@ -64,7 +64,8 @@ static void catch_signals(void)
 		signal(fatal[i], on_signal);
 }
 
-static void try_case(struct patient *p, enum damage kind, uint64_t i, struct tally *t, bool verbose)
+static void try_case(struct test_image *p, enum damage kind, uint64_t i, struct tally *t,
+		     bool verbose)
 {
 	struct verdict v;
 
@@ -86,25 +87,25 @@ static void try_case(struct patient *p, enum damage kind, uint64_t i, struct tal
 			printf("%s: %u of %u opens, %s, %.6f s, %zu bytes\n", current, v.succeeded,
 			       v.opens, v.sound ? "sound" : "not sound", v.seconds, v.bytes);
 	}
-	patient_restore(p);
+	test_image_restore(p);
 }
 
 static void run_golden(const struct golden *g, const struct options *o, uint64_t step,
 		       struct tally *t)
 {
 	uint64_t end = damage_count(g, o->kind);
-	struct patient p;
+	struct test_image p;
 
 	if (end > o->to)
 		end = o->to;
-	patient_init(&p, g);
+	test_image_init(&p, g);
 	for (uint64_t i = o->from, n = 0; i < end; i += step, n++) {
 		if (n % 1024 == 0)
 			alarm(STUCK_SECONDS);
 		try_case(&p, o->kind, i, t, o->verbose);
 	}
 	alarm(0);
-	patient_free(&p);
+	test_image_free(&p);
 }
 
 static int run(const struct options *o)
@@ -119,7 +120,7 @@ static int run(const struct options *o)
 	for (size_t i = 0; i < nr; i++)
 		total += damage_count(&all[i], o->kind);
 	if (o->sample && o->kind != DAMAGE_RANDOM && o->sample < total)
-		step = (total / o->sample) | 1; /* odd: every bit of a byte has its turn */
+		step = (total / o->sample) | 1; /* odd, so that each bit of a byte gets tested */
 	for (size_t i = 0; i < nr; i++)
 		if (!o->golden || !strcmp(o->golden, all[i].name))
 			run_golden(&all[i], o, step, &t);
@@ -153,7 +154,7 @@ static int run_one(const char *name)
 {
 	const char *kind = strchr(name, ':'), *number = kind ? strchr(kind + 1, ':') : NULL;
 	struct tally t = { 0 };
-	struct patient p;
+	struct test_image p;
 	char golden[32];
 
 	if (!number) {
@@ -165,11 +166,11 @@ static int run_one(const char *name)
 		fprintf(stderr, "corrupt_test: there is no golden image '%s'\n", golden);
 		return 2;
 	}
-	patient_init(&p, golden_find(golden));
+	test_image_init(&p, golden_find(golden));
 	alarm(STUCK_SECONDS);
 	try_case(&p, find_kind(kind + 1, number - kind - 1), strtoull(number + 1, NULL, 0), &t,
 		 true);
-	patient_free(&p);
+	test_image_free(&p);
 	return t.findings != 0;
 }
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The bugs that qcow2 programs really had, each a case with its name, and bombs: small files with
- * huge claims. All must hold the rules of judge.c; what must be refused is refused in words.
+ * Bugs that qcow2 programs had, each as a named case, and bombs: small files with huge claims. All
+ * must keep the rules of judge.c. What must be refused is refused with a sentence.
  *
- * Of the series CVE-2014-0142 to 0150, 0143 to 0147 are qcow2's. 0142 (a division by zero in the
- * geometry of parallels images) and 0148 (an endless loop in vhdx) have their like here; 0150 is of
- * a network card. 0222 and 0223 were found in qcow's first version.
+ * Of the series CVE-2014-0142 to 0150, 0143 to 0147 are of qcow2. 0142 (a division by zero in the
+ * geometry of parallels images) and 0148 (an endless loop in vhdx) have similar cases here; 0150 is
+ * of a network card. 0222 and 0223 were found in the first version of qcow.
  */
 #include <sys/inotify.h>
 #include <sys/stat.h>
@@ -30,7 +30,7 @@ struct edit {
 
 struct row {
 	const char *name, *golden;
-	const char *refusal; /* part of the sentence; NULL: it may open, and must behave */
+	const char *refusal; /* part of the sentence; NULL: it may open, and must keep the rules */
 	struct edit edit[MAX_EDITS];
 };
 
@@ -318,7 +318,7 @@ static int fail_read(void *arg, const struct ram_op *op)
 	return -EIO;
 }
 
-/* QEMU's error path of open used what was not loaded yet. */
+/* The error path of open in QEMU used tables that were not loaded yet. */
 static void cve_2014_0146_every_read_of_an_open_may_fail(void **state)
 {
 	static const char *const names[] = { "v11", "v8-le", "snapshots", "zstd", "v2", "names" };
@@ -424,7 +424,7 @@ static void cve_2014_0222_0223_sizes_of_the_disk(void **state)
 	RUN(rows);
 }
 
-/* Files named in the image: made in DIR, which is watched. */
+/* Files that the image names are made in DIR, which inotify watches. */
 static unsigned int events(int watch)
 {
 	char buf[4096] __attribute__((aligned(8)));
@@ -515,7 +515,7 @@ static void cve_2024_4467_named_files_are_never_opened(void **state)
 	assert_int_equal(mkdir(dir, 0700), 0);
 	write_file(victim, "secret", 6);
 	assert_true(inotify_add_watch(watch, dir, IN_ALL_EVENTS) >= 0);
-	/* The watch does see an open. */
+	/* Proves that the watch notices an open. */
 	close(open(victim, O_RDONLY));
 	assert_int_not_equal(events(watch), 0);
 	assert_int_equal(events(watch), 0);
@@ -633,7 +633,7 @@ static void bomb_8_mib_of_refcount_table(void **state)
 	ram_free(d);
 }
 
-/* 65536 snapshots with tables of 32 MiB each, in the same place or overlapping. */
+/* 65536 snapshots with L1 tables of 32 MiB each, all at one offset or overlapping. */
 static void bomb_65536_snapshots(void **state)
 {
 	static const struct {
@@ -684,7 +684,7 @@ static void bomb_65535_bitmaps(void **state)
 	ram_free(d);
 }
 
-/* Clusters of 2 MiB, all of them compressed into the same few bytes. */
+/* Clusters of 2 MiB that are all mapped to the same few compressed bytes. */
 static void compressed_bomb(enum qcow2_compression type, const void *packed, size_t len,
 			    const char *name)
 {
@@ -724,7 +724,7 @@ static void bomb_deflate(void **state)
 
 static void bomb_zstd(void **state)
 {
-	/* A frame that asks for a window of 2^31 + bytes, and goes on with a block of zeroes. */
+	/* A frame that requires a window of more than 2^31 bytes, then a block of zeroes. */
 	static const uint8_t window[] = {
 		0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 0x03, 0x00, 0x10, 0x00
 	};
@@ -735,14 +735,14 @@ static void bomb_zstd(void **state)
 	assert_false(ZSTD_isError(n));
 	compressed_bomb(QCOW2_ZSTD, out, n, "64 MiB in a cluster of 2 MiB");
 	compressed_bomb(QCOW2_ZSTD, window, sizeof(window), "a window of 2 GiB");
-	/* Empty frames, as many as there is room for. */
+	/* As many empty frames as fit. */
 	n = ZSTD_compress(out, sizeof(out), zeroes, 0, 1);
 	for (size_t at = 0; at + n <= sizeof(frames); at += n)
 		memcpy(frames + at, out, n);
 	compressed_bomb(QCOW2_ZSTD, frames, sizeof(frames), "100,000 empty frames");
 }
 
-/* Refcounts for clusters beyond the end: each allocation must find its way past them. */
+/* Refcounts above 0 beyond the end of the file: each allocation must skip those clusters. */
 static void bomb_refcounts_beyond_the_end(void **state)
 {
 	struct ramdisk *d = bomb_base(1 * MIB, 65536, 1, 64 * KIB);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Numbering and doing the damages.
+ * Numbers and does the damages.
  *
- * A case number counts regions, positions, widths and values in a mixed radix; cases that happen to
- * change nothing (the value is there already) are told apart by damage_do(). Restoring costs what
- * was touched: the ramdisk's record says what the engine wrote, p->poked what we did.
+ * The number of a damage encodes region, position, width and value in a mixed radix. Restoring
+ * costs only what was touched: the ramdisk has a record of what the engine wrote, and p->changes
+ * one of what the damage changed.
  */
 #undef NDEBUG
 #include <assert.h>
@@ -15,30 +15,30 @@
 
 const char *const damage_names[NR_DAMAGES] = { "bit", "field", "cut", "splice", "random" };
 
-#define PATIENT_CAP (12u << 20)
-#define AT(field)   offsetof(struct disk_header, field)
+#define IMAGE_CAP (12u << 20)
+#define AT(field) offsetof(struct disk_header, field)
 
-void patient_init(struct patient *p, const struct golden *g)
+void test_image_init(struct test_image *p, const struct golden *g)
 {
 	memset(p, 0, sizeof(*p));
 	p->g = g;
-	p->d = ram_new(PATIENT_CAP);
+	p->d = ram_new(IMAGE_CAP);
 	memcpy(p->d->bytes, g->bytes, g->size);
 	p->d->size = g->size;
 }
 
-void patient_free(struct patient *p)
+void test_image_free(struct test_image *p)
 {
 	ram_free(p->d);
 }
 
-/* Puts the golden's bytes back into [OFF, END). */
-static void put_back(struct patient *p, uint64_t off, uint64_t end)
+/* Restores the bytes from OFF to END from the golden image. */
+static void put_back(struct test_image *p, uint64_t off, uint64_t end)
 {
 	uint64_t size = p->g->size;
 
-	if (end > PATIENT_CAP)
-		end = PATIENT_CAP;
+	if (end > IMAGE_CAP)
+		end = IMAGE_CAP;
 	if (off < end && off < size)
 		memcpy(p->d->bytes + off, p->g->bytes + off, (end < size ? end : size) - off);
 	if (off < size)
@@ -47,7 +47,7 @@ static void put_back(struct patient *p, uint64_t off, uint64_t end)
 		memset(p->d->bytes + off, 0, end - off);
 }
 
-void patient_restore(struct patient *p)
+void test_image_restore(struct test_image *p)
 {
 	struct ramdisk *d = p->d;
 
@@ -59,49 +59,49 @@ void patient_restore(struct patient *p)
 		else if (op->call == RAM_TRUNCATE && op->len < p->g->size)
 			put_back(p, op->len, p->g->size);
 	}
-	for (unsigned int i = 0; i < p->nr_poked; i++)
-		put_back(p, p->poked[i].off, p->poked[i].off + p->poked[i].len);
-	p->nr_poked = 0;
+	for (unsigned int i = 0; i < p->nr_changes; i++)
+		put_back(p, p->changes[i].off, p->changes[i].off + p->changes[i].len);
+	p->nr_changes = 0;
 	p->changed = false;
 	d->size = p->g->size;
 	ram_forget(d);
 }
 
-/* Changes bytes; what would fall outside the golden's is left out. */
-static void poke(struct patient *p, uint64_t off, const void *bytes, uint64_t len)
+/* Changes bytes; those beyond the end of the golden image are left out. */
+static void poke(struct test_image *p, uint64_t off, const void *bytes, uint64_t len)
 {
 	uint8_t *at = p->d->bytes + off;
 
-	assert(p->nr_poked < sizeof(p->poked) / sizeof(p->poked[0]));
+	assert(p->nr_changes < sizeof(p->changes) / sizeof(p->changes[0]));
 	if (off >= p->g->size)
 		return;
 	if (len > p->g->size - off)
 		len = p->g->size - off;
 	if (!memcmp(at, bytes, len))
 		return;
-	p->poked[p->nr_poked].off = off;
-	p->poked[p->nr_poked++].len = len;
+	p->changes[p->nr_changes].off = off;
+	p->changes[p->nr_changes++].len = len;
 	memcpy(at, bytes, len);
 	p->changed = true;
 }
 
-static void flip(struct patient *p, uint64_t off, unsigned int bit)
+static void flip(struct test_image *p, uint64_t off, unsigned int bit)
 {
 	uint8_t byte = p->d->bytes[off] ^ (1u << bit);
 
 	poke(p, off, &byte, 1);
 }
 
-static void set_size(struct patient *p, uint64_t size)
+static void set_size(struct test_image *p, uint64_t size)
 {
 	uint64_t end = p->d->size;
 
-	if (size == end || size > PATIENT_CAP)
+	if (size == end || size > IMAGE_CAP)
 		return;
-	assert(p->nr_poked < sizeof(p->poked) / sizeof(p->poked[0]));
+	assert(p->nr_changes < sizeof(p->changes) / sizeof(p->changes[0]));
 	if (size < end) {
-		p->poked[p->nr_poked].off = size;
-		p->poked[p->nr_poked++].len = end - size;
+		p->changes[p->nr_changes].off = size;
+		p->changes[p->nr_changes++].len = end - size;
 		memset(p->d->bytes + size, 0, end - size);
 	}
 	p->d->size = size;
@@ -119,7 +119,7 @@ static uint64_t nr_bits(const struct golden *g)
 	return n;
 }
 
-static void do_bit(struct patient *p, uint64_t i)
+static void do_bit(struct test_image *p, uint64_t i)
 {
 	const struct region *r = p->g->region;
 
@@ -181,7 +181,7 @@ static uint64_t nr_fields(const struct golden *g)
 	return n;
 }
 
-static void do_field(struct patient *p, uint64_t i)
+static void do_field(struct test_image *p, uint64_t i)
 {
 	const struct golden *g = p->g;
 
@@ -202,7 +202,7 @@ static void do_field(struct patient *p, uint64_t i)
 		}
 }
 
-/* Cuts: three lengths around every 64th byte, and the file made longer. */
+/* Cuts: three lengths around each 64th byte, and a longer file. */
 
 #define CUT_STEP 64u
 
@@ -213,7 +213,7 @@ static uint64_t nr_cuts(const struct golden *g)
 	return 3 * (n < 2048 ? n : 2048) + 8;
 }
 
-static void do_cut(struct patient *p, uint64_t i)
+static void do_cut(struct test_image *p, uint64_t i)
 {
 	uint64_t n = nr_cuts(p->g) - 8, step = p->g->size / (n / 3), size;
 
@@ -272,7 +272,7 @@ static const struct splice splices[] = {
 };
 #define NR_SPLICES   (sizeof(splices) / sizeof(splices[0]))
 #define SPLICE_TIMES 3 /* once, twice, until the cluster is full */
-#define SPLICE_BITS  4 /* bitmaps and crypto may want a feature bit to be looked at */
+#define SPLICE_BITS  4 /* bitmaps and crypto are only read with their feature bits */
 
 static const struct {
 	size_t field;
@@ -294,8 +294,8 @@ static uint64_t nr_splices(const struct golden *g)
 	return NR_SPLICES * SPLICE_TIMES * SPLICE_BITS + nr_swaps(g);
 }
 
-/* Puts an extension in front of the others, TIMES times. */
-static void splice_in(struct patient *p, const struct splice *s, unsigned int times)
+/* Inserts an extension before the others, TIMES times. */
+static void splice_in(struct test_image *p, const struct splice *s, unsigned int times)
 {
 	static uint8_t cluster[65536];
 	uint64_t cs = p->g->cluster_size < 4096 ? p->g->cluster_size : 4096;
@@ -312,7 +312,7 @@ static void splice_in(struct patient *p, const struct splice *s, unsigned int ti
 	poke(p, at, cluster + at, cs - at);
 }
 
-static void do_splice(struct patient *p, uint64_t i)
+static void do_splice(struct test_image *p, uint64_t i)
 {
 	static const unsigned int times[SPLICE_TIMES] = { 1, 2, 1000 };
 	const struct golden *g = p->g;
@@ -328,7 +328,7 @@ static void do_splice(struct patient *p, uint64_t i)
 		return;
 	}
 	i -= NR_SPLICES * SPLICE_TIMES * SPLICE_BITS;
-	/* One piece of metadata over another, or both in each other's place. */
+	/* Copies one piece of metadata over another, or exchanges both. */
 	{
 		const struct region *a = &g->region[i / 2 % g->nr_regions];
 		const struct region *b = &g->region[i / 2 / g->nr_regions];
@@ -351,7 +351,7 @@ static uint64_t next(uint64_t *state) /* splitmix64 */
 	return z ^ z >> 31;
 }
 
-static void random_bytes(struct patient *p, uint64_t *rnd)
+static void random_bytes(struct test_image *p, uint64_t *rnd)
 {
 	const struct region *r = &p->g->region[next(rnd) % p->g->nr_regions];
 	uint64_t off = next(rnd) % r->len, len = 1 + next(rnd) % 16;
@@ -365,8 +365,8 @@ static void random_bytes(struct patient *p, uint64_t *rnd)
 	poke(p, r->off + off, bytes, len);
 }
 
-/* One entry of a table over another, of this or another table. */
-static void random_entry(struct patient *p, uint64_t *rnd)
+/* Copies an entry of a table over another one, of the same or another table. */
+static void random_entry(struct test_image *p, uint64_t *rnd)
 {
 	const struct region *a = &p->g->region[next(rnd) % p->g->nr_regions];
 	const struct region *b = &p->g->region[next(rnd) % p->g->nr_regions];
@@ -376,7 +376,7 @@ static void random_entry(struct patient *p, uint64_t *rnd)
 		     p->d->bytes + a->off + next(rnd) % (a->len / 8) * 8, 8);
 }
 
-static void do_random(struct patient *p, uint64_t seed)
+static void do_random(struct test_image *p, uint64_t seed)
 {
 	uint64_t rnd = seed;
 	unsigned int n = 1 + next(&rnd) % 8;
@@ -424,9 +424,9 @@ uint64_t damage_count(const struct golden *g, enum damage kind)
 	}
 }
 
-bool damage_do(struct patient *p, enum damage kind, uint64_t i)
+bool damage_do(struct test_image *p, enum damage kind, uint64_t i)
 {
-	static void (*const doing[NR_DAMAGES])(struct patient *, uint64_t) = {
+	static void (*const doing[NR_DAMAGES])(struct test_image *, uint64_t) = {
 		[DAMAGE_BIT] = do_bit,	     [DAMAGE_FIELD] = do_field,	  [DAMAGE_CUT] = do_cut,
 		[DAMAGE_SPLICE] = do_splice, [DAMAGE_RANDOM] = do_random,
 	};

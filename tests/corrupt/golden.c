@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Making the golden images. A row of the table says how one is created and what is done to it:
+ * Makes the golden images. A row of the table tells how one is created and edited:
  *
- * 1. qcow2_create() and a workload that leaves every kind of zone: empty, begun, full, reset,
- *    finished; for images that are not zoned, data with holes.
- * 2. A function that edits the bytes, for what the library does not make. It keeps the refcounts
+ * 1. qcow2_create() and a workload that leaves a zone of each state: empty, partly written, full,
+ *    reset, finished. An image that is not zoned gets data with holes.
+ * 2. A function that edits the bytes, for what the library does not write. It keeps the refcounts
  *    right.
- * 3. A walk over the result finds what is metadata. Tables of 512 bytes are taken whole, of
- *    longer ones the part in use and a little of what follows: bits in the empty rest of a table of
- *    64 KiB are all alike.
+ * 3. A walk over the result finds the metadata. Tables of 512 bytes are taken as a whole; of longer
+ *    ones the part in use and a little of what follows, because damage to the unused rest of a
+ *    table of 64 KiB is the same everywhere.
  *
- * A golden that qcow2_check() finds anything in is a mistake of ours: the process ends.
+ * If qcow2_check() has a finding in a golden image, that is a bug of this file, and the process
+ * ends.
  */
-#undef NDEBUG /* a golden that went wrong is found in every build */
+#undef NDEBUG /* a wrong golden image is noticed in every build */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -104,7 +105,7 @@ static void ext_remove(struct golden *g, uint32_t magic)
 	memset(g->bytes + g->cluster_size - len, 0, len);
 }
 
-/* Sets the refcount of a cluster that a block describes already. */
+/* Sets the refcount of a cluster that has a refcount block. */
 static void set_ref(struct golden *g, uint64_t cluster, uint64_t count)
 {
 	unsigned int order = header(g, AT(version), 4) == 2 ? 4 : header(g, AT(refcount_order), 4);
@@ -124,7 +125,7 @@ static void set_ref(struct golden *g, uint64_t cluster, uint64_t count)
 	}
 }
 
-/* NR more clusters at the end, zeroed and counted once; where they begin. */
+/* Appends NR zeroed clusters with refcount 1; returns their offset. */
 static uint64_t grow(struct golden *g, uint64_t nr)
 {
 	uint64_t off = align_up(g->size, g->cluster_size);
@@ -136,7 +137,7 @@ static uint64_t grow(struct golden *g, uint64_t nr)
 	return off;
 }
 
-/* The place of the L2 entry of a cluster of the disk; its table must be there. */
+/* Returns the offset of the L2 entry of a cluster of the disk, whose L2 table must exist. */
 static uint64_t l2_place(const struct golden *g, uint64_t cluster)
 {
 	uint64_t per = g->cluster_size / 8;
@@ -156,7 +157,7 @@ static void add_region(struct golden *g, uint64_t off, uint64_t len, uint32_t st
 	g->region[g->nr_regions++] = (struct region){ off, len, step, widths };
 }
 
-/* A table of LEN bytes, of which USED mean something. */
+/* Adds a table of LEN bytes, of which the first USED are in use. */
 static void add_table(struct golden *g, uint64_t off, uint64_t len, uint64_t used, uint32_t width)
 {
 	uint64_t n = len <= WHOLE_STEP ? len : used + 16 < len ? used + 16 : len;
@@ -164,7 +165,7 @@ static void add_table(struct golden *g, uint64_t off, uint64_t len, uint64_t use
 	add_region(g, off, n, width, width);
 }
 
-/* The bytes up to the last that is not zero. */
+/* Returns the number of bytes up to the last one that is not zero. */
 static uint64_t in_use(const struct golden *g, uint64_t off, uint64_t len)
 {
 	while (len && !g->bytes[off + len - 1])
@@ -197,7 +198,7 @@ static void find_regions(struct golden *g, uint64_t wp_off, uint64_t zones)
 	for (uint64_t i = 0; i < blocks; i++) {
 		uint64_t off = word(g, table + 8 * i) & REFTABLE_OFFSET_MASK;
 
-		/* Of many blocks the first and the last two will do. */
+		/* Of many blocks, the first and the last two are enough. */
 		if (off && (i < 1 || i + 2 >= blocks))
 			add_table(g, off, g->cluster_size, in_use(g, off, g->cluster_size), width);
 	}
@@ -206,7 +207,7 @@ static void find_regions(struct golden *g, uint64_t wp_off, uint64_t zones)
 		add_table(g, wp_off, 8 * zones, 8 * zones, 8);
 }
 
-/* Bytes that compress well, and tell where they belong. */
+/* Fills BUF with bytes that compress well and depend on their offset. */
 static void fill(uint8_t *buf, uint64_t off, size_t len)
 {
 	for (size_t i = 0; i < len; i++)
@@ -235,7 +236,7 @@ static void use_zone(struct qcow2 *q, uint32_t zone, uint64_t len)
 		qcow2_wp_advance(q, zone, zone * z->zone_size + len);
 }
 
-/* Every kind of zone: 0 may be conventional, 1 full, 2 begun, 3 reset, 4 finished, 5 empty. */
+/* Zone 0 may be conventional, 1 is full, 2 partly written, 3 reset, 4 finished, 5 empty. */
 static void use_zones(struct qcow2 *q)
 {
 	const struct qcow2_zoned *z = &qcow2_info(q)->zoned;
@@ -318,7 +319,7 @@ static size_t pack(bool zstd, uint8_t *out, size_t cap, const uint8_t *in, size_
 	return n;
 }
 
-/* Clusters 1 and 2 of the disk become compressed, and share the place of 1. */
+/* Compresses clusters 1 and 2 of the disk into the host cluster of 1. */
 static void edit_compress(struct golden *g, const struct qcow2_zoned *z)
 {
 	bool zstd = header(g, AT(compression_type), 1) == QCOW2_ZSTD;
@@ -345,7 +346,7 @@ static void edit_compress(struct golden *g, const struct qcow2_zoned *z)
 	set_ref(g, second / g->cluster_size, 0);
 }
 
-/* Cluster 0 of the disk becomes a zero cluster that keeps its place, 1 one that has none. */
+/* Makes cluster 0 of the disk a zero cluster with an allocation, and 1 one without. */
 static void edit_zeroes(struct golden *g, const struct qcow2_zoned *z)
 {
 	uint64_t gone = word(g, l2_place(g, 1)) & L2E_OFFSET_MASK;
@@ -356,7 +357,7 @@ static void edit_zeroes(struct golden *g, const struct qcow2_zoned *z)
 	set_ref(g, gone / g->cluster_size, 0);
 }
 
-/* Two snapshots of the disk as it is: one shares its L2 tables, one is of an empty disk. */
+/* Adds two snapshots: one of the present disk, which shares its L2 tables, one of an empty disk. */
 static void edit_snapshots(struct golden *g, const struct qcow2_zoned *z)
 {
 	uint64_t l1 = header(g, AT(l1_table_offset), 8), n = header(g, AT(l1_size), 4);
@@ -396,7 +397,7 @@ static void edit_snapshots(struct golden *g, const struct qcow2_zoned *z)
 	add_table(g, empty, 8 * n, 8 * n, 8);
 }
 
-/* One persistent bitmap with a cluster of data. */
+/* Adds a persistent bitmap with a cluster of data. */
 static void edit_bitmaps(struct golden *g, const struct qcow2_zoned *z)
 {
 	uint64_t dir = grow(g, 1), table = grow(g, 1), data = grow(g, 1);
@@ -420,7 +421,7 @@ static void edit_bitmaps(struct golden *g, const struct qcow2_zoned *z)
 	add_table(g, table, 8, 8, 8);
 }
 
-/* Extensions that nobody knows, before and after the others, one of them empty. */
+/* Adds unknown extensions before and after the others, one of them empty. */
 static void edit_unknown(struct golden *g, const struct qcow2_zoned *z)
 {
 	(void)z;
@@ -429,7 +430,7 @@ static void edit_unknown(struct golden *g, const struct qcow2_zoned *z)
 	ext_add(g, 0x00000001, "0123456789abcdef", 16);
 }
 
-/* Names of other files, and an extension that names an encryption header. */
+/* Adds names of other files, and the extension of an encryption header. */
 static void edit_names(struct golden *g, const struct qcow2_zoned *z)
 {
 	static const char name[] = "json:{\"driver\":\"file\",\"filename\":\"/etc/passwd\"}";
@@ -449,7 +450,7 @@ static void edit_names(struct golden *g, const struct qcow2_zoned *z)
 	put_be(g->bytes + AT(crypt_method), 4, 2);
 }
 
-/* Version 2: the header ends before the feature bits, the extensions move up. */
+/* Makes it version 2: the header ends before the feature bits, and the extensions move there. */
 static void edit_v2(struct golden *g, const struct qcow2_zoned *z)
 {
 	(void)z;
@@ -466,7 +467,7 @@ static void edit_marked(struct golden *g, const struct qcow2_zoned *z)
 	put_be(g->bytes + AT(autoclear_features), 8, 1ull << 40);
 }
 
-/* Free space up to just below where the refcount table must grow. */
+/* Adds free space up to just below the size at which the refcount table must grow. */
 static void edit_grow(struct golden *g, const struct qcow2_zoned *z)
 {
 	uint64_t per_block = g->cluster_size / 8, blocks = g->cluster_size / 8;
@@ -476,7 +477,7 @@ static void edit_grow(struct golden *g, const struct qcow2_zoned *z)
 	assert(g->size <= g->cap);
 }
 
-/* Extended L2 entries: each followed by a bitmap of its subclusters. Empty tables suffice. */
+/* Makes it an image with extended L2 entries, which need no change while the tables are empty. */
 static void edit_extl2(struct golden *g, const struct qcow2_zoned *z)
 {
 	uint64_t l1 = header(g, AT(l1_table_offset), 8), l2 = grow(g, 1), data = grow(g, 2);
@@ -580,7 +581,7 @@ static void say(void *arg, const char *line)
 	fprintf(stderr, "golden %s: %s\n", (const char *)arg, line);
 }
 
-/* What was made must be sound. */
+/* Asserts that the golden image is sound. */
 static void verify(const struct recipe *r, const struct golden *g)
 {
 	struct qcow2_check_result res = { 0 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The golden images: small, sound, and between them every layout and feature of the format. They
- * are made in memory at run time, by the library itself and, where it does not make such images,
- * by editing bytes. Nothing random is in them: the same build makes the same bytes.
+ * The golden images: small sound images, which together have each layout and each feature of the
+ * format. They are made in memory when the test runs, by the library, and by editing bytes for what
+ * the library does not write. Nothing in them is random: the same build makes the same bytes.
  */
 #ifndef TESTS_CORRUPT_GOLDEN_H
 #define TESTS_CORRUPT_GOLDEN_H
@@ -14,12 +14,12 @@
 #define MAX_GOLDENS 32
 #define MAX_REGIONS 96
 
-/* Bytes of metadata that are damaged: fields of the WIDTHS (1 << n bytes each) at every STEP. */
+/* A range of metadata to damage: it has fields of the WIDTHS at each multiple of STEP. */
 struct region {
 	uint64_t off;
 	uint32_t len;
 	uint32_t step;
-	uint32_t widths; /* OR of 2, 4, 8 */
+	uint32_t widths; /* bytes: OR of 2, 4, 8 */
 };
 
 struct golden {
@@ -33,11 +33,11 @@ struct golden {
 	unsigned int nr_regions;
 };
 
-/* All of them, once a process; returns how many. */
+/* Sets *OUT to all golden images, made at the first call; returns how many there are. */
 size_t goldens(const struct golden **out);
 const struct golden *golden_find(const char *name);
 
-/* Big-endian fields of an image's bytes. */
+/* Read and write a big-endian field of WIDTH bytes. */
 uint64_t get_be(const uint8_t *at, unsigned int width);
 void put_be(uint8_t *at, unsigned int width, uint64_t value);
 

@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The rules for an image of any bytes. It is opened to be looked at, opened read-only, and opened
- * for writing, each time with what a user would do then: check, map, read; write, reset, finish,
- * flush, close.
+ * The rules that the engine must keep on an image of any bytes. judge() opens it for inspection,
+ * read-only, and for writing, and does each time what a user could do: check, map, read; write,
+ * reset, finish, flush, close.
  *
  * 1. No crash and no sanitizer report: the program would end.
- * 2. No step takes over a second of processor time or 64 MiB of memory, and all memory is given
- *    back, the file closed.
- * 3. A refusal is a negative errno that is not ENOMEM, and a sentence. It changes nothing.
- * 4. Open for reading, nothing is ever written, extended, discarded or synced.
- * 5. Guest data is written, and space given up, only outside header and tables. Metadata is
- *    written only where metadata of that kind is: nothing of it into another kind's place.
- * 6. What the check found no corruption in has none after the writes, and what was written reads
- *    back. What it did find corrupt does not get more so, but for what excused() allows.
- * 7. A check that was possible before is possible after.
+ * 2. No step takes more than a second of processor time or 64 MiB of memory. All memory is freed
+ *    and the file closed.
+ * 3. A refusal is a negative errno other than -ENOMEM, with a sentence. It changes nothing.
+ * 4. An image that is open for reading is never written, extended, discarded or synced.
+ * 5. Guest data is written, and space discarded, only outside the header and all tables. Metadata
+ *    is written only where metadata of the same kind is.
+ * 6. An image in which the check found no corruption has none after the writes, and what was
+ *    written reads back. One with corruptions does not get more of them, except those that
+ *    excused() allows.
+ * 7. If a check was possible before the writes, it is possible after them.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -40,7 +41,7 @@
 #define CACHE	   (16u << 10) /* small: tables are evicted and read again */
 #define MAX_STEPS  96
 
-struct court {
+struct judging {
 	struct ramdisk *d;
 	struct verdict *v;
 	struct qcow2 *q; /* open for writing */
@@ -50,7 +51,7 @@ struct court {
 
 static uint8_t buffer[1 << 16];
 
-__attribute__((format(printf, 2, 3))) static void broken(struct court *c, const char *fmt, ...)
+__attribute__((format(printf, 2, 3))) static void broken(struct judging *c, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -91,7 +92,7 @@ enum {
 	PLACE_L2 = 32
 };
 
-/* What metadata [OFF, OFF + LEN) touches, as far as the engine knows of it. */
+/* Returns which metadata, of that which the engine knows, the range touches. */
 static unsigned int places(const struct qcow2 *q, uint64_t off, uint64_t len)
 {
 	const struct qcow2_zoned *z = &q->info.zoned;
@@ -113,10 +114,10 @@ static unsigned int places(const struct qcow2 *q, uint64_t off, uint64_t len)
 	return p;
 }
 
-/* Sees every call before it is made. */
+/* Judges each operation on the file before it is executed. */
 static int watch(void *arg, const struct ram_op *op)
 {
-	struct court *c = arg;
+	struct judging *c = arg;
 	unsigned int p;
 
 	if (op->call == RAM_READ || c->resizing)
@@ -148,7 +149,7 @@ static int watch(void *arg, const struct ram_op *op)
 	return 0;
 }
 
-static struct qcow2 *try_open(struct court *c, unsigned int flags)
+static struct qcow2 *try_open(struct judging *c, unsigned int flags)
 {
 	struct qcow2_open_opts o = { .flags = flags, .cache_bytes = CACHE, .file = ram_open(c->d) };
 	char err[QCOW2_ERRLEN];
@@ -175,15 +176,15 @@ static struct qcow2 *try_open(struct court *c, unsigned int flags)
 	return NULL;
 }
 
-/* An answer to I/O on a damaged image: success or an honest errno. */
-static bool fine(struct court *c, int ret, const char *what)
+/* Judges what I/O on a damaged image returned: 0 or a valid -errno. */
+static bool fine(struct judging *c, int ret, const char *what)
 {
 	if (ret > 0 || ret == -ENOMEM || ret < -4095)
 		broken(c, "%s answers %d", what, ret);
 	return !ret;
 }
 
-static void look(struct court *c, struct qcow2 *q)
+static void look(struct judging *c, struct qcow2 *q)
 {
 	const struct qcow2_info *info = qcow2_info(q);
 	uint64_t size = info->size, off = 0;
@@ -214,7 +215,7 @@ static void look(struct court *c, struct qcow2 *q)
 /* What a check found. */
 struct found {
 	struct qcow2_check_result res;
-	uint64_t loose; /* references to what is not counted, or not there */
+	uint64_t loose; /* references to clusters with refcount 0, or to no possible place */
 };
 
 static void note(void *arg, const char *line)
@@ -227,15 +228,15 @@ static void note(void *arg, const char *line)
 		f->loose++;
 }
 
-/* Checks; false: it could not be done. */
-static bool check(struct court *c, struct qcow2 *q, struct found *f)
+/* Runs qcow2_check(). False: it failed. */
+static bool check(struct judging *c, struct qcow2 *q, struct found *f)
 {
 	memset(f, 0, sizeof(*f));
 	return fine(c, qcow2_check(q, &f->res, note, f), "check");
 }
 
-/* Writes, and reads back if the image is sound. True: it was written. */
-static bool write_at(struct court *c, uint64_t off, uint64_t len)
+/* Writes, and reads back if the image is sound. Returns whether the write succeeded. */
+static bool write_at(struct judging *c, uint64_t off, uint64_t len)
 {
 	static uint8_t data[8192];
 	static unsigned int version;
@@ -256,8 +257,8 @@ static uint64_t least(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-/* Writes at the write pointer, as far as the image lets us. */
-static void advance(struct court *c, uint32_t zone, uint64_t len)
+/* Writes at the write pointers, where the image permits. */
+static void advance(struct judging *c, uint32_t zone, uint64_t len)
 {
 	const struct qcow2_zoned *z = &c->q->info.zoned;
 	uint64_t start = zone_start(c->q, zone), end = zone_writable_end(c->q, zone);
@@ -271,7 +272,7 @@ static void advance(struct court *c, uint32_t zone, uint64_t len)
 		qcow2_wp_advance(c->q, zone, wp + len);
 }
 
-static void use_zones(struct court *c)
+static void use_zones(struct judging *c)
 {
 	const struct qcow2_zoned *z = &c->q->info.zoned;
 	uint32_t last = z->nr_zones - 1;
@@ -291,7 +292,7 @@ static void use_zones(struct court *c)
 	advance(c, 2, 512);
 }
 
-static void use_disk(struct court *c)
+static void use_disk(struct judging *c)
 {
 	uint64_t size = c->q->info.size, cs = c->q->cluster_size;
 
@@ -306,18 +307,19 @@ static void use_disk(struct court *c)
 }
 
 /*
- * What a write may make worse: a cluster that is referred to but not counted, or by
- * an offset that is none or lies beyond the end of the file, is given away one day and then has two users. Only a full check at every
- * open could prevent it, so no qcow2 program does. Each such reference is good for two findings
- * more. The engine's own metadata must stay out of it: rule 5.
+ * Returns by how many findings the writes may make the image worse. An entry may point to a cluster
+ * with refcount 0, or beyond the end of the file; the engine allocates that cluster sooner or
+ * later, and then it has two owners. Only a full check at each open could prevent this, and no
+ * qcow2 program does one. Each such reference may cause two more findings. Rule 5 still protects
+ * metadata.
  */
 static uint64_t excused(const struct found *before)
 {
 	return 2 * before->loose;
 }
 
-/* The image as the writes left it grows by a zone, or is refused or fails: it is no worse after. */
-static void judge_resize(struct court *c, const struct found *before, bool checked)
+/* Grows the image by a zone, after the writes. If that is refused or fails, it is no worse. */
+static void judge_resize(struct judging *c, const struct found *before, bool checked)
 {
 	char err[QCOW2_ERRLEN];
 	struct found after;
@@ -350,7 +352,7 @@ static void judge_resize(struct court *c, const struct found *before, bool check
 	qcow2_close(q);
 }
 
-static void judge_write(struct court *c, const struct found *before, bool checked)
+static void judge_write(struct judging *c, const struct found *before, bool checked)
 {
 	struct found after;
 	struct qcow2 *q;
@@ -389,7 +391,7 @@ static void judge_write(struct court *c, const struct found *before, bool checke
 void judge(struct ramdisk *d, unsigned int what, struct verdict *v)
 {
 	struct found before = { .loose = 0 };
-	struct court c = { .d = d, .v = v, .reading = true, .lenient = what & JUDGE_LENIENT };
+	struct judging c = { .d = d, .v = v, .reading = true, .lenient = what & JUDGE_LENIENT };
 	size_t held;
 	double start = now();
 	bool checked = false;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Whether the engine behaves on an image, whatever the image is. judge.c has the rules. */
+/* Tests whether the engine keeps the rules of judge.c on an image of any bytes. */
 #ifndef TESTS_CORRUPT_JUDGE_H
 #define TESTS_CORRUPT_JUDGE_H
 
@@ -17,10 +17,13 @@ struct verdict {
 
 #define JUDGE_READ  1 /* inspect and read-only opens */
 #define JUDGE_WRITE 2 /* a writable open and I/O; changes the disk */
-/* Not whether a corrupt image gets more so: excused() knows the damages of damage.c, not all. */
+/*
+ * Does not judge whether the writes make a corrupt image worse: excused() knows the damages of
+ * damage.c only.
+ */
 #define JUDGE_LENIENT 4
 
-/* Nothing may be recorded on D yet. */
+/* Opens D in the ways WHAT, and sets V. D must have no recorded operations. */
 void judge(struct ramdisk *d, unsigned int what, struct verdict *v);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Counting memory. Under AddressSanitizer its hooks tell; else this file is the malloc of the whole
- * program and passes on to glibc's, as the dynamic linker allows. What malloc_usable_size() says is
- * counted, so that no header of our own is needed.
+ * Measures memory. With AddressSanitizer it uses its hooks; otherwise this file defines malloc()
+ * and its family for the whole program and calls glibc's, as the dynamic linker permits. It counts
+ * what malloc_usable_size() returns, so it needs no header of its own on each allocation.
  *
  * One thread: the programs of this folder have one.
  */

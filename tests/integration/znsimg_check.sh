@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-# znsimg check: stock qemu-img's verdict on whatever it can judge, and ours on zones.
+# znsimg check: the result of stock qemu-img where that can check the image, and what is particular to zones.
 . "$(dirname "$0")/../functions.sh"
 need qemu-img qemu-io jq
 need_env ZNSIMG
 tmpdir
 
-# expect_same IMAGE WHAT: exit status, text and JSON are stock qemu-img's.
+# expect_same IMAGE WHAT: exit status, text and JSON are those of stock qemu-img.
 expect_same()
 {
 	local ours theirs
@@ -59,7 +59,7 @@ fill bitmap.qcow2
 qemu-img bitmap --add -g 512 bitmap.qcow2 b1
 expect_same bitmap.qcow2 bitmaps
 
-it "agrees with stock qemu-img on what is damaged"
+it "agrees with stock qemu-img on damaged images"
 qemu-img create -q -f qcow2 base.qcow2 32M
 fill base.qcow2
 truncate -s +1M base.qcow2 # clusters that nobody uses
@@ -92,12 +92,12 @@ an L1 entry that is misaligned|2|l1|$(be64 $((1 << 63 | (l2 + 512))))
 an L1 entry beyond the file|2|l1|$(be64 $((1 << 63 | (end + 0x1000000))))
 EOF
 
-it "finds what is leaked beyond the end of the file, where stock qemu-img does not look"
+it "finds leaks beyond the end of the file, where stock qemu-img does not look"
 cp base.qcow2 bad.qcow2
 poke bad.qcow2 $((refblock + 2 * (end / 65536 + 100))) 0001
 expect_status 3 "$ZNSIMG" check bad.qcow2
 
-it "counts both leaks and corruptions, corruption decides"
+it "counts leaks and corruptions; with both the exit status is that of corruption"
 cp base.qcow2 both.qcow2
 poke both.qcow2 $((refblock + 2 * (end / 65536 + 5))) 00010001
 poke both.qcow2 $((refblock + 2 * (data / 65536))) 0000
@@ -140,7 +140,7 @@ poke bad.qcow2 $((l2 + 8 * 128)) "$(be64 $((1 << 63 | table)))"
 expect_status 2 "$ZNSIMG" check bad.qcow2
 expect_err 'ERROR cluster 3 refcount=1 reference=2'
 
-it "fails fast on enormous claims"
+it "fails fast on a header with huge sizes"
 limit=500000
 ( ulimit -v $limit; "$ZNSIMG" --version >/dev/null 2>&1 ) || limit=unlimited # ASan wants its shadow
 while IFS='|' read -r offset bytes; do
@@ -171,7 +171,7 @@ EOF
 	expect_equal $? 0 "a sparse file of 1 TiB"
 }
 
-it "does as told"
+it "obeys its options"
 expect_status 0 "$ZNSIMG" check -q zoned.qcow2
 expect_equal "$(cat out err)" "" "-q"
 expect_status 2 "$ZNSIMG" check -q bad.qcow2

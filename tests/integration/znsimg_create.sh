@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# znsimg create: the bytes it makes, what stock QEMU says of them, what it refuses.
+# znsimg create: the bytes that it writes, what stock QEMU reports on them, what it refuses.
 . "$(dirname "$0")/../functions.sh"
 need qemu-img jq
 need_env ZNSIMG
@@ -9,14 +9,14 @@ seed_options="-o size=768M -o zone.size=64M -o zone.capacity=64M -o zone.convent
 	-o zone.max_append_bytes=4096 -o zone.max_open_zones=6 -o zone.max_active_zones=8
 	-o zone.mode=host-managed"
 
-it "makes the seed's image"
+it "makes an image with all zone options"
 # shellcheck disable=SC2086
 expect_status 0 "$ZNSIMG" create -f qcow2 zbc.qcow2 $seed_options
 expect_out "^Formatting 'zbc.qcow2', fmt=qcow2 cluster_size=65536 .*size=805306368 .*zone.mode=host-managed"
 expect_equal "$(wc -l <out)" 1 "lines on stdout"
 expect_equal "$(wc -c <err)" 0 "bytes on stderr"
 
-it "takes the same as one -o"
+it "accepts the same options in one -o"
 expect_status 0 "$ZNSIMG" create -q -o "$(tr -s ' \n\t' ' ' <<<"$seed_options" |
 	sed 's/^ *-o //; s/ -o /,/g; s/ *$//'),uuid=01234567-89ab-4def-8123-456789abcdef" one.qcow2
 expect_equal "$(wc -c <out)" 0 "bytes on stdout with -q"
@@ -34,7 +34,7 @@ expect_equal "$(peek zbc.qcow2 112 8)" 6803f857000001b0 "feature names"
 expect_equal "$(peek zbc.qcow2 552 56)" $want "zoned extension"
 expect_equal "$(peek one.qcow2 608 40)" 7a6e736400000018"0123456789ab4def8123456789abcdef"00000000000000000000000000000000 "znsd extension"
 
-it "lays the file out as QEMU does"
+it "uses the same layout of the file as QEMU"
 expect_equal "$(peek zbc.qcow2 0 8)" 514649fb00000003 "magic, version"
 expect_equal "$(peek zbc.qcow2 36 28)" 0000000200000000000400000000000000010000"00000001"00000000 \
 	"L1 size and offset, refcount table, snapshots"
@@ -71,7 +71,7 @@ wp_clusters()
 	seq $((offset / bytes)) $(((offset + zones * 8 - 1) / bytes))
 }
 
-it "makes images in which stock qemu-img misses the write pointers alone"
+it "makes images in which stock qemu-img finds only the write-pointer table leaked"
 # All pairs: each layout with every cluster size and every width.
 layouts=(v11 latest)
 for shift in 9 10 11 12 13 14 15 16 17 18 19 20 21; do
@@ -116,7 +116,7 @@ it "rounds the size up to sectors"
 expect_status 0 "$ZNSIMG" create round.qcow2 1000
 expect_out " size=1024 "
 
-it "clamps limits and says so"
+it "lowers limits with a warning"
 expect_status 0 "$ZNSIMG" create -o zone.size=64M,zone.max_active_zones=99,zone.max_open_zones=50 c.qcow2 256M
 expect_err "^znsimg: warning: zone.max_active_zones 99 .* 4 is used"
 expect_err "^znsimg: warning: zone.max_open_zones 50 .* 4 is used"
@@ -138,13 +138,13 @@ expect_out "^  zone.max_append_bytes=<size> +- "
 expect_status 0 "$ZNSIMG" create -f qcow2 -o size=3M,help whatever
 [ ! -e whatever ] || fail "-o help made a file"
 
-it "takes options in any place, doubled commas as commas, and the last of two"
+it "accepts options in any place, doubled commas as commas, and the last of two values"
 expect_status 0 "$ZNSIMG" create any.qcow2 -o cluster_size=4k -q 64M -o cluster_size=8k -f qcow2
 expect_equal "$("$ZNSIMG" info --output=json any.qcow2 | jq '."cluster-size"')" 8192
 expect_status 1 "$ZNSIMG" create -o compat=1.1,,x c2.qcow2 1M
 expect_err "'1.1,x'"
 
-it "replaces a file, whatever was in it"
+it "replaces a file with any content"
 head -c 700000 /dev/urandom >old.qcow2
 expect_status 0 "$ZNSIMG" create -q -o zone.size=64M old.qcow2 256M
 expect_status 0 "$ZNSIMG" check old.qcow2

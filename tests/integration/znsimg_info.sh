@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# znsimg info: word for word qemu-img's on what stock QEMU can open, and the zones besides.
+# znsimg info: the output of qemu-img, word for word, for what stock QEMU can open; and the zones.
 . "$(dirname "$0")/../functions.sh"
 need qemu-img qemu-io jq
 need_env ZNSIMG
@@ -22,11 +22,11 @@ done
 qemu-io -f qcow2 -c 'write 0 5M' plain.qcow2 >/dev/null
 same_as_qemu plain.qcow2 "with data"
 
-it "agrees with stock qemu-img on our own plain images, but for the uuid"
+it "agrees with stock qemu-img on its own plain images, except for the uuid"
 "$ZNSIMG" create -q -o cluster_size=4k ours.qcow2 1500M
 expect_equal "$("$ZNSIMG" info ours.qcow2 | grep -v '^    uuid: ')" "$(qemu-img info ours.qcow2)"
 
-it "agrees with stock qemu-img on a zoned image with the bit cleared, but for zones and uuid"
+it "agrees with stock qemu-img on a zoned image with the bit cleared, except for zones and uuid"
 "$ZNSIMG" create -q -o zone.size=64M zoned.qcow2 768M
 cp --sparse=never zoned.qcow2 cleared.qcow2
 cp --sparse=never zoned.qcow2 full.qcow2
@@ -53,7 +53,7 @@ it "has no max-append-bytes for layout latest"
 expect_equal "$("$ZNSIMG" info --output=json latest.qcow2 |
 	jq -c '."format-specific".data.zone | [.layout, has("max-append-bytes")]')" '["latest",false]'
 
-it "names a backing file and opens it not"
+it "prints the name of a backing file and does not open it"
 qemu-img create -q -f qcow2 base.qcow2 1M
 qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2
 rm base.qcow2
@@ -61,7 +61,7 @@ expect_status 0 "$ZNSIMG" info top.qcow2
 expect_out '^backing file: base.qcow2$'
 expect_out '^backing file format: qcow2$'
 
-it "fails in a sentence"
+it "fails with a sentence"
 expect_status 1 "$ZNSIMG" info nowhere.qcow2
 expect_err "^znsimg: .*nowhere.qcow2.*No such file"
 head -c 100000 /dev/urandom >noise

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# znsimg check -r: status, text and JSON of stock qemu-img where both can mend; then our own.
+# znsimg check -r: status, text and JSON of stock qemu-img where both can repair; then the rest.
 . "$(dirname "$0")/../functions.sh"
 need qemu-img qemu-io jq
 need_env ZNSIMG
@@ -12,7 +12,7 @@ fill()
 		-c 'write -z 2M 128k' -c 'write -P 4 600k 1k' "$1" >/dev/null
 }
 
-# image OPTIONS: makes base.qcow2 and notes where its parts are.
+# image OPTIONS: makes base.qcow2 and sets variables with the offsets of its parts.
 image()
 {
 	qemu-img create -q -f qcow2 -o "$1" base.qcow2 32M
@@ -26,7 +26,7 @@ image()
 	end=$(($(stat -c %s base.qcow2) - 1048576)) # of what is used
 }
 
-# expect_repair WHAT MODE: on copies of bad.qcow2, stock qemu-img and we end alike.
+# expect_repair WHAT MODE: stock qemu-img and znsimg repair copies of bad.qcow2 with the same result.
 expect_repair()
 {
 	local theirs
@@ -42,7 +42,7 @@ expect_repair()
 		return
 	fi
 	expect_equal $ours $theirs "$1, -r $2: status; $(head -3 ours.err theirs.err)"
-	# Where the image ends may differ: each puts new clusters where it likes.
+	# The end of the image may differ: each allocates new clusters in its own way.
 	expect_equal "$(grep -v '^Image end' ours)" "$(grep -v '^Image end' theirs)" "$1, -r $2: text"
 	cp bad.qcow2 ours.qcow2
 	cp bad.qcow2 theirs.qcow2
@@ -52,7 +52,7 @@ expect_repair()
 			jq -S 'del(.filename, ."image-end-offset")')" "$1, -r $2: json"
 }
 
-it "ends as stock qemu-img does"
+it "has the result of stock qemu-img"
 image cluster_size=64k
 # what | offset | bytes
 while IFS='|' read -r what offset bytes; do
@@ -79,7 +79,7 @@ an L1 entry without COPIED|l1|$(be64 $l2)
 leaks and a count too low|refblock + 2 * (end / 65536 - 1)|000000010001
 EOF
 
-it "mends a zoned image, and stock qemu-img then misses the write pointers alone"
+it "repairs a zoned image, in which stock qemu-img then finds only the write-pointer table leaked"
 for options in cluster_size=64k cluster_size=512,refcount_bits=1 cluster_size=4k,zone.layout=latest; do
 	"$ZNSIMG" create -q -o "$options,zone.size=1M,zone.conventional_zones=2" z.qcow2 32M
 	clear_zoned_bit z.qcow2
@@ -104,7 +104,7 @@ for options in cluster_size=64k cluster_size=512,refcount_bits=1 cluster_size=4k
 	expect_status 0 qemu-io -f qcow2 -c 'read -P 6 20M 1M' z.qcow2
 done
 
-it "says what is lost"
+it "reports what is lost"
 "$ZNSIMG" create -q -o zone.size=1M z.qcow2 32M
 poke z.qcow2 $((0x40000)) "$(be64 $((1 << 63 | 1 << 40)))"
 expect_status 0 "$ZNSIMG" check -r all z.qcow2
@@ -131,7 +131,7 @@ if command -v qemu-storage-daemon >/dev/null; then
 	expect_status 0 "$ZNSIMG" check -r all busy.qcow2
 fi
 
-it "does not void the shadow of a killed znsd"
+it "does not discard the shadow of a killed znsd"
 "$ZNSIMG" create -q -o zone.size=1M killed.qcow2 8M
 poke killed.qcow2 88 8000000000000000
 expect_status 1 "$ZNSIMG" check -r leaks killed.qcow2

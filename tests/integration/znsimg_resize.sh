@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# znsimg resize: stock qemu-img's answers on plain images; zones that come and go; what is refused.
+# znsimg resize: the output of stock qemu-img on plain images; zones added and removed; what is refused.
 . "$(dirname "$0")/../functions.sh"
 need qemu-img qemu-io jq
 need_env ZNSIMG
@@ -47,7 +47,7 @@ expect_status 1 "$ZNSIMG" resize ours.qcow2 1k
 expect_err '^znsimg: Use the --shrink option to perform a shrink operation.$'
 expect_err '^znsimg: warning: Shrinking an image will delete all data beyond'
 
-it "keeps the data of plain images, and gives zeroes where there was none"
+it "keeps the data of plain images; new space reads as zeroes"
 for options in cluster_size=512,refcount_bits=64 cluster_size=4k,refcount_bits=1 cluster_size=64k cluster_size=2M \
 	compat=0.10; do
 	rm -f p.qcow2
@@ -77,7 +77,7 @@ wp_clusters()
 	seq $((offset / cluster)) $(((offset + zones * 8 - 1) / cluster))
 }
 
-# expect_sound IMAGE ZONES: so many, sound, and to stock qemu-img the write pointers alone are leaked.
+# expect_sound IMAGE ZONES: no errors, ZONES zones; stock qemu-img finds only the write-pointer table leaked.
 expect_sound()
 {
 	local got
@@ -94,7 +94,7 @@ expect_sound()
 	grep -q 'verification failed\|error' out && fail "$1: $(grep 'failed\|error' out)"
 }
 
-it "makes zones come and go, and stock qemu-img misses the write pointers alone"
+it "adds and removes zones; stock qemu-img finds only the write-pointer table leaked"
 for options in cluster_size=512,refcount_bits=64 cluster_size=1k,zone.layout=latest cluster_size=4k \
 	cluster_size=8k,zone.conventional_zones=2,refcount_bits=1 cluster_size=64k \
 	cluster_size=64k,zone.layout=latest,zone.conventional_zones=1 cluster_size=1M; do
@@ -193,7 +193,7 @@ expect_err 'it has its old size, what the new one needs cannot be written: No sp
 expect_equal "$(size_of r.qcow2)" 8388608
 expect_status 0 "$ZNSIMG" check r.qcow2
 
-it "helps"
+it "has a help"
 expect_status 0 "$ZNSIMG" resize --help
 expect_out '^usage: znsimg resize '
 

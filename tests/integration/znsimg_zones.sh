@@ -5,7 +5,7 @@ need jq
 need_env ZNSIMG
 tmpdir
 
-# Zone 0 conventional, 1 empty, 2 begun, 3 full at its capacity, 4 full at its end, 5 short.
+# Zone 0 is conventional, 1 empty, 2 partly written, 3 full at its capacity, 4 full at its end, 5 short.
 "$ZNSIMG" create -q -o zone.size=64M,zone.capacity=48M,zone.conventional_zones=1 z.qcow2 352M 2>/dev/null
 for pointer in 2:$((128 * 1048576 + 8192)) 3:$((240 * 1048576)) 4:$((320 * 1048576)); do
 	poke z.qcow2 $((0x30000 + 8 * ${pointer%:*})) "$(be64 "${pointer#*:}")"
@@ -63,7 +63,7 @@ expect_equal "$("$ZNSIMG" zones --format=json odd.qcow2 | jq '.zone_list[1].slba
 expect_status 1 "$ZNSIMG" zones --lba=4096 odd.qcow2
 expect_err 'use --lba=512'
 
-it "fails in a sentence"
+it "fails with a sentence"
 "$ZNSIMG" create -q plain.qcow2 1M
 expect_status 1 "$ZNSIMG" zones plain.qcow2
 expect_err 'plain.qcow2: not a zoned image'

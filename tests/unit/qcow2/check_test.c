@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * qcow2_check() on a file in memory: what the shell tests cannot see, above all that it stays
- * bounded and writes nothing. Damage of every kind, and stock QEMU's verdict on it, is in
- * tests/integration/znsimg_check.sh.
+ * qcow2_check() on a file in memory: what the shell tests cannot see, above all that its time is
+ * bounded and that it writes nothing. Each kind of damage is in tests/integration/znsimg_check.sh,
+ * compared with stock qemu-img.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -22,7 +22,7 @@
 #define END	 (5 * CLUSTER) /* of a fresh image */
 #define COPIED	 (1ull << 63)
 
-/* A zoned image of 64 zones with clusters of 4 KiB, and its lines so far. */
+/* A zoned image of 64 zones with clusters of 4 KiB, and the lines that its checks reported. */
 struct fixture {
 	struct rec_disk disk;
 	unsigned int lines;
@@ -99,7 +99,7 @@ static struct qcow2_check_result check(struct fixture *f)
 	return res;
 }
 
-/* Appends a cluster with refcount COUNT; its offset. */
+/* Appends a cluster with refcount COUNT; returns its offset. */
 static uint64_t add_cluster(struct rec_disk *d, uint16_t count)
 {
 	uint64_t off = (d->size + CLUSTER - 1) / CLUSTER * CLUSTER;
@@ -211,7 +211,7 @@ static void findings_beyond_a_thousand_are_counted_only(void **state)
 	assert_int_equal(first, END);
 }
 
-/* 200 snapshots share the active table's L2 tables: each is read but once to be walked. */
+/* 200 snapshots share the active L2 tables: each is walked once. */
 static void snapshots_cost_no_second_walk(void **state)
 {
 	struct fixture *f = *state;
@@ -237,7 +237,7 @@ static void snapshots_cost_no_second_walk(void **state)
 	put64(d, 64, table);
 	res = check(f);
 	assert_int_equal(res.corruptions + res.leaks + res.check_errors, 0);
-	/* Twice the L2 tables (mapping, flags) and each L1 table, with room; not 200 times. */
+	/* Each L2 table is read twice (mapping, flags), each L1 table once; not 200 times. */
 	assert_true(d->reads < 3 * d->size);
 }
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Power cuts in the middle of a repair. A repair of each damage is recorded; between two syncs
- * every prefix of the writes, drops of one or two of them, and every last write torn at its
- * middle sector make a state of the disk. In each: no harm that was not there before, the disk
- * reads as before, and a second repair leaves nothing to find.
+ * Power cuts during a repair. The repair of each damage is recorded. Between two syncs, each prefix
+ * of the writes, each prefix without one or two of its writes, and each prefix whose last write is
+ * torn at its middle sector makes a state of the disk. In each state there is no harm that was not
+ * there before, the disk reads as before, and a second repair leaves no finding.
  */
 #include "repair_kit.h"
 
-/* The disk after some of the writes of the record. */
+/* Judges disks to which some of the recorded writes were applied. */
 struct replay {
 	const struct ramdisk *before, *record;
 	struct verdict was;
@@ -31,7 +31,7 @@ static void apply(struct ramdisk *d, const struct ram_op *op, bool torn)
 		d->size = op->off + len;
 }
 
-/* Operations up to FROM, then those up to TO but SKIP1 and SKIP2; the last of them torn. */
+/* Judges the disk after TO operations without SKIP1 and SKIP2; TORN: with half of the last one. */
 static void judge_state(struct replay *r, size_t to, size_t skip1, size_t skip2, bool torn)
 {
 	struct ramdisk *d = ram_copy(r->before);
@@ -88,8 +88,10 @@ static const char *cut_everywhere(struct image *i)
 		judge_state(&r, n, none, none, false);
 		if (last->call == RAM_WRITE && last->len > 512)
 			judge_state(&r, n, none, none, true);
-		/* What is dropped is any of this epoch's, the last excepted: that is a prefix. */
-		step = 1 + (n - epoch) / 8; /* of long epochs a sample */
+		/*
+		 * Leaves out any operations since the last sync but the last, which gives a prefix.
+		 */
+		step = 1 + (n - epoch) / 8; /* a sample if there were many */
 		for (size_t a = epoch; a + 1 < n && last->call != RAM_SYNC; a += step) {
 			judge_state(&r, n, a, none, false);
 			if (n - epoch <= 8)

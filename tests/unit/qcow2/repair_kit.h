@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Damaged images for the tests of repair: small images of many kinds with data in them, where
- * their parts lie, and damage of every kind at every place.
+ * Damaged images for the tests of the repair: small images of many kinds, with data, and each kind
+ * of damage at each of its places.
  */
 #ifndef TESTS_REPAIR_KIT_H
 #define TESTS_REPAIR_KIT_H
@@ -14,7 +14,7 @@
 #define COPIED (1ull << 63)
 #define BEYOND (1ull << 40)
 
-/* An image as it is made, and what is in it. */
+/* How an image is made. */
 struct kind {
 	const char *name;
 	uint32_t cluster, bits, conventional;
@@ -50,12 +50,12 @@ struct image {
 		l2_index[2]; /* the first and the last L2 table (the same if there is one) */
 	uint64_t slot[2];    /* host offsets of the first and last L2 entries with data */
 	uint64_t data[2];    /* what they map */
-	uint64_t guest[2];   /* where on the disk */
-	uint64_t ext;	     /* the zoned extension's bytes */
+	uint64_t guest[2];   /* offsets of that data on the disk */
+	uint64_t ext;	     /* host offset of the data of the zoned extension */
 	unsigned int
-		flags_too_many; /* of a shared table once its count is right: two, for one count */
-	bool mark_suffices;	/* to keep writers out is all that a repair half done can promise */
-	uint64_t hurt[4];	/* ranges of the disk that may be lost: two times from, to */
+		flags_too_many; /* wrong flags that a repaired refcount of a shared table uncovers */
+	bool mark_suffices;	/* a half-done repair only has to leave the corrupt bit set */
+	uint64_t hurt[4];	/* two ranges of the disk that may be lost, each from and to */
 };
 
 static inline uint64_t get64(const struct ramdisk *d, uint64_t off)
@@ -103,7 +103,7 @@ static inline uint8_t *read_disk(struct ramdisk *d)
 	struct qcow2 *q = open_image(d, QCOW2_RDONLY | QCOW2_INSPECT | QCOW2_REPAIR);
 	uint8_t *buf = malloc(DISK);
 
-	for (uint64_t off = 0; off < DISK; off += 512) /* what cannot be read is 0xee */
+	for (uint64_t off = 0; off < DISK; off += 512) /* 0xee stands for what cannot be read */
 		if (qcow2_read(q, buf + off, off, 512, 0))
 			memset(buf + off, 0xee, 512);
 	qcow2_close(q);
@@ -137,7 +137,7 @@ static inline void find_slots(struct image *i)
 	assert_true(found);
 }
 
-/* Zones 0 to 5 and 12 are written to, some of them full; plain images alike. */
+/* Writes to zones 0 to 5 and 12, some of them up to full; to plain images in the same places. */
 static inline struct image make_damageable(const struct kind *k)
 {
 	struct qcow2_create_opts o = {
@@ -183,7 +183,7 @@ static inline struct image make_damageable(const struct kind *k)
 	return i;
 }
 
-/* An image like this one, to be damaged. */
+/* Returns a copy of the image, to be damaged. */
 static inline struct image image_copy(const struct image *from)
 {
 	struct image i = *from;
@@ -200,7 +200,7 @@ static inline void image_end(struct image *i)
 	free(i->golden);
 }
 
-/* A recorded refcount, changed. */
+/* Sets the recorded refcount of the cluster at HOST. */
 static inline void put_count(struct image *i, uint64_t host, uint64_t count)
 {
 	uint32_t order = (uint32_t)__builtin_ctz(i->kind->bits);
@@ -216,7 +216,7 @@ static inline uint64_t first_block(const struct image *i)
 	return get64(i->d, i->reftable);
 }
 
-/* Damage. PLACE chooses; false: there is no such place in this image. */
+/* The damages. PLACE chooses where; false: this image has no such place. */
 
 static inline uint64_t place_of(const struct image *i, unsigned int place)
 {
@@ -471,8 +471,8 @@ static inline bool conventional(struct image *i, unsigned int place)
 	return true;
 }
 
-/* Shared or counted twice, with counts and flags that agree. */
-static inline bool honest(struct image *i, unsigned int place)
+/* Shared clusters, or refcounts of 2, with COPIED flags that agree with them. */
+static inline bool shared_rightly(struct image *i, unsigned int place)
 {
 	if (i->kind->bits == 1 || place > 3)
 		return false;
@@ -502,8 +502,8 @@ static inline bool honest(struct image *i, unsigned int place)
 	}
 }
 
-/* What lies outside the file now, and inside when the repair has made it longer. */
-static inline bool soon_inside(struct image *i, unsigned int place)
+/* Entries that point just beyond the end of the file, where the repair allocates new clusters. */
+static inline bool just_beyond(struct image *i, unsigned int place)
 {
 	uint64_t off = i->end + (1 + place % 4) * i->cs;
 
@@ -535,19 +535,19 @@ static const struct damage {
 	{ "count of 0", count_zero },
 	{ "count too high", count_high },
 	{ "leak", leak },
-	{ "L2 entry names", l2_names },
+	{ "L2 entry points to", l2_names },
 	{ "L2 entry is", l2_value },
 	{ "L2 entry without COPIED", l2_flag },
-	{ "L1 entry names", l1_names },
+	{ "L1 entry points to", l1_names },
 	{ "L1 entry is", l1_value },
-	{ "refcount table names", reftable_names },
+	{ "refcount table points to", reftable_names },
 	{ "refcount table entry is", reftable_value },
-	{ "header names refcount table", header_refs },
+	{ "header points to refcount table", header_refs },
 	{ "refcount block holds", block_content },
 	{ "write pointer", pointer },
 	{ "conventional zone", conventional },
-	{ "honestly shared", honest },
-	{ "soon inside", soon_inside },
+	{ "shared, with a right refcount", shared_rightly },
+	{ "just beyond the end", just_beyond },
 };
 #define NR_DAMAGES (sizeof(damages) / sizeof(damages[0]))
 #define MAX_PLACE  32
@@ -555,8 +555,8 @@ static const struct damage {
 /* What a check or a repair found. */
 struct verdict {
 	struct qcow2_check_result res;
-	uint64_t harm;	   /* findings that are more than a flag that could be set */
-	uint64_t dangling; /* clusters in use that are counted free */
+	uint64_t harm;	   /* errors other than a COPIED flag that is clear and could be set */
+	uint64_t dangling; /* clusters in use whose refcount is 0 */
 	unsigned int lines;
 	char last[256];
 };
@@ -575,7 +575,7 @@ static inline void note(void *arg, const char *line)
 
 #define LOOK (QCOW2_RDONLY | QCOW2_INSPECT | QCOW2_REPAIR)
 
-/* FIX 0: checks alone. Also what no other open accepts. */
+/* Opens D, even if it is damaged, and repairs it; FIX 0: checks only. */
 static inline int try_repair(struct ramdisk *d, unsigned int fix, struct verdict *v)
 {
 	struct qcow2_open_opts o = { .flags = LOOK, .file = ram_open(d) };
@@ -591,7 +591,7 @@ static inline int try_repair(struct ramdisk *d, unsigned int fix, struct verdict
 	return ret;
 }
 
-/* Whether what the disk reads is as it was, where it may not be lost. */
+/* Returns whether the disk reads as before the damage, outside the ranges that may be lost. */
 static inline bool intact(const struct image *i, struct ramdisk *d, uint64_t *where)
 {
 	uint8_t *now = read_disk(d);
@@ -607,10 +607,12 @@ static inline bool intact(const struct image *i, struct ramdisk *d, uint64_t *wh
 	return same;
 }
 
-static unsigned int damaged_images, badly_repaired; /* that for_each_damage() has tried */
+static unsigned int damaged_images, badly_repaired; /* counted by for_each_damage() */
 
-/* Calls FN with each STRIDEth damaged image, DAMAGE in the environment chooses a kind; it returns
- * what is wrong, or NULL. */
+/*
+ * Calls FN, which returns what is wrong or NULL, for each STRIDEth damaged image. DAMAGE in the
+ * environment chooses a kind of damage. Fails if any is wrong or there were fewer than AT_LEAST.
+ */
 static inline void for_each_damage(const char *(*fn)(struct image *i), unsigned int stride,
 				   unsigned int at_least)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Random damage to metadata: 2,000 images by default, SEED and COUNT in the environment choose
- * others. Whatever the damage: no crash, never worse, and what -r all leaves it names.
+ * Random damage to metadata, of 2,000 images by default; SEED and COUNT in the environment choose
+ * others. Whatever the damage is, the repair does not crash, makes nothing worse, and reports what
+ * -r all cannot repair.
  */
 #include "repair_kit.h"
 
@@ -15,7 +16,7 @@ static uint64_t random_below(uint64_t n)
 	return (rng * 0x2545f4914f6cdd1dull >> 16) % n;
 }
 
-/* Some bytes, words or whole sectors of the tables, now and then of the header. */
+/* Damages some bytes, words or whole sectors of the tables, sometimes of the header. */
 static void damage_at_random(struct image *i)
 {
 	unsigned int hits = 1 + (unsigned int)random_below(4);

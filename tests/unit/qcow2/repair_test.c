@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * qcow2_repair(): damage of every kind at every place of images of every kind is found, mended,
- * and found no more; what was not damaged reads as before. A crash in the middle of a repair is
- * the business of repair_crash_test.c.
+ * qcow2_repair(): each kind of damage at each place of each kind of image is found and repaired,
+ * and then found no more; what was not damaged reads as before. Crashes during a repair are in
+ * repair_crash_test.c.
  */
 #include <byteswap.h>
 
@@ -35,7 +35,7 @@ static const char *mend(struct image *i)
 	assert_int_equal(try_repair(i->d, QCOW2_FIX_ALL, &v), 0);
 	if (i->d->nr_ops || v.lines)
 		return "a second repair did something";
-	qcow2_close(open_image(i->d, 0)); /* it can be written again */
+	qcow2_close(open_image(i->d, 0)); /* it can be opened for writing again */
 	return NULL;
 }
 
@@ -45,7 +45,7 @@ static void every_damage_is_found_mended_and_gone(void **state)
 	for_each_damage(mend, 1, 2000);
 }
 
-/* -r leaks touches counts and flags alone, and nothing at all where a leak may be none. */
+/* -r leaks changes refcounts and flags only, and nothing if a cluster may not be leaked. */
 static const char *give_back(struct image *i)
 {
 	struct verdict was, v;
@@ -126,12 +126,12 @@ static void a_wrong_write_pointer_becomes_the_nearest_safe_one(void **state)
 	assert_int_equal(pointer_after(5, 4, 6 * ZONE), 4 * ZONE + cap);
 	/* between sectors: down */
 	assert_int_equal(pointer_after(5, 4, 4 * ZONE + 5000), 4 * ZONE + 4608);
-	/* before the zone: what it holds, 12 KiB, 48 KiB, nothing */
+	/* before the zone: the end of its data, 12 KiB, 48 KiB, none */
 	assert_int_equal(pointer_after(5, 4, 512), 4 * ZONE + 12 * KIB);
 	assert_int_equal(pointer_after(5, 5, 512), 5 * ZONE + cap);
 	assert_int_equal(pointer_after(5, 15, 512), 15 * ZONE);
 	assert_int_equal(pointer_after(3, 4, 512), 4 * ZONE + 12 * KIB);
-	/* a stray marker goes, the pointer stays */
+	/* a wrong marker bit is cleared, the write pointer kept */
 	assert_int_equal(pointer_after(5, 4, 1ull << 59 | (4 * ZONE + 4096)), 4 * ZONE + 4096);
 	/* conventional */
 	assert_int_equal(pointer_after(3, 1, 7), ZONE | 1ull << 59);
@@ -194,7 +194,7 @@ static void a_sound_image_is_not_written(void **state)
 	}
 }
 
-/* A second L2 entry that names a cluster gets a copy: writes to one no longer change the other. */
+/* The second of two L2 entries that point to a cluster gets a copy: a write changes one only. */
 static void a_shared_cluster_is_copied(void **state)
 {
 	struct image i = make_damageable(&kinds[5]);
@@ -214,7 +214,7 @@ static void a_shared_cluster_is_copied(void **state)
 	image_end(&i);
 }
 
-/* Fails the n-th call that changes the disk. */
+/* Fails the nth operation that changes the disk. */
 static int fail_nth(void *arg, const struct ram_op *op)
 {
 	int *left = arg;
