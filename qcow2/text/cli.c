@@ -21,7 +21,7 @@ static void make_tables(const struct cli_option *table, struct getopt_tables *t)
 	int nr_longs = 0;
 
 	*p++ = ':'; /* tell a missing argument from an unknown option */
-	for (int i = 0; table[i].id; i++) {
+	for (int i = 0; i < CLI_MAX && table[i].id; i++) {
 		const struct cli_option *o = &table[i];
 
 		if (o->name)
