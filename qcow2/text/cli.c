@@ -49,7 +49,7 @@ static void say_unknown(const struct cli_option *table, const char *text, char *
 		return;
 	}
 	snprintf(word, sizeof(word), "%.*s", (int)strcspn(text + 2, "="), text + 2);
-	for (; table->id; table++)
+	for (; table->id && n < CLI_MAX; table++)
 		if (table->name && table->help)
 			names[n++] = table->name;
 	names[n] = NULL;
