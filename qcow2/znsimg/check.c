@@ -40,8 +40,8 @@ static const struct cli_option check_options[] = {
 };
 
 struct check_args {
-	enum img_output output;
-	bool quiet, no_lock, discard_shadow, help;
+	struct img_args common;
+	bool discard_shadow;
 	unsigned int fix; /* 0: nothing */
 	const char *file;
 };
@@ -50,17 +50,10 @@ static int check_parse(int argc, char **argv, struct check_args *a)
 {
 	int c;
 
-	while ((c = img_next_option(&img_check, argc, argv)) != -1) {
-		if (c == 'h') {
-			a->help = true;
-			return IMG_OK;
-		} else if (c == IMG_OPT_OUTPUT) {
-			if (img_output_parse(optarg, &a->output))
-				return IMG_FAILED;
-		} else if (c == 'f') {
-			if (img_format_check(optarg))
-				return IMG_UNSUPPORTED;
-		} else if (c == 'r') {
+	while ((c = img_next_option(&img_check, argc, argv, &a->common)) >= 0) {
+		if (c == CHECK_DISCARD_SHADOW) {
+			a->discard_shadow = true;
+		} else { /* 'r' */
 			static const unsigned int fixes[] = { QCOW2_FIX_LEAKS, QCOW2_FIX_ALL };
 			int i = word_index(REPAIR_WORDS, optarg);
 
@@ -69,21 +62,17 @@ static int check_parse(int argc, char **argv, struct check_args *a)
 				return IMG_FAILED;
 			}
 			a->fix = fixes[i];
-		} else if (c == CHECK_DISCARD_SHADOW) {
-			a->discard_shadow = true;
-		} else if (c == 'q') {
-			a->quiet = true;
-		} else if (c == 'U') {
-			a->no_lock = true;
-		} else {
-			return IMG_FAILED;
 		}
 	}
+	if (c < -1)
+		return c == -ENOTSUP ? IMG_UNSUPPORTED : IMG_FAILED;
+	if (a->common.help)
+		return IMG_OK;
 	if (argc - optind != 1) {
 		img_error("check needs one file name");
 		return img_usage_error(&img_check);
 	}
-	if (a->fix && a->no_lock) {
+	if (a->fix && a->common.no_lock) {
 		img_error("-r and -U exclude each other: an image that another program has open "
 			  "cannot be "
 			  "repaired");
@@ -97,7 +86,7 @@ static void say_finding(void *arg, const char *line)
 {
 	const struct check_args *a = arg;
 
-	if (!a->quiet)
+	if (!a->common.quiet)
 		fprintf(stderr, "%s\n", line);
 }
 
@@ -188,7 +177,7 @@ static int repair(const struct check_args *a, struct qcow2 *q, struct qcow2_chec
 	leaks = r->leaks_fixed;
 	if (err || !(corruptions || leaks))
 		return err;
-	if (a->output == IMG_HUMAN && !a->quiet && print_fixed(r))
+	if (a->common.output == IMG_HUMAN && !a->common.quiet && print_fixed(r))
 		return -EIO;
 	err = qcow2_check(q, r, say_finding, (void *)a);
 	r->corruptions_fixed = corruptions;
@@ -207,9 +196,9 @@ static int check_run(int argc, char **argv)
 	status = check_parse(argc, argv, &args);
 	if (status)
 		return status;
-	if (args.help)
+	if (args.common.help)
 		return img_help(&img_check);
-	flags |= args.no_lock ? QCOW2_NO_LOCK : 0;
+	flags |= args.common.no_lock ? QCOW2_NO_LOCK : 0;
 	flags |= args.fix ? QCOW2_REPAIR : 0;
 	q = img_open(args.file, flags, &err);
 	if (!q)
@@ -234,9 +223,9 @@ static int check_run(int argc, char **argv)
 			  strerror(-err));
 		return IMG_FAILED;
 	}
-	if (args.output == IMG_JSON)
+	if (args.common.output == IMG_JSON)
 		status = print_json(&args, &result);
-	else if (!args.quiet)
+	else if (!args.common.quiet)
 		status = print_human(&result);
 	return status ? status : verdict(&result);
 }

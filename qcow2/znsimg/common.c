@@ -21,18 +21,6 @@ int img_help(const struct img_verb *verb)
 	return img_finish_output();
 }
 
-int img_next_option(const struct img_verb *verb, int argc, char **argv)
-{
-	char err[256];
-	int c = cli_next(verb->options, argc, argv, err, sizeof(err));
-
-	if (c < -1) {
-		img_error("%s", err);
-		img_usage_error(verb);
-	}
-	return c;
-}
-
 void img_error(const char *fmt, ...)
 {
 	va_list ap;
@@ -55,24 +43,55 @@ void img_warnings(const char *lines)
 	}
 }
 
-int img_format_check(const char *format)
+/* Puts the option C into A. 1: it is one of the verb's own. */
+static int take_option(int c, struct img_args *a)
 {
-	if (!strcmp(format, "qcow2"))
-		return IMG_OK;
-	img_error("unknown format '%s', only qcow2 is supported", format);
-	return IMG_FAILED;
+	int i;
+
+	switch (c) {
+	case 'f':
+		if (!strcmp(optarg, "qcow2"))
+			return 0;
+		img_error("unknown format '%s', only qcow2 is supported", optarg);
+		return -ENOTSUP;
+	case IMG_OPT_OUTPUT:
+		i = word_index(IMG_OUTPUT_WORDS, optarg);
+		if (i >= 0) {
+			a->output = (enum img_output)i;
+			return 0;
+		}
+		img_error("--output must be 'human' or 'json', not '%s'", optarg);
+		return -EINVAL;
+	case 'q':
+		a->quiet = true;
+		return 0;
+	case 'U':
+		a->no_lock = true;
+		return 0;
+	case 'h':
+		a->help = true;
+		return -1;
+	default:
+		return 1;
+	}
 }
 
-int img_output_parse(const char *text, enum img_output *out)
+int img_next_option(const struct img_verb *verb, int argc, char **argv, struct img_args *a)
 {
-	int i = word_index(IMG_OUTPUT_WORDS, text);
+	char err[256];
+	int c, taken;
 
-	if (i < 0) {
-		img_error("--output must be 'human' or 'json', not '%s'", text);
-		return IMG_FAILED;
-	}
-	*out = (enum img_output)i;
-	return IMG_OK;
+	do {
+		c = cli_next(verb->options, argc, argv, err, sizeof(err));
+		if (c < -1) {
+			img_error("%s", err);
+			img_usage_error(verb);
+		}
+		if (c < 0)
+			return c;
+		taken = take_option(c, a);
+	} while (!taken);
+	return taken < 0 ? taken : c;
 }
 
 struct qcow2 *img_open(const char *path, unsigned int flags, int *err)

@@ -25,9 +25,8 @@ static const struct cli_option create_options[] = {
 };
 
 struct create_args {
+	struct img_args common;
 	struct opts opts;
-	bool quiet;
-	bool help;
 	const char *file;
 	const char *size;
 };
@@ -37,25 +36,17 @@ static int create_parse(int argc, char **argv, struct create_args *a)
 {
 	int c;
 
-	while ((c = img_next_option(&img_create, argc, argv)) != -1) {
-		if (c == 'h') {
-			a->help = true;
-		} else if (c == 'q') {
-			a->quiet = true;
-		} else if (c == 'f') {
-			if (img_format_check(optarg))
-				return IMG_FAILED;
-		} else if (c == 'o') {
-			if (opts_add(&a->opts, optarg))
-				return IMG_FAILED;
-		} else if (c == 'b' || c == 'F') {
+	while ((c = img_next_option(&img_create, argc, argv, &a->common)) >= 0) {
+		if (c != 'o') {
 			img_error("-%c: images with a backing file are not supported", c);
 			return IMG_FAILED;
-		} else {
-			return IMG_FAILED;
 		}
+		if (opts_add(&a->opts, optarg))
+			return IMG_FAILED;
 	}
-	if (a->help || a->opts.help)
+	if (c < -1)
+		return IMG_FAILED;
+	if (a->common.help || a->opts.help)
 		return IMG_OK;
 	if (optind == argc || argc - optind > 2) {
 		img_error(optind == argc ? "create needs a file name" : "too many arguments");
@@ -115,7 +106,7 @@ static int create_run(int argc, char **argv)
 
 	if (create_parse(argc, argv, &args))
 		return IMG_FAILED;
-	if (args.help)
+	if (args.common.help)
 		return img_help(&img_create);
 	if (args.opts.help) {
 		opts_help();
@@ -128,7 +119,7 @@ static int create_run(int argc, char **argv)
 		return IMG_FAILED;
 	}
 	img_warnings(warn);
-	if (!args.quiet)
+	if (!args.common.quiet)
 		print_formatting(args.file, &create);
 	return img_finish_output();
 }

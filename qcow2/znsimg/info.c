@@ -19,40 +19,6 @@ static const struct cli_option info_options[] = {
 	IMG_ROW_OUTPUT, IMG_ROW_FORMAT, IMG_ROW_SHARE, IMG_ROW_HELP, { 0 },
 };
 
-struct info_args {
-	enum img_output output;
-	bool no_lock, help;
-	const char *file;
-};
-
-static int info_parse(int argc, char **argv, struct info_args *a)
-{
-	int c;
-
-	while ((c = img_next_option(&img_info, argc, argv)) != -1) {
-		if (c == 'h') {
-			a->help = true;
-			return IMG_OK;
-		} else if (c == IMG_OPT_OUTPUT) {
-			if (img_output_parse(optarg, &a->output))
-				return IMG_FAILED;
-		} else if (c == 'f') {
-			if (img_format_check(optarg))
-				return IMG_FAILED;
-		} else if (c == 'U') {
-			a->no_lock = true;
-		} else {
-			return IMG_FAILED;
-		}
-	}
-	if (argc - optind != 1) {
-		img_error("info needs one file name");
-		return img_usage_error(&img_info);
-	}
-	a->file = argv[optind];
-	return IMG_OK;
-}
-
 static void add_number(struct json_object *obj, const char *key, uint64_t n)
 {
 	json_object_object_add(obj, key, json_object_new_uint64(n));
@@ -180,28 +146,32 @@ static int print_human(const char *file, const struct qcow2_info *i, uint64_t al
 
 static int info_run(int argc, char **argv)
 {
-	struct info_args args = { 0 };
+	struct img_args args = { 0 };
 	uint64_t allocated = 0, length;
+	const char *file;
 	struct qcow2 *q;
 	int status;
 
-	status = info_parse(argc, argv, &args);
-	if (status)
-		return status;
+	if (img_next_option(&img_info, argc, argv, &args) < -1)
+		return IMG_FAILED;
 	if (args.help)
 		return img_help(&img_info);
-	q = img_open(args.file, QCOW2_RDONLY | QCOW2_INSPECT | (args.no_lock ? QCOW2_NO_LOCK : 0),
-		     NULL);
+	if (argc - optind != 1) {
+		img_error("info needs one file name");
+		return img_usage_error(&img_info);
+	}
+	file = argv[optind];
+	q = img_open(file, QCOW2_RDONLY | QCOW2_INSPECT | (args.no_lock ? QCOW2_NO_LOCK : 0), NULL);
 	if (!q)
 		return IMG_FAILED;
 	status = qcow2_file_sizes(q, &allocated, &length);
 	if (status) {
-		img_error("%s: %s", args.file, strerror(-status));
+		img_error("%s: %s", file, strerror(-status));
 		status = IMG_FAILED;
 	} else if (args.output == IMG_JSON) {
-		status = print_json(args.file, qcow2_info(q), allocated);
+		status = print_json(file, qcow2_info(q), allocated);
 	} else {
-		status = print_human(args.file, qcow2_info(q), allocated);
+		status = print_human(file, qcow2_info(q), allocated);
 	}
 	qcow2_close(q);
 	return status;

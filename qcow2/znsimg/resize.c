@@ -23,7 +23,8 @@ static const struct cli_option resize_options[] = {
 };
 
 struct resize_args {
-	bool quiet, shrink, help;
+	struct img_args common;
+	bool shrink;
 	const char *file;
 	const char *size;
 };
@@ -51,21 +52,12 @@ static int resize_parse(int argc, char **argv, struct resize_args *a)
 	int c;
 
 	argc = take_negative(argc, argv, &a->size);
-	while ((c = img_next_option(&img_resize, argc, argv)) != -1) {
-		if (c == 'h') {
-			a->help = true;
-			return IMG_OK;
-		} else if (c == 'q') {
-			a->quiet = true;
-		} else if (c == RESIZE_SHRINK) {
-			a->shrink = true;
-		} else if (c == 'f') {
-			if (img_format_check(optarg))
-				return IMG_FAILED;
-		} else {
-			return IMG_FAILED;
-		}
-	}
+	while ((c = img_next_option(&img_resize, argc, argv, &a->common)) >= 0)
+		a->shrink = true; /* its only own option */
+	if (c < -1)
+		return IMG_FAILED;
+	if (a->common.help)
+		return IMG_OK;
 	if (argc - optind != (a->size ? 1 : 2)) {
 		img_error("resize needs a file name and a size");
 		return img_usage_error(&img_resize);
@@ -129,7 +121,7 @@ static int resize_run(int argc, char **argv)
 
 	if (resize_parse(argc, argv, &args))
 		return IMG_FAILED;
-	if (args.help)
+	if (args.common.help)
 		return img_help(&img_resize);
 	q = img_open(args.file, QCOW2_RESIZE, NULL);
 	if (!q)
@@ -141,7 +133,7 @@ static int resize_run(int argc, char **argv)
 			  args.file);
 		status = IMG_FAILED;
 	}
-	if (!status && !args.quiet)
+	if (!status && !args.common.quiet)
 		puts("Image resized.");
 	return status ? status : img_finish_output();
 }

@@ -47,25 +47,30 @@ enum { IMG_OPT_OUTPUT = CLI_LONG, IMG_OPT_OWN }; /* ids; a verb numbers its own 
 #define IMG_ROW_HELP   { 'h', "help", NULL, "print this help and exit", NULL, NULL }
 /* clang-format on */
 
+#define IMG_OUTPUT_WORDS "human|json"
+enum img_output { IMG_HUMAN, IMG_JSON }; /* in the order of the words */
+
+/* The values of these options. */
+struct img_args {
+	enum img_output output;
+	bool quiet, no_lock, help;
+};
+
 /* common.c: what all verbs use. */
 
 /* Prints the help of VERB to stdout. Returns the exit status. */
 int img_help(const struct img_verb *verb);
 /*
- * Returns the id of the next option of VERB's command line, with its argument in optarg; -1 after
- * the last option; -EINVAL after it has printed an error message.
+ * Goes on through the options of VERB's command line: those of IMG_ROW_... are put into A. Returns
+ * the id of the next option of the verb's own, with its argument in optarg; -1 after the last
+ * option or -h; -ENOTSUP, for a format that is not qcow2, or -EINVAL after it has printed an error
+ * message.
  */
-int img_next_option(const struct img_verb *verb, int argc, char **argv);
+int img_next_option(const struct img_verb *verb, int argc, char **argv, struct img_args *a);
 /* Prints a line to stderr, with "znsimg: " before it. */
 void img_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Prints each line of LINES as a warning to stderr. */
 void img_warnings(const char *lines);
-/* Returns IMG_OK if FORMAT is "qcow2", the only one; otherwise prints an error, IMG_FAILED. */
-int img_format_check(const char *format);
-#define IMG_OUTPUT_WORDS "human|json"
-enum img_output { IMG_HUMAN, IMG_JSON }; /* in the order of the words */
-/* Parses the argument of --output. IMG_FAILED after an error message. */
-int img_output_parse(const char *text, enum img_output *out);
 /*
  * Opens the image with FLAGS, as qcow2_open() has them; qcow2_close() closes it. NULL after an
  * error message; *ERR, unless ERR is NULL, is then the -errno.

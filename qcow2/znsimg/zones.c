@@ -17,14 +17,14 @@
 #include "text.h"
 #include "znsimg.h"
 
-enum { ZONES_LBA = IMG_OPT_OWN };
+enum { ZONES_FORMAT = IMG_OPT_OWN, ZONES_LBA };
 
 #define FORMAT_WORDS "table|json|csv|blkzone"
 
 static const struct cli_option zones_options[] = {
-	{ IMG_OPT_OUTPUT, "format", "FORMAT", "table, json, csv or blkzone (table)", FORMAT_WORDS,
+	{ ZONES_FORMAT, "format", "FORMAT", "table, json, csv or blkzone (table)", FORMAT_WORDS,
 	  NULL },
-	{ IMG_OPT_OUTPUT, "output", "FORMAT", "the same", FORMAT_WORDS, NULL },
+	{ ZONES_FORMAT, "output", "FORMAT", "the same", FORMAT_WORDS, NULL },
 	{ ZONES_LBA, "lba", "BYTES",
 	  "LBA size, 512 or 4096 (4096 if the zones are multiples of it)", "512|4096", NULL },
 	IMG_ROW_SHARE,
@@ -59,9 +59,9 @@ struct zone_row {
 enum zones_format { FORMAT_TABLE, FORMAT_JSON, FORMAT_CSV, FORMAT_BLKZONE };
 
 struct zones_args {
+	struct img_args common;
 	enum zones_format format;
-	uint32_t lba; /* 0: not given */
-	bool no_lock, help;
+	uint32_t lba;	     /* 0: not given */
 	unsigned int states; /* a bit for each state asked for; 0: all */
 	const char *file;
 };
@@ -110,22 +110,15 @@ static int zones_parse(int argc, char **argv, struct zones_args *a)
 {
 	int c;
 
-	while ((c = img_next_option(&img_zones, argc, argv)) != -1) {
-		if (c == 'h') {
-			a->help = true;
-			return IMG_OK;
-		} else if (c == IMG_OPT_OUTPUT) {
-			if (format_parse(optarg, &a->format))
-				return IMG_FAILED;
-		} else if (c == ZONES_LBA) {
-			if (lba_parse(optarg, &a->lba))
-				return IMG_FAILED;
-		} else if (c == 'U') {
-			a->no_lock = true;
-		} else {
+	while ((c = img_next_option(&img_zones, argc, argv, &a->common)) >= 0) {
+		if (c == ZONES_FORMAT ? format_parse(optarg, &a->format)
+				      : lba_parse(optarg, &a->lba))
 			return IMG_FAILED;
-		}
 	}
+	if (c < -1)
+		return IMG_FAILED;
+	if (a->common.help)
+		return IMG_OK;
 	for (int i = optind; i < argc; i++) {
 		if (argument_parse(argv[i], a))
 			return img_usage_error(&img_zones);
@@ -318,9 +311,9 @@ static int zones_run(int argc, char **argv)
 	status = zones_parse(argc, argv, &args);
 	if (status)
 		return status;
-	if (args.help)
+	if (args.common.help)
 		return img_help(&img_zones);
-	q = img_open(args.file, QCOW2_RDONLY | (args.no_lock ? QCOW2_NO_LOCK : 0), NULL);
+	q = img_open(args.file, QCOW2_RDONLY | (args.common.no_lock ? QCOW2_NO_LOCK : 0), NULL);
 	if (!q)
 		return IMG_FAILED;
 	if (qcow2_info(q)->zoned.layout == QCOW2_LAYOUT_NONE) {
