@@ -161,6 +161,8 @@ struct slot *slot_at(struct conn *c, unsigned int index);
 struct slot *slot_take(struct conn *c); /* NULL: none is free */
 bool slot_claim_cid(struct slot *slot); /* false: the CID is in flight already */
 int slot_buffer(struct slot *slot);	/* as pool_get() */
+/* Returns its buffer, if it has one, to the pool; commands that waited for it may start in here. */
+void slot_drop_buffer(struct slot *slot);
 void slot_run(struct slot *slot);    /* all its data is in: execute, or complete with its status */
 void slot_finish(struct slot *slot); /* it is over: frees buffer, request and slot */
 

@@ -7,7 +7,8 @@
  * A slot goes through these states in this order, and skips those that its command does not need.
  *
  * 1. A slot that is not FREE has a request that was given to tgt_req_init(), and slot_finish() is
- *    the only place that puts it, frees its buffer, and makes the slot FREE.
+ *    the only place that puts it and makes the slot FREE. It returns the buffer, too; that of a write
+ *    went back before, when the write was done.
  * 2. A slot waits for a buffer only in WAIT, or in CAPSULE (then rx.block is RX_NO_BUFFER).
  * 3. The target has a request from tgt_req_execute() or tgt_req_complete() until it calls
  *    conn_respond(), and then no more.
@@ -51,6 +52,7 @@ struct slot *slot_take(struct conn *c)
 	slot->status = 0;
 	slot->got = 0;
 	slot->tick = c->tick;
+	slot->req.buf = NULL;
 	slot->in_capsule = false;
 	return slot;
 }
@@ -99,17 +101,26 @@ int slot_buffer(struct slot *slot)
 	return err;
 }
 
-void slot_finish(struct slot *slot)
+void slot_drop_buffer(struct slot *slot)
 {
 	struct conn *c = slot->conn;
 	void *buf = slot->req.buf;
 	uint32_t len = slot->buf_len;
 
+	if (!len)
+		return;
+	slot->req.buf = NULL;
+	slot->buf_len = 0;
+	pool_put(c->pool, &c->user, buf, len, slot->in_capsule);
+}
+
+void slot_finish(struct slot *slot)
+{
+	struct conn *c = slot->conn;
+
 	assert(slot->state != SLOT_FREE);
 	drop_cid(slot);
 	tgt_req_put(&slot->req);
-	slot->req.buf = NULL;
-	slot->buf_len = 0;
 	slot->state = SLOT_FREE;
 	slot->next_free = c->free;
 	c->free = slot;
@@ -117,8 +128,7 @@ void slot_finish(struct slot *slot)
 		c->rx.block = RX_RUNS;
 		c->wake(c);
 	}
-	if (len) /* last: it may start commands that waited */
-		pool_put(c->pool, &c->user, buf, len, slot->in_capsule);
+	slot_drop_buffer(slot); /* last: it may start commands that waited */
 }
 
 void slot_run(struct slot *slot)

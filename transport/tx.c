@@ -173,6 +173,8 @@ void tx_response(struct slot *slot)
 		slot->tail_len += seal(c, slot->tail + PDU_DIGEST_LEN, sizeof(r));
 	}
 	push(c, &slot->item, TX_RESP);
+	if (!data) /* a host that reads no responses holds no memory by its writes */
+		slot_drop_buffer(slot);
 }
 
 /* The pieces of ITEM, at most 4. */

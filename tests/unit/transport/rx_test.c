@@ -704,6 +704,37 @@ static void capsules_pass_when_memory_waits_for_data(void **state)
 	rig_close();
 }
 
+/* A host that takes no responses holds no buffer by its writes: neither in-capsule nor after an R2T. */
+static void a_write_returns_its_buffer_before_its_response_is_sent(void **state)
+{
+	struct fake_cmd wr = { .cid = 1, .op = FAKE_WRITE, .len = 8192 };
+	uint8_t *buf = malloc(16384);
+	const struct pdu_r2t *r2t;
+	uint16_t ttag;
+
+	(void)state;
+	rig_open();
+	rig_handshake(0, 0);
+	assert_int_equal(rig_feed(buf, make_cmd(buf, wr, pattern, 8192, 0), SIZE_MAX), 0);
+	assert_int_equal(rig->pool.used, 0);
+	expect_response(1, 0);
+	assert_int_equal(rig_feed(buf, make_cmd(buf, wr, NULL, 0, 0), SIZE_MAX), 0);
+	rig->nout = 0;
+	rig_send(SIZE_MAX);
+	r2t = (const void *)rig->out;
+	assert_int_equal(r2t->h.type, PDU_R2T);
+	ttag = le16toh(r2t->ttag);
+	assert_int_equal(rig->pool.used, 8192);
+	rig->nout = 0;
+	assert_int_equal(
+		rig_feed(buf, make_h2c_data(buf, 1, ttag, 0, true, pattern, 8192, 0), SIZE_MAX), 0);
+	assert_int_equal(rig->pool.used, 0);
+	assert_true(tx_pending(&rig->conn));
+	expect_response(1, 0);
+	free(buf);
+	rig_close();
+}
+
 /* Not even the reserve has a byte left: the capsule stops in mid-stream. */
 static void a_starved_capsule_goes_on_or_dies(void **state)
 {
@@ -980,6 +1011,7 @@ int main(void)
 		cmocka_unit_test(with_no_free_slot_nothing_is_read),
 		cmocka_unit_test(a_connected_queue_takes_its_whole_depth),
 		cmocka_unit_test(capsules_pass_when_memory_waits_for_data),
+		cmocka_unit_test(a_write_returns_its_buffer_before_its_response_is_sent),
 		cmocka_unit_test(a_starved_capsule_goes_on_or_dies),
 		cmocka_unit_test(a_header_of_zeroes_is_judged),
 		cmocka_unit_test(a_small_write_may_stay_staged),
