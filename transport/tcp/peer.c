@@ -19,7 +19,8 @@
  *    one wake-up leave in one sendmsg, whether their commands came in one recv or their work came
  *    home in one batch.
  * 3. EV_READ is armed while rx wants bytes, EV_WRITE after the socket was full; see arm().
- * 4. A host that takes nothing of what is sent to it for stall_ms is gone.
+ * 4. A host that takes less than STALL_BYTES in stall_ms, while there is more, is closed: what is to be
+ *    sent to it holds buffers, which a byte now and then must not hold for ever.
  *
  * Threads: tcp_disconnect() from any; the rest on the connection's loop.
  */
@@ -35,7 +36,9 @@
 #define READ_BUDGET (64u << 10)
 #define SEND_BUDGET (1u << 20)
 #define SEND_PIECES 128
-#define BYE_MS	    500 /* for the host to close after a disconnect */
+#define STALL_BYTES                                                                                \
+	TGT_MAX_TRANSFER /* the least that a host takes in stall_ms, unless that is all */
+#define BYE_MS 500	 /* for the host to close after a disconnect */
 
 static struct peer *conn_peer(struct conn *c)
 {
@@ -148,12 +151,13 @@ static void peer_fail(struct peer *p, int err)
 		peer_close(p);
 }
 
-/* True while the host takes what is sent to it, however slowly. */
+/* Whether the host took enough since the timer was armed, or all that there was at some time. */
 static bool peer_moves(struct peer *p)
 {
-	if (p->full && p->sent == p->sent_then)
+	if (p->full && !p->emptied && p->sent - p->sent_then < STALL_BYTES)
 		return false;
 	p->sent_then = p->sent;
+	p->emptied = false;
 	p->stalling = p->full;
 	return !p->stalling || !loop_timer_arm(&p->timer, p->home->tcp->config.stall_ms);
 }
@@ -165,7 +169,7 @@ static void peer_timeout(struct loop_timer *t)
 	if (p->state == PEER_OPEN && p->stalling) {
 		if (peer_moves(p))
 			return;
-		log_info("%s: takes nothing of what is sent to it: closing", p->conn.name);
+		log_info("%s: takes too little of what is sent to it: closing", p->conn.name);
 	} else if (p->state == PEER_OPEN) {
 		log_info("%s: no Connect in time: closing", p->conn.name);
 	}
@@ -279,6 +283,7 @@ static void peer_full(struct peer *p)
 	if (p->state != PEER_OPEN || !p->conn.connected || p->stalling)
 		return;
 	p->sent_then = p->sent;
+	p->emptied = false;
 	p->stalling = !loop_timer_arm(&p->timer, p->home->tcp->config.stall_ms);
 }
 
@@ -313,6 +318,7 @@ static void peer_send(struct peer *p)
 		p->sent += (size_t)n;
 		tx_sent(&p->conn, (size_t)n);
 	}
+	p->emptied = true;
 	if (p->state == PEER_LINGER && !p->shut) {
 		shutdown(p->fd, SHUT_WR);
 		p->shut = true;

@@ -27,6 +27,7 @@ struct peer {
 	bool reading, writing;	  /* armed */
 	bool full;		  /* the socket took no more */
 	bool stalling;		  /* timer is for the host to take something */
+	bool emptied;		  /* since then everything was sent, at some time */
 	uint64_t sent, sent_then; /* bytes: in all, and when timer was armed for that */
 	bool shut;		  /* the write side is shut down */
 	bool dirty;
@@ -48,7 +49,7 @@ struct tcp_loop {
 	struct pool pool;
 	struct event *flush;
 	struct loop_timer trim;
-	bool trimming; /* armed */
+	bool trimming;		/* armed */
 	struct loop_timer data; /* for conn_data_tick() of connections that wait for data */
 	bool watching;		/* armed */
 	bool draining;

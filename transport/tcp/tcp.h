@@ -20,8 +20,9 @@ struct tcp_config {
 	uint32_t linger_ms;    /* after our TermReq, for the host to close */
 	uint32_t drain_ms;     /* at shutdown, for commands in flight to end */
 	uint32_t idle_ms;      /* free buffers unused so long go back to the system */
-	uint32_t stall_ms;     /* for a host to take some of what waits to be sent to it */
-	uint32_t data_ms;      /* at least so long, and half as long again at most, for the data of a command */
+	uint32_t stall_ms;     /* for a host to take 1 MiB of what waits to be sent to it, or all */
+	uint32_t
+		data_ms; /* at least so long, and half as long again at most, for the data of a command */
 };
 extern const struct tcp_config tcp_defaults;
 

@@ -654,7 +654,7 @@ static bool survives_a_pause(uint32_t ms)
 	ssize_t n;
 	int fd;
 
-	config.stall_ms = 300;
+	config.stall_ms = 1000;
 	net_up(&config);
 	fd = dial_connected(0);
 	for (int i = 0; i < N; i++)
@@ -679,6 +679,38 @@ static void a_host_that_takes_nothing_is_closed(void **state)
 	(void)state;
 	assert_true(survives_a_pause(100));
 	assert_false(survives_a_pause(0));
+}
+
+/* Asks for more than the sockets hold, and takes little of it, again and again. */
+static void a_host_that_takes_little_is_closed(void **state)
+{
+	enum { LEN = 1 << 20, N = 32 };
+	struct tcp_config config = tcp_defaults;
+	uint8_t buf[128];
+	int fd;
+
+	(void)state;
+	config.stall_ms = 300;
+	net_up(&config);
+	fd = dial_connected(0);
+	for (int i = 0; i < N; i++)
+		put_all(fd, buf,
+			make_cmd(buf,
+				 (struct fake_cmd){ .cid = 10 + i, .op = FAKE_READ, .len = LEN },
+				 NULL, 0, 0));
+	for (int i = 0; i < 200 && !__atomic_load_n(&fake.closed, __ATOMIC_RELAXED); i++) {
+		uint8_t some[16384]; /* enough to open the window */
+
+		(void)recv(fd, some, sizeof(some), MSG_DONTWAIT);
+		if (i % 4 == 0) /* has the target try to send again */
+			(void)send(fd, buf,
+				   make_cmd(buf, (struct fake_cmd){ .cid = 100 + i }, NULL, 0, 0),
+				   MSG_NOSIGNAL);
+		usleep(20000);
+	}
+	assert_int_equal(__atomic_load_n(&fake.closed, __ATOMIC_RELAXED), 1);
+	close(fd);
+	net_down();
 }
 
 /* Sends BYTES of a write: of 64 KiB by R2T, or of 8 KiB in its capsule; whether it is answered. */
@@ -764,6 +796,7 @@ int main(void)
 		cmocka_unit_test(a_loan_that_cannot_be_filled_ends_the_connection),
 		cmocka_unit_test(a_host_that_takes_nothing_is_closed),
 		cmocka_unit_test(data_that_does_not_come_ends_the_connection),
+		cmocka_unit_test(a_host_that_takes_little_is_closed),
 		cmocka_unit_test(what_cannot_be_listened_on_is_a_sentence),
 	};
 
