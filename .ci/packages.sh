@@ -1,11 +1,12 @@
-# What Debian 12 must have installed, and how to get it: sourced by ./quickstart,
+# What Debian 12 or 13 must have installed, and how to get it: sourced by ./quickstart,
 # ./runtests and tests/bench/run.
 
-BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config libnvme-dev libevent-dev zlib1g-dev
-	libzstd-dev libisal-dev libjson-c-dev liburing-dev"
-TEST_PACKAGES="clang valgrind git libclang-rt-14-dev libcmocka-dev qemu-utils jq mandoc procps iproute2
+BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config libnvme-dev libssl-dev libevent-dev
+	zlib1g-dev libzstd-dev libisal-dev libjson-c-dev liburing-dev"
+TEST_PACKAGES="clang valgrind git libclang-rt-dev libcmocka-dev qemu-utils jq mandoc procps iproute2
 	util-linux strace systemd fish zsh"
 BENCH_PACKAGES="fio qemu-utils jq util-linux" # tests/bench/run
+BARE_PACKAGES="git mmdebstrap systemd-container" # tests/bare
 ROOT_PACKAGES="mmdebstrap systemd-container lintian buildah golang-github-containers-common" # tests/package
 
 # install_missing PACKAGE... : installs those that are not there; says so when it may not.
