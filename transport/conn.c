@@ -100,12 +100,13 @@ enum conn_data conn_data_tick(struct conn *c)
 {
 	enum conn_data data = CONN_NO_DATA;
 
+	if (c->rx.block == RX_NO_BUFFER)
+		return CONN_DATA_DUE;
 	c->tick++;
 	for (unsigned int i = 0; i < c->nslots; i++) {
 		const struct slot *slot = slot_at(c, i);
 
-		if (slot->state != SLOT_DATA &&
-		    (slot->state != SLOT_CAPSULE || c->rx.block != RX_RUNS))
+		if (slot->state != SLOT_DATA && slot->state != SLOT_CAPSULE)
 			continue;
 		if ((uint8_t)(c->tick - slot->tick) > CONN_DATA_TICKS)
 			return CONN_DATA_LATE;

@@ -148,6 +148,7 @@ void conn_respond(struct tgt_req *req);
  * Called at regular times, from when data_due was set until it returns CONN_NO_DATA. CONN_DATA_LATE: the
  * data of a command did not come for CONN_DATA_TICKS calls; it holds a buffer, so the connection must
  * end. (The command alone cannot end: its data may still come, under a TTAG that another would have.)
+ * While nothing is received, since in-capsule data has no buffer yet, the time does not count.
  */
 #define CONN_DATA_TICKS 2
 enum conn_data { CONN_NO_DATA, CONN_DATA_DUE, CONN_DATA_LATE };

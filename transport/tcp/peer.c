@@ -185,7 +185,7 @@ static void arm(struct peer *p)
 
 	if (p->state == PEER_CLOSED)
 		return;
-	if (p->conn.data_due || rx->state == RX_DATA)
+	if (p->state == PEER_OPEN && (p->conn.data_due || rx->slot))
 		tcp_loop_watch_data(p->home);
 	read = p->state == PEER_LINGER ||
 	       (p->state == PEER_OPEN && rx->state != RX_STOPPED && rx->block == RX_RUNS);

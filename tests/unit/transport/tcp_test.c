@@ -713,13 +713,16 @@ static void a_host_that_takes_little_is_closed(void **state)
 	net_down();
 }
 
-/* Sends BYTES of a write: of 64 KiB by R2T, or of 8 KiB in its capsule; whether it is answered. */
-static bool is_answered_after(bool in_capsule, size_t bytes)
+/*
+ * Sends a write, of 64 KiB by R2T or of 8 KiB in its capsule, with a data digest if DGST is 2: all but
+ * the last LESS bytes of it. Whether it is answered.
+ */
+static bool is_answered_without(size_t less, bool in_capsule, uint8_t dgst)
 {
 	enum { LEN = 65536 };
 	struct fake_cmd cmd = { .cid = 1, .op = FAKE_WRITE, .len = in_capsule ? 8192 : LEN };
 	struct tcp_config config = tcp_defaults;
-	uint8_t *buf = calloc(1, 2 * LEN);
+	uint8_t *buf = calloc(2, LEN + 128);
 	struct pdu_resp resp;
 	struct pdu_r2t r2t;
 	ssize_t got;
@@ -728,14 +731,14 @@ static bool is_answered_after(bool in_capsule, size_t bytes)
 
 	config.data_ms = 200;
 	net_up(&config);
-	fd = dial_connected(0);
-	n = make_cmd(buf, cmd, in_capsule ? buf + LEN : NULL, in_capsule ? 8192 : 0, 0);
+	fd = dial_connected(dgst);
+	n = make_cmd(buf, cmd, in_capsule ? buf + LEN + 128 : NULL, in_capsule ? 8192 : 0, dgst);
 	if (!in_capsule) {
 		put_all(fd, buf, n);
 		assert_int_equal(recv(fd, &r2t, sizeof(r2t), MSG_WAITALL), sizeof(r2t));
-		n = make_h2c_data(buf, 1, le16toh(r2t.ttag), 0, true, buf + LEN, LEN, 0);
+		n = make_h2c_data(buf, 1, le16toh(r2t.ttag), 0, true, buf + LEN + 128, LEN, dgst);
 	}
-	put_all(fd, buf, bytes < n ? bytes : n);
+	put_all(fd, buf, less < n ? n - less : 0);
 	got = recv(fd, &resp, sizeof(resp), MSG_WAITALL);
 	if (got <= 0)
 		assert_true(comes_to(&fake.closed, 1));
@@ -748,11 +751,14 @@ static bool is_answered_after(bool in_capsule, size_t bytes)
 static void data_that_does_not_come_ends_the_connection(void **state)
 {
 	(void)state;
-	assert_true(is_answered_after(false, SIZE_MAX));
-	assert_false(is_answered_after(false, 0));
-	assert_false(is_answered_after(false, 1000));
-	assert_true(is_answered_after(true, SIZE_MAX));
-	assert_false(is_answered_after(true, 1000));
+	for (uint8_t dgst = 0; dgst <= 2; dgst += 2) {
+		for (int in_capsule = 0; in_capsule < 2; in_capsule++) {
+			assert_true(is_answered_without(0, in_capsule, dgst));
+			assert_false(is_answered_without(2, in_capsule, dgst));
+			assert_false(is_answered_without(8000, in_capsule, dgst));
+		}
+		assert_false(is_answered_without(SIZE_MAX, false, dgst));
+	}
 }
 
 static void what_cannot_be_listened_on_is_a_sentence(void **state)
