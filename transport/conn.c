@@ -42,23 +42,35 @@ void conn_fini(struct conn *c)
 	c->more = NULL;
 }
 
-/* The first success that leaves the queue with a controller is that of Connect. */
-static void conn_connected(struct conn *c)
+/*
+ * The first success that leaves the queue with a controller is that of Connect. False: there is no room
+ * for the connection.
+ */
+static bool conn_connected(struct conn *c)
 {
 	unsigned int n = c->queue.sqsize + CONN_MORE_SLOTS;
 
 	c->connected = true;
+	if (!c->on_connect(c))
+		return false;
 	assert(n + CONN_BOOT_SLOTS <= CONN_MAX_SLOTS);
 	c->more = calloc(n, sizeof(*c->more));
 	if (!c->more) {
-		log_err("%s: no memory for the slots of a queue: closing", c->name);
-		c->queue.ops->disconnect(&c->queue);
-		return;
+		log_err("%s: no memory for the slots of a queue: refusing", c->name);
+		return false;
 	}
 	slots_add(c, c->more, n);
 	if (pool_user_join(c->pool, &c->user, tgt_queue_hostnqn(&c->queue)))
 		log_warn("%s: no memory to share buffers by host", c->name);
-	c->on_connect(c);
+	return true;
+}
+
+/* Connect fails after all: the host may try again later. */
+static void conn_refuse(struct conn *c, struct nvme_cqe *cqe)
+{
+	cqe->result = 0;
+	cqe->status = htole16((NVME_SCT_SPECIFIC | NVME_SC_CONNECT_CTRL_BUSY) << 1);
+	c->queue.ops->disconnect(&c->queue);
 }
 
 void conn_respond(struct tgt_req *req)
@@ -71,8 +83,8 @@ void conn_respond(struct tgt_req *req)
 		slot_finish(slot);
 		return;
 	}
-	if (!c->connected && c->queue.ctrl)
-		conn_connected(c);
+	if (!c->connected && c->queue.ctrl && !conn_connected(c))
+		conn_refuse(c, &req->cqe);
 	tx_response(slot);
 }
 

@@ -121,8 +121,8 @@ struct conn {
 	const bool *no_loans; /* nothing is to be borrowed now */
 	/* There may be something to send, or staged bytes to go on with: call me back soon. */
 	void (*wake)(struct conn *);
-	void (*on_connect)(struct conn *);
-	char name[64]; /* the peer, for the log */
+	bool (*on_connect)(struct conn *); /* Connect succeeded; false: refuse it all the same */
+	char name[64];			   /* the peer, for the log */
 	struct slot *free;
 	struct slot *more;
 	uint8_t nslots;

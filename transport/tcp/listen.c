@@ -82,8 +82,8 @@ static struct peer *peer_new(struct tcp_server *tcp, int fd, const struct sockad
 	if (!p)
 		return NULL;
 	addr_key(sa, &key);
-	p->source = source_get(tcp, &key);
-	if (!p->source) {
+	p->pending = quota_take(tcp, &tcp->pending, &key, sizeof(key), tcp->config.max_pending);
+	if (!p->pending) {
 		free(p);
 		return NULL;
 	}

@@ -47,9 +47,8 @@ static struct peer *conn_peer(struct conn *c)
 
 static void peer_settled(struct peer *p)
 {
-	if (p->source)
-		source_put(p->home->tcp, p->source);
-	p->source = NULL;
+	quota_give(p->home->tcp, p->pending);
+	p->pending = NULL;
 }
 
 /* ---- the end of a connection ---- */
@@ -59,6 +58,7 @@ static void peer_free(struct peer *p)
 	struct tcp_server *tcp = p->home->tcp;
 
 	peer_settled(p);
+	quota_give(tcp, p->of_host);
 	if (p->fd >= 0)
 		close(p->fd);
 	if (p->rd)
@@ -419,13 +419,23 @@ static const struct tgt_transport_ops tcp_ops = {
 /* ---- the beginning of a connection ---- */
 
 /* conn->on_connect */
-static void peer_connected(struct conn *c)
+static bool peer_connected(struct conn *c)
 {
 	struct peer *p = conn_peer(c);
+	struct tcp_server *tcp = p->home->tcp;
+	const char *hostnqn = tgt_queue_hostnqn(&c->queue);
 
+	p->of_host = quota_take(tcp, &tcp->hosts, hostnqn, (uint32_t)strlen(hostnqn),
+				tcp->config.max_host_conns);
+	if (!p->of_host) {
+		log_warn("%s: no more connections for host=%s, which may have %u: refusing",
+			 c->name, hostnqn, tcp->config.max_host_conns);
+		return false;
+	}
 	peer_settled(p);
 	if (p->state == PEER_OPEN)
 		loop_timer_disarm(&p->timer);
+	return true;
 }
 
 void peer_start(struct loop_msg *msg)

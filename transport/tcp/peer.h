@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the files of this folder share: tcp.c is the server and what it has on each loop, listen.c
- * accepts, peer.c is the life of a connection, source.c counts those that have not said who they
- * are, home.c is what a connection tells its loop. For them alone; tcp.h is for others.
+ * accepts, peer.c is the life of a connection, quota.c counts those of an address, and
+ * of a host, home.c is what a connection tells its loop. For them alone; tcp.h is for others.
  *
  * Threads: accept, and the server's end, on the first loop; a connection and what its loop has, on
- * that loop. tcp->lock (a leaf) protects the table of sources.
+ * that loop. tcp->lock (a leaf) protects the quotas.
  */
 #ifndef TRANSPORT_PEER_H
 #define TRANSPORT_PEER_H
@@ -36,7 +36,8 @@ struct peer {
 	struct event *rd, *wr;
 	struct loop_timer timer; /* handshake, stall, drain or linger */
 	struct loop_msg start_msg, end_msg, reap_msg;
-	struct source *source; /* while it counts as pending */
+	struct quota *pending; /* of its address, until Connect succeeded or it ended */
+	struct quota *of_host; /* from then on, until it is freed */
 	struct tgt_port local; /* the listener's; of a wildcard, with the address really used */
 	LIST_ENTRY(peer) link;
 	TAILQ_ENTRY(peer) dirty_link;
@@ -62,6 +63,8 @@ struct tcp_loop {
 	struct loop_msg drain_msg, drained_msg;
 };
 
+LIST_HEAD(quotas, quota);
+
 struct tcp_server {
 	struct tgt *tgt;
 	struct tcp_config config;
@@ -70,8 +73,9 @@ struct tcp_server {
 	unsigned int next; /* loop, for the next connection */
 	bool refusing;	   /* for the log: once for a row of refusals */
 	atomic_uint conns;
-	pthread_mutex_t lock; /* protects: */
-	LIST_HEAD(, source) sources;
+	pthread_mutex_t lock;  /* protects: */
+	struct quotas pending; /* connections before Connect, by address */
+	struct quotas hosts;   /* connections after Connect, by host NQN */
 	struct loop_msg shutdown_msg;
 	void (*done)(void *);
 	void *done_arg;
@@ -100,12 +104,15 @@ bool peer_check_data(struct peer *p);
 void listeners_stop(struct tcp_server *tcp);
 void listeners_free(struct tcp_server *tcp);
 
-/* ---- source.c: any thread ---- */
+/* ---- quota.c: any thread ---- */
 
-/* Counts a connection from ADDR that has not sent Connect yet. NULL: no memory, or it has too many. */
-struct source *source_get(struct tcp_server *tcp, const struct in6_addr *addr);
-/* A connection of this source has sent Connect, or has ended. */
-void source_put(struct tcp_server *tcp, struct source *s);
+/*
+ * Counts one more connection of OWNER (LEN bytes) on LIST. NULL: it has MOST already, or there is no
+ * memory. To be given back.
+ */
+struct quota *quota_take(struct tcp_server *tcp, struct quotas *list, const void *owner,
+			 uint32_t len, uint32_t most);
+void quota_give(struct tcp_server *tcp, struct quota *q); /* Q may be NULL */
 
 /* ---- home.c ---- */
 

@@ -12,6 +12,7 @@
 const struct tcp_config tcp_defaults = {
 	.memory = 256u << 20,
 	.max_conns = 1024,
+	.max_host_conns = 512,
 	.max_pending = 32,
 	.handshake_ms = 10000,
 	.linger_ms = 30000,
@@ -102,7 +103,8 @@ struct tcp_server *tcp_new(struct tgt *tgt, struct loop *const *loops, unsigned 
 	tcp->config = config ? *config : tcp_defaults;
 	tcp->nloops = nloops;
 	LIST_INIT(&tcp->listeners);
-	LIST_INIT(&tcp->sources);
+	LIST_INIT(&tcp->pending);
+	LIST_INIT(&tcp->hosts);
 	pthread_mutex_init(&tcp->lock, NULL);
 	for (unsigned int i = 0; i < nloops; i++) {
 		if (home_init(tcp, &tcp->loops[i], loops[i], tcp->config.memory / nloops)) {

@@ -13,8 +13,10 @@ struct tcp_server;
 struct tcp_listener;
 
 struct tcp_config {
-	uint64_t memory;       /* bytes of data buffers, all loops together */
-	uint32_t max_conns;    /* connections, all together */
+	uint64_t memory;    /* bytes of data buffers, all loops together */
+	uint32_t max_conns; /* connections, all together */
+	uint32_t
+		max_host_conns; /* connections of one host: of them, so that there are some for others */
 	uint32_t max_pending;  /* connections of one address that did not Connect yet */
 	uint32_t handshake_ms; /* from accept until Connect succeeded */
 	uint32_t linger_ms;    /* after our TermReq, for the host to close */

@@ -312,10 +312,11 @@ static inline void rig_wake(struct conn *c)
 	rig->wakes++;
 }
 
-static inline void rig_on_connect(struct conn *c)
+static inline bool rig_on_connect(struct conn *c)
 {
 	(void)c;
 	rig->connects++;
+	return true;
 }
 
 static inline void rig_disconnect(struct tgt_queue *queue)

@@ -412,6 +412,42 @@ static void there_are_so_many_connections(void **state)
 	net_down();
 }
 
+/* The status of Connect on a new connection, *FD. */
+static uint16_t connect_status(int *fd)
+{
+	struct fake_cmd connect = { .cid = 1, .op = FAKE_CONNECT };
+	struct pdu_resp resp;
+	uint8_t buf[128];
+
+	*fd = dial_ready(0);
+	put_all(*fd, buf, make_cmd(buf, connect, NULL, 0, 0));
+	get_all(*fd, &resp, sizeof(resp));
+	return le16toh(resp.cqe.status) >> 1;
+}
+
+static void a_host_has_so_many_connections(void **state)
+{
+	struct tcp_config config = tcp_defaults;
+	int fd[3];
+
+	(void)state;
+	config.max_host_conns = 2;
+	net_up(&config);
+	assert_int_equal(connect_status(&fd[0]), 0);
+	assert_int_equal(connect_status(&fd[1]), 0);
+	assert_int_equal(connect_status(&fd[2]), NVME_SCT_SPECIFIC | NVME_SC_CONNECT_CTRL_BUSY);
+	assert_true(closed_within(fd[2], 2000));
+	assert_false(closed_within(fd[0], 50));
+	close(fd[1]);
+	close(fd[2]);
+	assert_true(comes_to(&fake.closed, 2));
+	usleep(50000);
+	assert_int_equal(connect_status(&fd[1]), 0);
+	close(fd[0]);
+	close(fd[1]);
+	net_down();
+}
+
 /* Every prefix of a handshake with a write in two ways, then the peer is gone. */
 static void the_peer_may_vanish_at_any_byte(void **state)
 {
@@ -792,6 +828,7 @@ int main(void)
 		cmocka_unit_test(a_silent_peer_is_closed_in_time),
 		cmocka_unit_test(an_address_has_so_many_pending_connections),
 		cmocka_unit_test(there_are_so_many_connections),
+		cmocka_unit_test(a_host_has_so_many_connections),
 		cmocka_unit_test(the_peer_may_vanish_at_any_byte),
 		cmocka_unit_test(shutdown_waits_for_what_executes),
 		cmocka_unit_test(a_connection_outlives_its_peer_while_a_command_runs),
