@@ -72,9 +72,6 @@ int flush_all(struct tgt_subsys *subsys, struct loop *loop,
 		req->queue = &f->queue;
 		req->ns = ns;
 		req->cmd.opcode = NVME_CMD_FLUSH;
-		req->cmd.flags = NVME_SQE_PSDT_SGL;
-		req->cmd.nsid = htole32(ns->nsid);
-		req->cmd.dptr.type = NVME_SGL_TRANSPORT;
 		req->seq = ++subsys->tgt->seq;
 		f->left++;
 		status = ns->set->parse(req);

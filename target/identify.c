@@ -75,7 +75,7 @@ static void identify_fabrics(struct nvme_id_ctrl *id)
 	id->ioccsz = htole32((sizeof(struct nvme_sqe) + TGT_INCAPSULE) / 16);
 	id->iorcsz = htole32(sizeof(struct nvme_cqe) / 16);
 	id->icdoff = 0;
-	id->fcatt = 0; /* dynamic controllers */
+	/* FCATT 0: dynamic controllers */
 	id->msdbd = 1;
 	id->ofcs = htole16(NVME_CTRL_OFCS_DISCONNECT);
 }

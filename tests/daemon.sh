@@ -19,7 +19,8 @@ make_image()
 	}
 }
 
-# start_znsd ARG...: waits until it is ready. Its port is in $port, its stderr in $tmp/znsd.log.
+# start_znsd ARG...: waits until it is ready. Its port is in $port, its stderr in $tmp/znsd.log, or in the
+# file that the variable znsd_log names.
 start_znsd()
 {
 	local ready
@@ -27,7 +28,7 @@ start_znsd()
 	rm -f "$tmp/port" "$tmp/ready"
 	mkfifo "$tmp/ready" || exit 1
 	"$ZNSD" --listen 127.0.0.1:0 --port-file "$tmp/port" --ready-fd 9 --nqn "$nqn" "$@" \
-		>>"$tmp/znsd.log" 2>&1 9>"$tmp/ready" &
+		>>"${znsd_log:-$tmp/znsd.log}" 2>&1 9>"$tmp/ready" &
 	znsd_pid=$!
 	trap 'kill_znsd; rm -rf "$tmp"' EXIT
 	# Ends with the first line or byte, or at once when znsd ended without one.

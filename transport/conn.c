@@ -132,8 +132,6 @@ bool conn_quiet(const struct conn *c)
 	for (unsigned int i = 0; i < c->nslots; i++) {
 		const struct slot *slot = slot_at((struct conn *)(uintptr_t)c, i);
 
-		if (slot->state == SLOT_RESP)
-			return false;
 		if (slot->state == SLOT_EXEC &&
 		    (c->queue.qid || slot->req.cmd.opcode != nvme_admin_async_event))
 			return false;

@@ -464,8 +464,6 @@ static bool lend_for_write(struct tgt_req *req)
 {
 	struct store *store = req_zns(req)->store;
 
-	if (req->cmd.opcode != nvme_cmd_write && req->cmd.opcode != nvme_zns_cmd_append)
-		return false;
 	req->buf = store->ops->borrow(store, req_zone(req), req->len);
 	return req->buf;
 }

@@ -118,6 +118,12 @@ refused 2 'cache' --cache sometimes good.qcow2
 refused 2 'threads' --threads 0 good.qcow2
 unchanged good.qcow2
 
+it "refuses a port file that it cannot write"
+refused 1 'no/such/dir/port: No such file' --port-file no/such/dir/port good.qcow2
+
+it "refuses a name that is no NQN"
+refused 1 'no NQN' --nqn nqm.2014-08.org.example good.qcow2
+
 it "refuses a command line without an image"
 refused 2 '.'
 

@@ -46,6 +46,16 @@ stop_znsd || fail "ended $?"
 more=$(($(wc -l <"$tmp/znsd.log") - lines))
 [ "$more" -le $((lines + 12)) ] || fail "$more lines"
 
+it "serves on when nobody reads its log any more"
+mkfifo log
+head -n 1 log >/dev/null &
+reader=$!
+znsd_log=log start_znsd disk.qcow2
+wait "$reader"
+probe flush || fail "not there"
+probe flush || fail "it went with its log"
+stop_znsd || fail "ended $?"
+
 it "does not become ready when it fails"
 expect_status 1 timeout 20 bash -c '"$ZNSD" --listen 127.0.0.1:0 --ready-fd 3 nowhere 3>ready.out'
 [ ! -s ready.out ] || fail "it said ready"

@@ -41,6 +41,8 @@ static void refusals_are_sentences(void **state)
 		{ { "--busy-poll", "-1", "d" }, "not from 0 to 1000" },
 		{ { "--cache", "fast", "d" }, "none of writeback" },
 		{ { "--log-level", "loud", "d" }, "none of error" },
+		{ { "--log-level", "error", "d" }, NULL },
+		{ { "--log-level", "debug", "d" }, NULL },
 		{ { "--allow-host", "me", "d" }, "no NQN" },
 		{ { "--listen", "127.0.0.1:65536", "d" }, "no port" },
 		{ { "--listen", "127.0.0.1:", "d" }, "no port" },

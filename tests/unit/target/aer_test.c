@@ -47,6 +47,21 @@ static void the_fifth_is_one_too_many(void **state)
 	}
 }
 
+static void only_a_reset_takes_them_away(void **state)
+{
+	struct fake_queue *fq = fake_admin(FAKE_NQN);
+	struct fake_cmd *cmd = fake_submit(fq, &aer, 0);
+
+	(void)state;
+	assert_int_equal(fake_property_set(fq, NVME_REG_CC, 0, CC_ENABLE), 0);
+	assert_int_equal(cmd->status, UNANSWERED);
+	assert_int_equal(fake_property_set(fq, NVME_REG_CC, 0, CC_DISABLE), 0);
+	pump();
+	assert_int_equal(cmd->status, NVME_SC_ABORT_QUEUE);
+	fake_cmd_free(cmd);
+	fake_close(fq);
+}
+
 static void an_event_is_told_once_until_its_log_is_read(void **state)
 {
 	struct fake_queue *fq = fake_admin(FAKE_NQN);
@@ -126,6 +141,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		fake_test(the_fifth_is_one_too_many),
+		fake_test(only_a_reset_takes_them_away),
 		fake_test(an_event_is_told_once_until_its_log_is_read),
 		fake_test(an_event_without_request_is_pending),
 		fake_test(an_event_not_wanted_is_not_told),

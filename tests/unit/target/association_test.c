@@ -32,6 +32,25 @@ static void an_admin_queue_takes_its_io_queues_along(void **state)
 	free(admin);
 }
 
+/* The target of a test is freed here, and another is there for its end. */
+static void the_end_tells_the_first_error(void **state)
+{
+	static struct tgt_ns other = { .set = &fake_zns, .nsid = 5, .uuid = { 5 } };
+	struct tgt_subsys *second;
+	char err[256];
+
+	second = tgt_subsys_get(fake.tgt, FAKE_NQN "2", err, sizeof(err));
+	assert_non_null(second);
+	assert_int_equal(tgt_ns_add(second, &other, err, sizeof(err)), 0);
+	fake.close_err[5] = -EIO; /* the newer one is closed first */
+	fake.close_err[3] = -ENOSPC;
+	assert_int_equal(tgt_free(fake.tgt), -EIO);
+	assert_int_equal(fake.closes, 3);
+	workers_free(fake.pool);
+	loop_free(fake.loop);
+	fake_start(state);
+}
+
 static void a_connect_waits_for_the_writes_of_the_dead(void **state)
 {
 	struct fake_queue *admin = fake_admin(FAKE_NQN), *io = fake_io(admin, 1);
@@ -295,6 +314,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		fake_test(an_admin_queue_takes_its_io_queues_along),
+		fake_test(the_end_tells_the_first_error),
 		fake_test(a_connect_waits_for_the_writes_of_the_dead),
 		fake_test(a_connect_waits_for_its_own_host_alone),
 		fake_test(each_host_waits_for_itself),

@@ -239,6 +239,23 @@ static void names_of_subsystems_and_hosts_are_judged(void **state)
 	assert_int_equal(tgt_subsys_allow_host(fake.subsys, longest), 0);
 }
 
+static void a_subsystem_has_so_many_controllers(void **state)
+{
+	static struct fake_queue *admins[TGT_MAX_CTRLS];
+	struct fake_connect c = fake_connect_args(FAKE_NQN, 0, 0xffff);
+	struct fake_queue *fq = fake_queue_new();
+
+	(void)state;
+	for (int i = 0; i < TGT_MAX_CTRLS; i++)
+		admins[i] = fake_admin_kato(FAKE_NQN, 0);
+	assert_int_equal(fake_connect(fq, &c, NULL), SPECIFIC | NVME_SC_CONNECT_CTRL_BUSY);
+	fake_close(admins[0]);
+	assert_int_equal(fake_connect(fq, &c, NULL), 0);
+	fake_close(fq);
+	for (int i = 1; i < TGT_MAX_CTRLS; i++)
+		fake_close(admins[i]);
+}
+
 static void a_connect_gives_the_id_that_identify_gives(void **state)
 {
 	struct fake_connect c = fake_connect_args(FAKE_NQN, 0, 0xffff);
@@ -319,6 +336,7 @@ int main(void)
 		fake_test(nothing_goes_before_connect),
 		fake_test(a_host_not_allowed_is_refused),
 		fake_test(names_of_subsystems_and_hosts_are_judged),
+		fake_test(a_subsystem_has_so_many_controllers),
 		fake_test(a_connect_gives_the_id_that_identify_gives),
 		fake_test(a_head_pointer_of_ones_says_flow_control_is_off),
 		fake_test(the_head_pointer_wraps_at_the_queue_size),

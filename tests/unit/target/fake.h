@@ -50,6 +50,8 @@ static struct {
 	unsigned int nr_held;
 	unsigned int flushes, closes;
 	uint16_t flush_status;
+	uint16_t flush_refusal; /* what the parser says of a Flush */
+	int close_err[8];	/* by nsid */
 } fake;
 
 static inline void pump(void)
@@ -99,7 +101,7 @@ static uint16_t set_parse(struct tgt_req *req)
 	switch (req->cmd.opcode) {
 	case NVME_CMD_FLUSH:
 		req->len = 0;
-		return 0;
+		return fake.flush_refusal;
 	case NVME_CMD_WRITE:
 	case NVME_CMD_APPEND:
 		req->dir = TGT_H2C;
@@ -154,9 +156,8 @@ static void set_run(struct tgt_reqs *reqs)
 
 static int set_close(struct tgt_ns *ns)
 {
-	(void)ns;
 	fake.closes++;
-	return 0;
+	return fake.close_err[ns->nsid];
 }
 
 static const struct tgt_command_set fake_zns = { NVME_CSI_ZNS,
@@ -259,6 +260,7 @@ static inline struct fake_cmd *fake_submit_data(struct fake_queue *fq, const voi
 	uint16_t status;
 
 	cmd->status = UNANSWERED;
+	memset(&cmd->req, 0xa5, sizeof(cmd->req)); /* a slot that was used before */
 	memcpy(&cmd->req.cmd, sqe, sizeof(cmd->req.cmd));
 	cmd->req.cmd.cid = 0x1234;
 	tgt_queue_gather(&fq->q); /* a wake-up of its own */

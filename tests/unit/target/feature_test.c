@@ -105,6 +105,26 @@ static void what_cannot_be_set_is_refused_by_its_reason(void **state)
 	fake_close(fq);
 }
 
+static void the_temperature_has_two_thresholds(void **state)
+{
+	const uint32_t under = 1u << 20;
+	struct nvme_sqe sqe = { .opcode = nvme_admin_get_features, .cdw10 = htole32(4) };
+	struct fake_queue *fq = fake_admin(FAKE_NQN);
+	uint64_t result;
+
+	(void)state;
+	assert_int_equal(set(fq, 4, under | 280, 0, NULL), 0);
+	assert_int_equal(set(fq, 4, 0xfu << 16 | 340, 0, NULL), 0); /* all sensors: there is one */
+	assert_int_equal(get(fq, 4, 0, &result), 0);
+	assert_int_equal(result, 340);
+	sqe.cdw11 = htole32(under);
+	assert_int_equal(fake_do(fq, &sqe, NULL, 0, &result), 0);
+	assert_int_equal(result, 280);
+	assert_int_equal(set(fq, 4, 2u << 20 | 280, 0, NULL), INVALID); /* no such threshold */
+	assert_int_equal(set(fq, 4, 1u << 16 | 280, 0, NULL), INVALID); /* no such sensor */
+	fake_close(fq);
+}
+
 static void the_number_of_queues_is_settled_before_there_are_any(void **state)
 {
 	struct fake_queue *fq = fake_admin(FAKE_NQN), *io;
@@ -154,6 +174,7 @@ int main(void)
 		fake_test(values_are_remembered_and_defaults_kept),
 		fake_test(each_feature_tells_whether_it_can_be_set),
 		fake_test(what_cannot_be_set_is_refused_by_its_reason),
+		fake_test(the_temperature_has_two_thresholds),
 		fake_test(the_number_of_queues_is_settled_before_there_are_any),
 		fake_test(the_host_identifier_has_128_bits),
 		fake_test(keep_alive_is_rounded_up_to_its_granularity),

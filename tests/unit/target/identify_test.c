@@ -102,6 +102,7 @@ static void the_controller_is_what_linux_insists_on(void **state)
 	assert_true(id.cmic & 2);
 	assert_string_equal(id.subnqn, FAKE_NQN);
 	assert_memory_equal(id.mn, "znsd    ", 8);
+	assert_memory_equal(id.fr, ZNSD_VERSION "        ", 8);
 	assert_int_equal(id.sn[19], ' ');
 	fake_close(fq);
 }
@@ -122,6 +123,20 @@ static void the_descriptor_list_has_the_command_set(void **state)
 	assert_int_equal(data[41], 1);
 	assert_int_equal(data[44], NVME_CSI_ZNS);
 	assert_int_equal(data[45], 0);
+	fake_close(fq);
+}
+
+static void a_read_only_namespace_says_so(void **state)
+{
+	struct fake_queue *fq = fake_admin(FAKE_NQN);
+	struct nvme_id_ns id;
+
+	(void)state;
+	assert_int_equal(identify(fq, 0, 0, 1, &id), 0);
+	assert_int_equal(id.nsattr & 1, 0);
+	fake_ns[1].read_only = true;
+	assert_int_equal(identify(fq, 0, 0, 1, &id), 0);
+	assert_int_equal(id.nsattr & 1, 1);
 	fake_close(fq);
 }
 
@@ -197,6 +212,7 @@ int main(void)
 		fake_test(every_cns_judges_its_nsid),
 		fake_test(the_controller_is_what_linux_insists_on),
 		fake_test(the_descriptor_list_has_the_command_set),
+		fake_test(a_read_only_namespace_says_so),
 		fake_test(lists_begin_above_the_nsid),
 		fake_test(controllers_are_listed_in_order),
 		fake_test(the_combination_of_command_sets_is_one),

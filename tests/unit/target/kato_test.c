@@ -25,6 +25,8 @@ static bool no_memory;
 
 int __wrap_loop_timer_arm(struct loop_timer *t, uint64_t ms)
 {
+	if (ms == TGT_CONNECT_WAIT)
+		ms = 50;
 	return no_memory ? -ENOMEM : __real_loop_timer_arm(t, ms);
 }
 
@@ -141,6 +143,37 @@ static void nor_does_an_association_go_on_unwatched(void **state)
 	no_memory = false;
 	assert_true(admin->disconnected);
 	fake_close(admin);
+}
+
+/* The commands of its host's dead association do not end: so it is told to try again, and lives. */
+static void a_connect_does_not_wait_for_ever(void **state)
+{
+	struct fake_queue *admin = fake_admin(FAKE_NQN), *io = fake_io(admin, 1);
+	const struct nvme_sqe read = { .opcode = NVME_CMD_READ, .nsid = 1, .cdw12 = htole32(512) };
+	struct fake_connect c = fake_connect_args(FAKE_NQN, 0, 0xffff);
+	struct fake_queue *next = fake_queue_new();
+	struct fake_cmd *held, *connect;
+
+	(void)state;
+	log_level(-1);
+	fake.hold = true;
+	held = fake_submit(io, &read, 512);
+	tgt_queue_close(&io->q);
+	tgt_queue_close(&admin->q);
+	pump();
+	connect = fake_connect_submit(next, &c);
+	pump();
+	assert_int_equal(connect->status, UNANSWERED);
+	pump_for(200);
+	assert_int_equal(connect->status, SPECIFIC | NVME_SC_CONNECT_CTRL_BUSY);
+	fake_cmd_free(connect);
+	tgt_req_complete(fake.held[0], 0);
+	fake_cmd_free(held);
+	pump();
+	assert_int_equal(fake_connect(next, &c, NULL), 0);
+	fake_close(next);
+	free(io);
+	free(admin);
 }
 
 /* --- the program has not run for a while --- */
@@ -319,6 +352,7 @@ int main(void)
 		kato_test(without_memory_for_the_timer_connect_is_refused),
 		kato_test(nor_can_it_be_set_then),
 		kato_test(nor_does_an_association_go_on_unwatched),
+		kato_test(a_connect_does_not_wait_for_ever),
 		kato_test(what_came_while_nothing_ran_is_not_executed),
 		kato_test(whichever_queue_wakes_first),
 		kato_test(who_is_paused_for_less_loses_nothing),

@@ -114,6 +114,67 @@ static void effects_are_those_of_the_command_set_named(void **state)
 	fake_close(fq);
 }
 
+static void the_firmware_is_in_slot_1(void **state)
+{
+	struct fake_queue *fq = fake_admin(FAKE_NQN);
+	struct nvme_firmware_slot log;
+
+	(void)state;
+	assert_int_equal(get_log(fq, 3, sizeof(log) / 4 - 1, 0, &log), 0);
+	assert_int_equal(log.afi, 1);
+	assert_memory_equal(log.frs[0], ZNSD_VERSION "        ", 8);
+	fake_close(fq);
+}
+
+static void a_log_says_which_features_can_be_set(void **state)
+{
+	static const uint8_t changeable[] = {
+		0x01, 0x02, 0x04, 0x05, 0x07, 0x0a, 0x0b, 0x0f, 0x19
+	};
+	static const uint8_t fixed[] = { 0x06, 0x81 };
+	struct fake_queue *fq = fake_admin(FAKE_NQN);
+	struct nvme_fid_supported_effects_log log;
+	uint32_t known = 0;
+
+	(void)state;
+	assert_int_equal(get_log(fq, 0x12, 255, 0, &log), 0);
+	for (size_t i = 0; i < sizeof(changeable); i++)
+		assert_int_equal(le32toh(log.fid_support[changeable[i]]) & 0xffff,
+				 NVME_FID_SUPPORTED_EFFECTS_FSUPP | NVME_FID_SUPPORTED_EFFECTS_CCC);
+	for (size_t i = 0; i < sizeof(fixed); i++)
+		assert_int_equal(le32toh(log.fid_support[fixed[i]]) & 0xffff,
+				 NVME_FID_SUPPORTED_EFFECTS_FSUPP);
+	for (size_t fid = 0; fid < 256; fid++)
+		known += log.fid_support[fid] != 0;
+	assert_int_equal(known, sizeof(changeable) + sizeof(fixed));
+	fake_close(fq);
+}
+
+static uint16_t write_like(struct fake_queue *io, uint8_t opcode, uint32_t len)
+{
+	const struct nvme_sqe sqe = { .opcode = opcode, .nsid = 1, .cdw12 = htole32(len) };
+
+	return fake_do(io, &sqe, NULL, len, NULL);
+}
+
+static void smart_counts_writes_and_appends_alone(void **state)
+{
+	struct fake_queue *fq = fake_admin(FAKE_NQN), *io = fake_io(fq, 1);
+	struct nvme_smart_log log;
+
+	(void)state;
+	assert_int_equal(write_like(io, NVME_CMD_WRITE, 512 * 1000), 0);
+	assert_int_equal(write_like(io, NVME_CMD_APPEND, 512 * 1001), 0);
+	assert_int_equal(write_like(io, NVME_CMD_FLUSH, 0), 0);
+	assert_int_equal(get_log(fq, 2, 127, 0, &log), 0);
+	assert_int_equal(log.host_writes[0], 2);
+	assert_int_equal(log.data_units_written[0], 3);
+	assert_int_equal(get_log(fq, 2, 127, 0, &log), 0); /* its opcode is that of a Read */
+	assert_int_equal(log.host_reads[0], 0);
+	fake_close(io);
+	fake_close(fq);
+}
+
 static void smart_counts_what_was_moved(void **state)
 {
 	struct nvme_sqe read = { .opcode = NVME_CMD_READ, .nsid = 1, .cdw12 = htole32(512 * 1001) };
@@ -143,6 +204,9 @@ int main(void)
 		fake_test(lengths_beyond_mdts_are_refused_and_do_not_wrap),
 		fake_test(a_page_there_is_not_is_an_invalid_log_page),
 		fake_test(effects_are_those_of_the_command_set_named),
+		fake_test(the_firmware_is_in_slot_1),
+		fake_test(a_log_says_which_features_can_be_set),
+		fake_test(smart_counts_writes_and_appends_alone),
 		fake_test(smart_counts_what_was_moved),
 	};
 

@@ -5,7 +5,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 #include <cmocka.h>
 #include "loop.h"
 
@@ -104,6 +106,22 @@ static void a_stop_before_run_is_not_lost(void **state)
 	loop_free(loop);
 }
 
+/* Without its eventfd a loop could not be woken: there is none. */
+static void without_a_descriptor_there_is_no_loop(void **state)
+{
+	struct rlimit old, none;
+	int next = dup(STDERR_FILENO);
+
+	(void)state;
+	assert_true(next >= 0);
+	close(next);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	none = (struct rlimit){ (rlim_t)next, old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_null(loop_new(NULL));
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+}
+
 static struct loop *timer_loop;
 
 static void timer_last(struct loop_timer *t)
@@ -146,9 +164,13 @@ static void nothing(struct loop_msg *msg)
 	(void)msg;
 }
 
-/* Milliseconds of this thread on a processor, in 200 of a loop that has one message at their beginning. */
+/*
+ * Milliseconds of this thread on a processor, in 200 of a loop that has one message at their beginning;
+ * it sleeps before they are over.
+ */
 static uint64_t busy_ms(unsigned int us)
 {
+	struct rusage began, ended;
 	struct loop_msg msg = { .fn = nothing };
 	struct timespec before, after;
 	struct loop_timer end;
@@ -158,9 +180,12 @@ static uint64_t busy_ms(unsigned int us)
 	assert_int_equal(loop_timer_init(&end, timer_loop, timer_last), 0);
 	loop_timer_arm(&end, 200);
 	loop_post(timer_loop, &msg);
+	getrusage(RUSAGE_THREAD, &began);
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before);
 	loop_run(timer_loop);
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after);
+	getrusage(RUSAGE_THREAD, &ended);
+	assert_true(ended.ru_nvcsw > began.ru_nvcsw);
 	loop_timer_free(&end);
 	loop_free(timer_loop);
 	return (uint64_t)(after.tv_sec - before.tv_sec) * 1000 +
@@ -180,6 +205,7 @@ int main(void)
 		cmocka_unit_test(messages_of_a_thread_arrive_in_order),
 		cmocka_unit_test(a_message_may_post_itself_again),
 		cmocka_unit_test(a_stop_before_run_is_not_lost),
+		cmocka_unit_test(without_a_descriptor_there_is_no_loop),
 		cmocka_unit_test(an_armed_timer_fires_once_and_not_early),
 		cmocka_unit_test(a_busy_loop_looks_for_more_and_then_sleeps),
 	};

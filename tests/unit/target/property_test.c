@@ -158,6 +158,47 @@ static void shutdown_is_complete_when_all_is_flushed(void **state)
 	fake_close(admin);
 }
 
+static void each_shutdown_flushes(void **state)
+{
+	struct fake_queue *admin = fake_admin(FAKE_NQN);
+
+	(void)state;
+	for (unsigned int i = 1; i <= 2; i++) {
+		assert_int_equal(fake_property_set(admin, NVME_REG_CC, 0, CC_ENABLE | 1u << 14), 0);
+		assert_int_equal(SHST(fake_csts(admin)), NVME_CSTS_SHST_CMPLT);
+		assert_int_equal(fake.flushes, 2 * i);
+		assert_int_equal(fake_property_set(admin, NVME_REG_CC, 0, CC_DISABLE), 0);
+		assert_int_equal(fake_property_set(admin, NVME_REG_CC, 0, CC_ENABLE), 0);
+	}
+	fake_close(admin);
+}
+
+/* The host closes its admin queue first: the flush waits for the I/O queue all the same. */
+static void a_shutdown_outlives_its_admin_queue(void **state)
+{
+	struct fake_queue *admin = fake_admin(FAKE_NQN), *io = fake_io(admin, 1);
+
+	(void)state;
+	assert_int_equal(fake_property_set(admin, NVME_REG_CC, 0, CC_ENABLE | 1u << 14), 0);
+	fake_close(admin);
+	assert_int_equal(fake.flushes, 0);
+	fake_close(io);
+	assert_int_equal(fake.flushes, 2);
+}
+
+static void a_shutdown_that_may_not_flush_ends_too(void **state)
+{
+	struct fake_queue *admin = fake_admin(FAKE_NQN);
+
+	(void)state;
+	log_level(-1);
+	fake.flush_refusal = NVME_SC_INTERNAL;
+	assert_int_equal(fake_property_set(admin, NVME_REG_CC, 0, CC_ENABLE | 1u << 14), 0);
+	assert_int_equal(SHST(fake_csts(admin)), NVME_CSTS_SHST_CMPLT);
+	assert_int_equal(NVME_CSTS_CFS(fake_csts(admin)), 1);
+	fake_close(admin);
+}
+
 static void a_shutdown_that_could_not_flush_is_a_fatal_status(void **state)
 {
 	struct fake_queue *admin = fake_admin(FAKE_NQN);
@@ -182,6 +223,9 @@ int main(void)
 		fake_test(a_reset_controller_executes_nothing),
 		fake_test(reset_is_over_when_the_io_queues_are_gone),
 		fake_test(shutdown_is_complete_when_all_is_flushed),
+		fake_test(each_shutdown_flushes),
+		fake_test(a_shutdown_outlives_its_admin_queue),
+		fake_test(a_shutdown_that_may_not_flush_ends_too),
 		fake_test(a_shutdown_that_could_not_flush_is_a_fatal_status),
 	};
 

@@ -552,6 +552,25 @@ static void a_termreq_quotes_the_header_at_fault(void **state)
 	rig_close();
 }
 
+/* Neither the answer of a command that ends after it. */
+static void nothing_follows_a_termreq(void **state)
+{
+	uint8_t buf[128];
+	size_t n;
+
+	(void)state;
+	rig_open();
+	rig_handshake(0, 0);
+	n = make_cmd(buf, (struct fake_cmd){ .cid = 1, .op = FAKE_HOLD }, NULL, 0, 0);
+	assert_int_equal(rig_feed(buf, n, SIZE_MAX), 0);
+	n = make_cmd(buf, (struct fake_cmd){ .cid = 2 }, NULL, 0, 0);
+	buf[1] = 0x40;
+	assert_int_equal(rig_feed(buf, n, SIZE_MAX), -EPROTO);
+	tgt_req_complete(fake.held[--fake.nheld], 0);
+	expect_term(FES_HEADER_FIELD, 1);
+	rig_close();
+}
+
 static void a_cid_in_flight_is_not_taken_twice(void **state)
 {
 	struct fake_cmd hold = { .cid = 300, .op = FAKE_HOLD };
@@ -842,6 +861,42 @@ static void the_stage_is_as_large_as_the_host_makes_it(void **state)
 	rig_close();
 }
 
+/* More is staged than the small stage holds, since no slot is free: all of it is kept. */
+static void a_stage_that_is_needed_is_not_trimmed(void **state)
+{
+	enum { N = 8, LEN = 4096 };
+	struct fake_cmd hold = { .op = FAKE_HOLD };
+	uint8_t *buf = malloc(1 << 18);
+	struct rx *rx;
+	size_t n = 0, taken;
+
+	(void)state;
+	rig_open();
+	rig_handshake(0, 0);
+	rig_connect(0, false);
+	rx = &rig->conn.rx;
+	for (int i = 0; i < N; i++)
+		n += make_cmd(buf + n,
+			      (struct fake_cmd){ .cid = 1000 + i, .op = FAKE_WRITE, .len = LEN },
+			      pattern, LEN, 0);
+	assert_int_equal(rig_feed(buf, n, SIZE_MAX), 0);
+	rig_send(SIZE_MAX);
+	assert_int_equal(most_staged(), RX_STAGE_MAX);
+	n = 0;
+	for (hold.cid = 0; hold.cid < 2 * CONN_MAX_SLOTS; hold.cid++)
+		n += make_cmd(buf + n, hold, NULL, 0, 0);
+	assert_int_equal(rig_feed_some(buf, n, SIZE_MAX, &taken), 0);
+	assert_int_equal(fake.nheld, CONN_MAX_SLOTS);
+	assert_true(rx->tail - rx->head > RX_STAGE);
+	taken = rx->tail - rx->head;
+	rx_trim(rx);
+	assert_int_equal(rx->cap, RX_STAGE_MAX);
+	assert_int_equal(rx->tail - rx->head, taken);
+	assert_memory_equal(rx->stage + rx->head, buf + n - taken, taken);
+	free(buf);
+	rig_close();
+}
+
 /* What is staged when a connection stops will never be used: it does not keep the large stage. */
 static void a_stopped_connection_keeps_no_large_stage(void **state)
 {
@@ -1005,6 +1060,7 @@ int main(void)
 		cmocka_unit_test(data_nobody_asked_for_is_refused),
 		cmocka_unit_test(each_type_in_each_state),
 		cmocka_unit_test(a_termreq_quotes_the_header_at_fault),
+		cmocka_unit_test(nothing_follows_a_termreq),
 		cmocka_unit_test(a_cid_in_flight_is_not_taken_twice),
 		cmocka_unit_test(a_refused_command_has_its_data_swallowed),
 		cmocka_unit_test(nothing_of_zero_length_gets_an_r2t_or_data),
@@ -1018,6 +1074,7 @@ int main(void)
 		cmocka_unit_test(what_is_lent_is_filled_though_it_is_small),
 		cmocka_unit_test(what_is_lent_is_received_into),
 		cmocka_unit_test(the_stage_is_as_large_as_the_host_makes_it),
+		cmocka_unit_test(a_stage_that_is_needed_is_not_trimmed),
 		cmocka_unit_test(a_stopped_connection_keeps_no_large_stage),
 		cmocka_unit_test(changed_bytes_never_break_it),
 	};

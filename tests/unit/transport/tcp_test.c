@@ -4,10 +4,12 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <time.h>
 #include <poll.h>
 #include <unistd.h>
 #include <arpa/inet.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include "fake.h"
 #include "loop.h"
@@ -143,13 +145,19 @@ static bool comes_to(const unsigned int *counter, unsigned int n)
 	return false;
 }
 
-static int dial_ready(uint8_t dgst)
+static void shake_hands(int fd, uint8_t dgst)
 {
 	uint8_t buf[128];
-	int fd = dial();
 
 	put_all(fd, buf, make_icreq(buf, dgst, 0));
 	get_all(fd, buf, sizeof(struct pdu_icresp));
+}
+
+static int dial_ready(uint8_t dgst)
+{
+	int fd = dial();
+
+	shake_hands(fd, dgst);
 	return fd;
 }
 
@@ -237,6 +245,27 @@ static void a_wildcard_listener_knows_the_address_of_each_connection(void **stat
 		close(fd);
 		net_down();
 	}
+}
+
+/* They are different addresses, whatever the machine's net.ipv6.bindv6only is. */
+static void both_wildcards_may_have_one_port(void **state)
+{
+	struct tcp_listener *l = NULL;
+	char err[256] = "";
+	uint16_t port;
+
+	(void)state;
+	net_up_on(NULL, 1, "::");
+	port = (uint16_t)atoi(tcp_listener_port(net.listener)->trsvcid);
+	tcp_shutdown(net.tcp, stopped, NULL);
+	pthread_join(net.threads[0], NULL);
+	tcp_free(net.tcp);
+	net.tcp = tcp_new(NULL, net.loops, 1, NULL);
+	assert_int_equal(tcp_listen(net.tcp, "::", port, &net.listener, err, sizeof(err)), 0);
+	if (tcp_listen(net.tcp, "0.0.0.0", port, &l, err, sizeof(err)))
+		fail_msg("%s", err);
+	pthread_create(&net.threads[0], NULL, run, net.loops[0]);
+	net_down();
 }
 
 static void ipv6_works_on_two_loops(void **state)
@@ -338,6 +367,29 @@ static void a_protocol_error_brings_a_termreq_then_the_end(void **state)
 	get_all(fd, buf, 128);
 	assert_int_equal(buf[2], 128);
 	assert_true(closed_within(fd, 2000)); /* its write side */
+	close(fd);
+	net_down();
+}
+
+/* The host may be in the middle of sending when we terminate: a reset could cost it the TermReq. */
+static void who_still_sends_after_a_termreq_is_not_reset(void **state)
+{
+	struct tcp_config config = tcp_defaults;
+	uint8_t buf[256];
+	struct pdu_term term;
+	int fd;
+
+	(void)state;
+	config.linger_ms = 2000;
+	net_up(&config);
+	fd = dial_ready(0);
+	put_all(fd, buf, make_icreq(buf, 0, 0)); /* a second one */
+	get_all(fd, &term, sizeof(term));
+	assert_int_equal(term.h.type, PDU_C2H_TERM);
+	for (int i = 0; i < 10; i++) {
+		put_all(fd, buf, sizeof(buf));
+		usleep(5000);
+	}
 	close(fd);
 	net_down();
 }
@@ -445,6 +497,81 @@ static void a_host_has_so_many_connections(void **state)
 	assert_int_equal(connect_status(&fd[1]), 0);
 	close(fd[0]);
 	close(fd[1]);
+	net_down();
+}
+
+/* A flood of connections is told once, not once each. */
+static void refusing_is_told_once(void **state)
+{
+	struct tcp_config config = tcp_defaults;
+	char text[4096], *second;
+	int log[2], saved, a;
+	ssize_t n;
+
+	(void)state;
+	config.max_conns = 1;
+	net_up(&config);
+	a = dial_connected(0);
+	saved = dup(STDERR_FILENO);
+	assert_int_equal(pipe(log), 0);
+	dup2(log[1], STDERR_FILENO);
+	close(log[1]);
+	log_level(LOG_WARN_);
+	for (int i = 0; i < 3; i++) {
+		int refused = dial();
+
+		assert_true(closed_within(refused, 2000));
+		close(refused);
+	}
+	close(a);
+	net_down();
+	dup2(saved, STDERR_FILENO);
+	close(saved);
+	n = read(log[0], text, sizeof(text) - 1);
+	close(log[0]);
+	assert_true(n > 0);
+	text[n] = '\0';
+	second = strstr(text, "refusing");
+	assert_non_null(second);
+	assert_null(strstr(second + 1, "refusing"));
+}
+
+/* Processor time of the whole program, in ms. */
+static uint64_t cpu_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+/* No descriptor is left to accept with: the listener waits, idle, and accepts when there is one. */
+static void without_descriptors_a_listener_waits(void **state)
+{
+	struct rlimit old, none;
+	uint64_t cpu;
+	int fd, next;
+
+	(void)state;
+	net_up(NULL);
+	fd = dial_connected(0); /* whatever needs a descriptor once has it */
+	close(fd);
+	assert_true(comes_to(&fake.closed, 1));
+	usleep(20000);
+	next = dup(STDERR_FILENO); /* the client's end takes this one */
+	close(next);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	none = (struct rlimit){ (rlim_t)next + 1, old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	log_level(-1);
+	cpu = cpu_ms();
+	fd = dial();
+	assert_false(closed_within(fd, 500));
+	cpu = cpu_ms() - cpu;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_true(cpu < 150);
+	shake_hands(fd, 0);
+	close(fd);
 	net_down();
 }
 
@@ -636,6 +763,31 @@ static void a_loan_that_cannot_be_read_ends_the_connection(void **state)
 	munmap(hole, 4096);
 }
 
+/* The peer is gone, and that says nothing of what was lent to it. */
+static void a_loan_to_a_lost_peer_was_readable(void **state)
+{
+	enum { LEN = 1 << 20, N = 16 };
+	const struct linger reset = { .l_onoff = 1 };
+	uint8_t *lent = calloc(1, LEN), buf[128];
+	int fd;
+
+	(void)state;
+	net_up(NULL);
+	fake.lends = lent;
+	fd = dial_connected(0);
+	for (uint16_t i = 0; i < N; i++)
+		put_all(fd, buf,
+			make_cmd(buf, (struct fake_cmd){ .cid = i, .op = FAKE_LEND, .len = LEN },
+				 NULL, 0, 0));
+	assert_true(comes_to(&fake.lent, N));
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	close(fd);
+	net_down();
+	assert_int_equal(fake.released, N);
+	assert_int_equal(fake.unreadable, 0);
+	free(lent);
+}
+
 /* Nor can it be filled, be it by readv() or from what was staged. */
 static void a_loan_that_cannot_be_filled_ends_the_connection(void **state)
 {
@@ -704,6 +856,9 @@ static bool survives_a_pause(uint32_t ms)
 		assert_true(comes_to(&fake.closed, 1));
 	while (got < N * (LEN + 48ul) && (n = recv(fd, buf, LEN, 0)) > 0)
 		got += (size_t)n;
+	if (got ==
+	    N * (LEN + 48ul)) /* whoever has taken all is not slow, however long he is idle */
+		assert_false(closed_within(fd, 3 * (int)config.stall_ms));
 	close(fd);
 	free(buf);
 	net_down();
@@ -821,14 +976,18 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_connection_writes_and_reads),
 		cmocka_unit_test(a_wildcard_listener_knows_the_address_of_each_connection),
+		cmocka_unit_test(both_wildcards_may_have_one_port),
 		cmocka_unit_test(ipv6_works_on_two_loops),
 		cmocka_unit_test(many_commands_in_one_send_are_all_answered),
 		cmocka_unit_test(a_flood_is_held_back_and_answered),
 		cmocka_unit_test(a_protocol_error_brings_a_termreq_then_the_end),
+		cmocka_unit_test(who_still_sends_after_a_termreq_is_not_reset),
 		cmocka_unit_test(a_silent_peer_is_closed_in_time),
 		cmocka_unit_test(an_address_has_so_many_pending_connections),
 		cmocka_unit_test(there_are_so_many_connections),
 		cmocka_unit_test(a_host_has_so_many_connections),
+		cmocka_unit_test(refusing_is_told_once),
+		cmocka_unit_test(without_descriptors_a_listener_waits),
 		cmocka_unit_test(the_peer_may_vanish_at_any_byte),
 		cmocka_unit_test(shutdown_waits_for_what_executes),
 		cmocka_unit_test(a_connection_outlives_its_peer_while_a_command_runs),
@@ -836,6 +995,7 @@ int main(void)
 		cmocka_unit_test(disconnect_and_vanishing_may_race),
 		cmocka_unit_test(free_buffers_go_back_when_idle),
 		cmocka_unit_test(a_loan_that_cannot_be_read_ends_the_connection),
+		cmocka_unit_test(a_loan_to_a_lost_peer_was_readable),
 		cmocka_unit_test(a_loan_that_cannot_be_filled_ends_the_connection),
 		cmocka_unit_test(a_host_that_takes_nothing_is_closed),
 		cmocka_unit_test(data_that_does_not_come_ends_the_connection),

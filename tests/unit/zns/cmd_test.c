@@ -440,6 +440,22 @@ static void what_is_located_needs_no_worker(void **ctx)
 	assert_int_equal(b->ram->reads, 2);
 }
 
+static void descriptor_0_is_a_descriptor(void **ctx)
+{
+	struct bench *b = *ctx;
+	int saved = dup(0);
+
+	if (!by_ring(b))
+		skip();
+	assert_int_equal(dup2(b->ram->fd, 0), 0);
+	b->ram->locates = 0;
+	assert_int_equal(host_write(&b->h, 0, 8, data, 0), 0);
+	assert_int_equal(b->ram->writes, 0);
+	if (saved >= 0)
+		dup2(saved, 0);
+	close(saved < 0 ? 0 : saved);
+}
+
 static void neighbours_are_one_write_by_the_ring_too(void **ctx)
 {
 	enum { N = 64 };
@@ -542,6 +558,25 @@ static void neighbours_fail_each_for_itself(void **ctx)
 	assert_int_equal(le64toh(host_zone(&b->h, ZONE(1)).wp), ZONE(1) + 3);
 }
 
+/* A run is begun anew when an older one has given way to it: it is as long as any. */
+static void runs_that_follow_one_another_are_whole(void **ctx)
+{
+	enum { ZONES_USED = 5, N = ZONES_USED * ZCAP };
+	struct bench *b = *ctx;
+	struct cmd cmds[N];
+	struct burst burst;
+
+	for (unsigned int i = 0; i < N; i++) {
+		cmd_init(&cmds[i], nvme_zns_cmd_append, ZONE(i / ZCAP), 0, 0);
+		cmds[i].data = data + 512 * i;
+		cmds[i].length = 512;
+	}
+	burst_send(&b->h, &burst, cmds, N);
+	for (unsigned int i = 0; i < N; i++)
+		assert_int_equal(cmd_wait(&cmds[i]), 0);
+	assert_int_equal(b->ram->writes, 2 * ZONES_USED); /* of 32 and 16 */
+}
+
 /* More runs than are kept at a time, longer ones than one call takes, and the end of a zone. */
 static void a_burst_may_be_any(void **ctx)
 {
@@ -621,6 +656,9 @@ static void a_failed_read_is_a_read_error(void **ctx)
 	struct bench *b = *ctx;
 
 	assert_int_equal(host_write(&b->h, 0, 4, data, 0), 0);
+	b->ram->read_err = -ENOMEM;
+	assert_int_equal(host_read(&b->h, 0, 1, back),
+			 NVME_SC_INTERNAL); /* the host may try again */
 	b->ram->read_err = -EIO;
 	assert_int_equal(host_read(&b->h, 0, 1, back), RFAULT);
 	assert_int_equal(host_read(&b->h, 4, 1, back), 0); /* nothing there to be read */
@@ -1066,12 +1104,14 @@ int main(void)
 		TEST(what_is_only_busy_stays_on_the_loop),
 		TEST(neighbours_of_one_wake_up_are_one_write),
 		TEST(what_is_located_needs_no_worker),
+		TEST(descriptor_0_is_a_descriptor),
 		TEST(neighbours_are_one_write_by_the_ring_too),
 		TEST(what_the_ring_reads_short_a_worker_reads),
 		TEST(what_the_ring_cannot_write_a_worker_writes),
 		TEST(neighbours_that_the_ring_cannot_write_fail_each_for_itself),
 		TEST(a_reset_waits_for_the_ring),
 		TEST(neighbours_fail_each_for_itself),
+		TEST(runs_that_follow_one_another_are_whole),
 		TEST(a_burst_may_be_any),
 		TEST(a_failed_write_tells_why_and_can_be_repeated),
 		TEST(peers_behind_a_failed_write_fail_too),

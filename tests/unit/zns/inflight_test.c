@@ -52,6 +52,23 @@ static void expect_none(struct zone_items *out)
 	assert_null(zone_items_take(out));
 }
 
+/* A slot's memory still has what its last command left there. */
+static void a_write_does_not_inherit_a_status(void **ctx)
+{
+	struct zones *zs = *ctx;
+	struct zone_io io;
+	struct zone_items out;
+
+	memset(&io, 0xa5, sizeof(io));
+	io.lba = ZSZE;
+	io.nlb = 2;
+	assert_int_equal(zone_write_begin(zs, &io, true), 0);
+	zone_items_init(&out);
+	zone_write_end(zs, &io, 0, &out);
+	expect(&out, &io, ZONE_COMPLETE, 0);
+	expect_none(&out);
+}
+
 static void writes_come_back_in_lba_order(void **ctx)
 {
 	static const int orders[][3] = { { 0, 1, 2 }, { 0, 2, 1 }, { 1, 0, 2 },
@@ -411,6 +428,7 @@ static void the_lru_may_close_a_zone_with_writes_in_flight(void **ctx)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(a_write_does_not_inherit_a_status),
 		TEST(writes_come_back_in_lba_order),
 		TEST(what_may_be_read_follows_the_completed_writes),
 		TEST(a_failure_fails_all_behind_it_and_rewinds),
