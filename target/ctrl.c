@@ -84,6 +84,27 @@ bool ctrl_host_is_dying_locked(struct tgt_subsys *subsys, const char *hostnqn)
 	return false;
 }
 
+void tgt_ns_copy_out(struct tgt_ns *ns)
+{
+	struct tgt_subsys *subsys = ns->subsys;
+	struct tgt_ctrl *ctrl;
+
+	if (!subsys) /* it was not added, so no queue knows it */
+		return;
+	pthread_mutex_lock(&subsys->lock);
+	LIST_FOREACH (ctrl, &subsys->ctrls, link) {
+		pthread_mutex_lock(&ctrl->lock);
+		for (unsigned int qid = 1; qid < TGT_MAX_QUEUES; qid++) {
+			struct ctrl_slot *slot = &ctrl->queues[qid];
+
+			if (slot->queue && !slot->dying)
+				slot->queue->ops->copy_out(slot->queue);
+		}
+		pthread_mutex_unlock(&ctrl->lock);
+	}
+	pthread_mutex_unlock(&subsys->lock);
+}
+
 void ctrl_end(struct tgt_ctrl *ctrl, const char *why)
 {
 	struct tgt_subsys *subsys = ctrl->subsys;

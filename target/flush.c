@@ -43,10 +43,16 @@ static void flush_disconnect(struct tgt_queue *queue)
 	(void)queue; /* the queue belongs to no controller, so nobody can disconnect it */
 }
 
+static void flush_copy_out(struct tgt_queue *queue)
+{
+	(void)queue; /* nothing is lent to a Flush */
+}
+
 static const struct tgt_transport_ops flush_ops = {
 	.name = "flush",
 	.respond = flush_respond,
 	.disconnect = flush_disconnect,
+	.copy_out = flush_copy_out,
 };
 
 int flush_all(struct tgt_subsys *subsys, struct loop *loop,

@@ -59,6 +59,19 @@ bool tgt_req_lend(struct tgt_req *req)
 	return true;
 }
 
+bool tgt_req_copy(struct tgt_req *req, void *buf)
+{
+	const struct tgt_command_set *set = req->ns->set;
+	int err = set->copy(req, buf);
+
+	if (err)
+		return false;
+	set->release(req);
+	req->lent = TGT_OWN;
+	req->buf = buf;
+	return true;
+}
+
 void tgt_req_keep(struct tgt_req *req)
 {
 	if (req->early)

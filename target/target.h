@@ -113,6 +113,11 @@ struct tgt_transport_ops {
 	 * Never called once tgt_queue_close() has returned.
 	 */
 	void (*disconnect)(struct tgt_queue *queue);
+	/*
+	 * Calls, soon and on the queue's loop, tgt_req_copy() for all responses whose data is still lent.
+	 * Called and bound as disconnect() is.
+	 */
+	void (*copy_out)(struct tgt_queue *queue);
 };
 
 /* Where the target can be reached; for the discovery log. */
@@ -142,6 +147,8 @@ struct tgt_command_set {
 	 */
 	bool (*lend)(struct tgt_req *req);
 	void (*release)(struct tgt_req *req);
+	/* Copies the data that lend() found for a read to BUF. 0 or -errno. The queue's loop. */
+	int (*copy)(struct tgt_req *req, void *buf);
 	/*
 	 * Takes from REQS, and does, all that its execute() has put there (queue->gathered) rather
 	 * than do it at once: requests of one namespace, in the order of their arrival.
@@ -212,6 +219,16 @@ void tgt_queue_run(struct tgt_queue *queue);
  * req->lent if it could not.
  */
 bool tgt_req_lend(struct tgt_req *req);
+/*
+ * Copies the data of a read that was lent to BUF, which is the transport's, and gives up what was lent:
+ * the response is sent from BUF. False: it could not be read; the connection must end.
+ */
+bool tgt_req_copy(struct tgt_req *req, void *buf);
+/*
+ * Somebody waits for what reads of NS have lent: has all queues of its subsystem copy what they have not
+ * sent yet, so that nobody waits for a peer. Any thread, without locks.
+ */
+void tgt_ns_copy_out(struct tgt_ns *ns);
 void tgt_req_execute(struct tgt_req *req);
 /*
  * For a request that was executed, has waited since, and is to begin now: false if its queue is closed or

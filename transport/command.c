@@ -18,35 +18,50 @@ static void command_ready(struct slot *slot)
 }
 
 /*
- * What the target lends is sent from where it lies, or received where it stays; a digest would have us
- * read it ourselves.
+ * Whether LEN more bytes of reads may be lent. What is lent is charged to the host's share, by the quantum,
+ * so that there is memory for it if it has to be copied out.
  */
-static bool command_borrow(struct slot *slot)
+static bool may_lend_read(struct conn *c, uint32_t len)
 {
-	const struct conn *c = slot->conn;
+	if (c->lent + len <= c->lent_charged)
+		return true;
+	if (c->lent + len > CONN_LENT_MAX || !pool_charge(c->pool, &c->user, CONN_LENT_QUANTUM))
+		return false;
+	c->lent_charged += CONN_LENT_QUANTUM;
+	return may_lend_read(c, len);
+}
 
-	return !slot->status && slot->req.len && !c->ctx.ddgst && !*c->no_loans &&
-	       tgt_req_lend(&slot->req);
+/*
+ * Zero-copy: the data of a read is sent from where it lies in the page cache, that of a write received
+ * where it will stay. Not with a data digest, for which we would have to read it ourselves.
+ */
+static bool command_lends(struct slot *slot)
+{
+	struct conn *c = slot->conn;
+	bool read = slot->req.dir == TGT_C2H;
+
+	if (c->ctx.ddgst || *c->no_loans || (read && !may_lend_read(c, slot->req.len)) ||
+	    !tgt_req_lend(&slot->req))
+		return false;
+	c->lent += read ? slot->req.len : 0;
+	return true;
 }
 
 void command_start(struct slot *slot)
 {
-	bool lent = command_borrow(slot);
+	bool data = !slot->status && slot->req.len;
+	int err = data && !command_lends(slot) ? slot_buffer(slot) : 0;
 
-	if (lent && slot->req.dir == TGT_C2H) {
+	if (err == -EAGAIN) {
+		slot->state = SLOT_WAIT;
+		return;
+	}
+	if (err)
+		slot->status = NVME_SC_INTERNAL;
+	if (slot->req.lent && slot->req.dir == TGT_C2H) {
 		slot->state = SLOT_EXEC;
 		tgt_req_complete(&slot->req, 0);
 		return;
-	}
-	if (!lent && !slot->status && slot->req.len) {
-		int err = slot_buffer(slot);
-
-		if (err == -EAGAIN) {
-			slot->state = SLOT_WAIT;
-			return;
-		}
-		if (err)
-			slot->status = NVME_SC_INTERNAL;
 	}
 	command_ready(slot);
 }
@@ -56,7 +71,7 @@ void command_granted(struct pool_waiter *w, void *buf)
 	struct slot *slot = (struct slot *)((char *)w - offsetof(struct slot, waiter));
 	struct conn *c = slot->conn;
 
-	slot->req.buf = buf;
+	slot->req.buf = slot->mem = buf;
 	if (buf)
 		slot->buf_len = slot->req.len;
 	else

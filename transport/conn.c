@@ -37,6 +37,7 @@ void conn_fini(struct conn *c)
 {
 	assert(c->dead && !c->queue.inflight && STAILQ_EMPTY(&c->tx.queue));
 	rx_fini(&c->rx);
+	conn_trim(c);
 	pool_user_fini(&c->user);
 	free(c->more);
 	c->more = NULL;
@@ -88,6 +89,17 @@ void conn_respond(struct tgt_req *req)
 	tx_response(slot);
 }
 
+/* Gives back what was charged for lending and is not needed for what is lent now. */
+static void conn_uncharge(struct conn *c)
+{
+	uint32_t need = (c->lent + CONN_LENT_QUANTUM - 1) / CONN_LENT_QUANTUM * CONN_LENT_QUANTUM;
+	uint32_t spare = c->lent_charged - need;
+
+	c->lent_charged = need;
+	if (spare)
+		pool_uncharge(c->pool, &c->user, spare);
+}
+
 void conn_kill(struct conn *c)
 {
 	struct slot *starved = c->rx.block == RX_NO_BUFFER ? c->rx.slot : NULL;
@@ -98,6 +110,9 @@ void conn_kill(struct conn *c)
 	rx_stop(c);
 	pool_leave(c->pool, &c->user, starved ? &starved->waiter : NULL);
 	tx_drop(c, false);
+	if (!conn_copy_out(c)) /* of a response that was sent in part */
+		tx_drop(c, true);
+	conn_uncharge(c);
 	for (unsigned int i = 0; i < c->nslots; i++) {
 		struct slot *slot = slot_at(c, i);
 
@@ -108,23 +123,46 @@ void conn_kill(struct conn *c)
 	tgt_queue_close(&c->queue);
 }
 
-enum conn_data conn_data_tick(struct conn *c)
+void conn_trim(struct conn *c)
 {
-	enum conn_data data = CONN_NO_DATA;
+	rx_trim(&c->rx);
+	conn_uncharge(c);
+}
+
+bool conn_copy_out(struct conn *c)
+{
+	bool ok = true;
+
+	for (unsigned int i = 0; i < c->nslots && ok; i++)
+		ok = slot_copy_out(slot_at(c, i));
+	conn_uncharge(c);
+	return ok;
+}
+
+/* Whether SLOT waits for its host: to send data, or to take a response. */
+static bool waits_for_host(const struct slot *slot)
+{
+	return slot->state == SLOT_CAPSULE || slot->state == SLOT_R2T ||
+	       slot->state == SLOT_DATA || slot->state == SLOT_RESP;
+}
+
+enum conn_wait conn_tick(struct conn *c)
+{
+	enum conn_wait wait = CONN_IDLE;
 
 	if (c->rx.block == RX_NO_BUFFER)
-		return CONN_DATA_DUE;
+		return CONN_WAITS;
 	c->tick++;
 	for (unsigned int i = 0; i < c->nslots; i++) {
 		const struct slot *slot = slot_at(c, i);
 
-		if (slot->state != SLOT_DATA && slot->state != SLOT_CAPSULE)
+		if (!waits_for_host(slot))
 			continue;
-		if ((uint8_t)(c->tick - slot->tick) > CONN_DATA_TICKS)
-			return CONN_DATA_LATE;
-		data = CONN_DATA_DUE;
+		if ((uint8_t)(c->tick - slot->tick) > CONN_TICKS)
+			return CONN_LATE;
+		wait = CONN_WAITS;
 	}
-	return data;
+	return wait;
 }
 
 bool conn_quiet(const struct conn *c)

@@ -20,11 +20,13 @@ struct conn;
 #define CONN_MAX_SLOTS	(CONN_BOOT_SLOTS + TGT_QUEUE_DEPTH + CONN_MORE_SLOTS)
 static_assert(CONN_MAX_SLOTS < 255, "a slot's index is the low byte of its TTAG");
 
-#define CONN_CID_BUCKETS 256
-#define RX_STAGE	 4096  /* bytes; a recv brings so many small PDUs, or more into a buffer */
-#define RX_STAGE_MAX	 65536 /* for hosts that fill it */
-#define RX_BULK		 16384 /* bytes of data in a PDU, from which on it is not staged */
-#define RX_BULK_HEADERS	 512   /* bytes then staged at a time, where no data is expected */
+#define CONN_LENT_MAX	  (8u << 20) /* bytes of reads lent at a time: what a reset may have to copy */
+#define CONN_LENT_QUANTUM (256u << 10)
+#define CONN_CID_BUCKETS  256
+#define RX_STAGE	  4096	/* bytes; a recv brings so many small PDUs, or more into a buffer */
+#define RX_STAGE_MAX	  65536 /* for hosts that fill it */
+#define RX_BULK		  16384 /* bytes of data in a PDU, from which on it is not staged */
+#define RX_BULK_HEADERS	  512	/* bytes then staged at a time, where no data is expected */
 
 enum slot_state {
 	SLOT_FREE,
@@ -65,8 +67,9 @@ struct slot {
 	bool cid_known;	  /* it stands in its bucket */
 	bool in_capsule;  /* its buffer comes from the reserve */
 	uint16_t status;  /* what to complete it with when its data is in; 0: execute it */
-	uint8_t tick;	  /* conn->tick when it began to wait for data */
-	uint32_t buf_len; /* of req.buf; 0: it has none */
+	uint8_t tick;	  /* conn->tick when it began to wait for its host */
+	uint32_t buf_len; /* of MEM */
+	void *mem;	  /* from the pool; NULL: it has none */
 	uint32_t got;	  /* bytes of H2CData so far */
 	uint8_t head_len, pad_len, tail_at, tail_len;
 	uint32_t data_len;					/* bytes of req.buf to send */
@@ -114,11 +117,13 @@ struct conn {
 	uint8_t hpda;
 	bool connected; /* Connect succeeded */
 	bool dead;	/* nothing executes any more; responses are dropped */
-	bool data_due;	/* a slot waits for data from the host; for who watches the time to clear */
-	uint8_t tick;	/* counts conn_data_tick() */
+	bool waits;	/* a command waits for its host; whoever calls conn_tick() clears it */
+	uint8_t tick;	/* counts conn_tick() */
 	struct pool *pool;
 	struct pool_user user;
-	const bool *no_loans; /* nothing is to be borrowed now */
+	const bool *no_loans;  /* nothing is to be borrowed now */
+	uint32_t lent;	       /* bytes of reads that are lent */
+	uint32_t lent_charged; /* to the host's share, for these */
 	/* There may be something to send, or staged bytes to go on with: call me back soon. */
 	void (*wake)(struct conn *);
 	bool (*on_connect)(struct conn *); /* Connect succeeded; false: refuse it all the same */
@@ -145,14 +150,19 @@ void conn_fini(
 /* ops->respond() of a transport: queues the response. */
 void conn_respond(struct tgt_req *req);
 /*
- * Called at regular times, from when data_due was set until it returns CONN_NO_DATA. CONN_DATA_LATE: the
- * data of a command did not come for CONN_DATA_TICKS calls; it holds a buffer, so the connection must
- * end. (The command alone cannot end: its data may still come, under a TTAG that another would have.)
- * While nothing is received, since in-capsule data has no buffer yet, the time does not count.
+ * Called at regular times from when a command waits for its host until CONN_IDLE. CONN_LATE: for more than
+ * CONN_TICKS calls the host did not send the data of a command, or did not take a response. It holds a
+ * buffer, so the connection must end. (The command alone cannot end: its data may still come, under a
+ * TTAG that another command would have.) While nothing is received, since in-capsule data has no buffer
+ * yet, the time does not count.
  */
-#define CONN_DATA_TICKS 2
-enum conn_data { CONN_NO_DATA, CONN_DATA_DUE, CONN_DATA_LATE };
-enum conn_data conn_data_tick(struct conn *c);
+#define CONN_TICKS 2
+enum conn_wait { CONN_IDLE, CONN_WAITS, CONN_LATE };
+enum conn_wait conn_tick(struct conn *c);
+/* Gives back what an idle connection does not need. */
+void conn_trim(struct conn *c);
+/* Copies all data that responses have lent and that is not sent yet. False: the connection must end. */
+bool conn_copy_out(struct conn *c);
 /* No command is with the target (AERs excepted) or on its way to the host. */
 bool conn_quiet(const struct conn *c);
 
@@ -164,6 +174,8 @@ bool slot_claim_cid(struct slot *slot); /* false: the CID is in flight already *
 int slot_buffer(struct slot *slot);	/* as pool_get() */
 /* Returns its buffer, if it has one, to the pool; commands that waited for it may start in here. */
 void slot_drop_buffer(struct slot *slot);
+/* Copies the data of a response that is still lent to a buffer. False: the connection must end. */
+bool slot_copy_out(struct slot *slot);
 void slot_run(struct slot *slot);    /* all its data is in: execute, or complete with its status */
 void slot_finish(struct slot *slot); /* it is over: frees buffer, request and slot */
 

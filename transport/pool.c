@@ -19,7 +19,7 @@
  * 5. The first host in the ring is never overtaken by one that needs less: large buffers are not
  *    starved by small ones.
  *
- * How long a buffer may wait for its data is bounded by the connection (tcp_config.data_ms).
+ * How long a buffer may wait for its data is bounded by the connection (tcp_config.host_ms).
  */
 #include <errno.h>
 #include <assert.h>
@@ -113,7 +113,7 @@ void pool_fini(struct pool *p)
 	free_cached(p);
 }
 
-/* Frees cached buffers, of other sizes than class KEEP, until SIZE more bytes fit. */
+/* Frees cached buffers, of other classes than KEEP, until SIZE more bytes fit. */
 static void make_room(struct pool *p, uint32_t size, unsigned int keep)
 {
 	for (unsigned int c = POOL_CLASSES; c-- > 0;) {
@@ -127,7 +127,7 @@ static void make_room(struct pool *p, uint32_t size, unsigned int keep)
 	}
 }
 
-/* The caller has checked the limit. NULL: the system has no memory. */
+/* A buffer of class C; the caller has checked the limit. NULL: the system has no memory. */
 static void *take(struct pool *p, unsigned int c)
 {
 	uint32_t size = POOL_MIN << c;
@@ -214,6 +214,31 @@ static void hold(struct pool_user *u, uint32_t size)
 	u->host->held += size;
 }
 
+static bool at_once(const struct pool *p, const struct pool_user *u, uint32_t size)
+{
+	return TAILQ_EMPTY(&p->ring) && STAILQ_EMPTY(&u->host->waiters) && fits(p, size, false) &&
+	       in_share(p, u->host, size);
+}
+
+bool pool_charge(struct pool *p, struct pool_user *u, uint32_t bytes)
+{
+	if (!at_once(p, u, bytes))
+		return false;
+	p->used += bytes;
+	hold(u, bytes);
+	return true;
+}
+
+void *pool_force(struct pool *p, struct pool_user *u, uint32_t len)
+{
+	unsigned int c = size_class(len);
+	void *buf = take(p, c);
+
+	if (buf)
+		hold(u, POOL_MIN << c);
+	return buf;
+}
+
 int pool_get(struct pool *p, struct pool_user *u, struct pool_waiter *w, uint32_t len, bool capsule,
 	     void **buf)
 {
@@ -224,8 +249,7 @@ int pool_get(struct pool *p, struct pool_user *u, struct pool_waiter *w, uint32_
 	if (capsule)
 		now = STAILQ_EMPTY(&p->capsules) && fits(p, size, true);
 	else
-		now = TAILQ_EMPTY(&p->ring) && STAILQ_EMPTY(&u->host->waiters) &&
-		      fits(p, size, false) && in_share(p, u->host, size);
+		now = at_once(p, u, size);
 	if (now) {
 		*buf = take(p, c);
 		if (!*buf)
@@ -316,6 +340,14 @@ void pool_put(struct pool *p, struct pool_user *u, void *buf, uint32_t len, bool
 		u->held -= size;
 		u->host->held -= size;
 	}
+	serve(p);
+}
+
+void pool_uncharge(struct pool *p, struct pool_user *u, uint32_t bytes)
+{
+	p->used -= bytes;
+	u->held -= bytes;
+	u->host->held -= bytes;
 	serve(p);
 }
 

@@ -78,6 +78,14 @@ int pool_user_join(struct pool *p, struct pool_user *u, const char *hostnqn);
  */
 int pool_get(struct pool *p, struct pool_user *u, struct pool_waiter *w, uint32_t len, bool capsule,
 	     void **buf);
+/*
+ * Counts BYTES as held by U, for a buffer that it may need later; false: they cannot be had at once.
+ * pool_uncharge() takes that back; it may call granted() for others.
+ */
+bool pool_charge(struct pool *p, struct pool_user *u, uint32_t bytes);
+void pool_uncharge(struct pool *p, struct pool_user *u, uint32_t bytes);
+/* A buffer of LEN bytes at once, for whoever gives back a charge right after. NULL: no memory. */
+void *pool_force(struct pool *p, struct pool_user *u, uint32_t len);
 /* Returns a buffer. May call granted() for others. */
 void pool_put(struct pool *p, struct pool_user *u, void *buf, uint32_t len, bool capsule);
 /*

@@ -95,23 +95,39 @@ int slot_buffer(struct slot *slot)
 	int err;
 
 	err = pool_get(c->pool, &c->user, &slot->waiter, slot->req.len, slot->in_capsule,
-		       &slot->req.buf);
-	if (!err)
-		slot->buf_len = slot->req.len;
-	return err;
+		       &slot->mem);
+	if (err)
+		return err;
+	slot->req.buf = slot->mem;
+	slot->buf_len = slot->req.len;
+	return 0;
+}
+
+bool slot_copy_out(struct slot *slot)
+{
+	struct conn *c = slot->conn;
+
+	if (slot->state != SLOT_RESP || slot->req.lent != TGT_LENT || slot->req.dir != TGT_C2H)
+		return true;
+	slot->mem = pool_force(c->pool, &c->user, slot->req.len);
+	if (!slot->mem)
+		return false;
+	slot->buf_len = slot->req.len;
+	if (!tgt_req_copy(&slot->req, slot->mem))
+		return false;
+	c->lent -= slot->req.len;
+	return true;
 }
 
 void slot_drop_buffer(struct slot *slot)
 {
 	struct conn *c = slot->conn;
-	void *buf = slot->req.buf;
-	uint32_t len = slot->buf_len;
+	void *mem = slot->mem;
 
-	if (!len)
+	if (!mem) /* what is lent is given up when the request is put */
 		return;
-	slot->req.buf = NULL;
-	slot->buf_len = 0;
-	pool_put(c->pool, &c->user, buf, len, slot->in_capsule);
+	slot->req.buf = slot->mem = NULL;
+	pool_put(c->pool, &c->user, mem, slot->buf_len, slot->in_capsule);
 }
 
 void slot_finish(struct slot *slot)
@@ -120,6 +136,8 @@ void slot_finish(struct slot *slot)
 
 	assert(slot->state != SLOT_FREE);
 	drop_cid(slot);
+	if (slot->req.lent && slot->req.dir == TGT_C2H)
+		c->lent -= slot->req.len;
 	tgt_req_put(&slot->req);
 	slot->state = SLOT_FREE;
 	slot->next_free = c->free;

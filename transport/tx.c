@@ -94,6 +94,7 @@ void tx_r2t(struct slot *slot)
 	};
 
 	slot->state = SLOT_R2T;
+	slot->tick = c->tick;
 	memcpy(slot->head, &r, sizeof(r));
 	slot->head_len = seal(c, slot->head, sizeof(r));
 	slot->pad_len = slot->tail_len = 0;
@@ -150,6 +151,7 @@ void tx_response(struct slot *slot)
 	bool success = data && may_success(req);
 
 	slot->state = SLOT_RESP;
+	slot->tick = c->tick;
 	if (c->tx.terminated) { /* nothing follows a TermReq */
 		slot_finish(slot);
 		return;
@@ -237,7 +239,7 @@ static void item_done(struct conn *c, struct tx_item *item)
 	if (item->kind == TX_R2T && !c->dead) {
 		slot->state = SLOT_DATA;
 		slot->tick = c->tick;
-		c->data_due = true;
+		c->waits = true;
 	} else {
 		slot_finish(slot);
 	}

@@ -118,12 +118,15 @@ static void zns_exec_mgmt_send(struct tgt_req *req)
 	struct zns *zns = req_zns(req);
 	struct zone_claim *claim = &req_cmd(req)->claim;
 	uint32_t zone = req_all(req) ? ZONE_ALL : zone_of(&zns->zones, req_slba(req));
+	struct tgt_ns *ns = req->ns;
 	uint16_t status;
 
 	req->msg.fn = claim_started; /* zns_dispatch() posts it, from any loop, if the claim has to wait */
 	status = zone_manage(&zns->zones, claim, zone, req_zsa(req));
-	if (status == ZONE_WAIT)
+	if (status == ZONE_WAIT) { /* REQ may have gone on, on another loop */
+		tgt_ns_copy_out(ns);
 		return;
+	}
 	if (!status && claim->nr)
 		claim_start(req);
 	else

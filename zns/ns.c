@@ -133,6 +133,7 @@ const struct tgt_command_set zns_command_set = {
 	.effects = zns_effects,
 	.lend = zns_lend,
 	.release = zns_release,
+	.copy = zns_copy,
 	.run = zns_run_writes,
 	.close = zns_close,
 };

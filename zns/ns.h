@@ -117,6 +117,7 @@ static inline bool req_fua(const struct tgt_req *req)
 uint16_t zns_parse(struct tgt_req *req);
 bool zns_lend(struct tgt_req *req);
 void zns_release(struct tgt_req *req);
+int zns_copy(struct tgt_req *req, void *buf);
 void zns_run_writes(struct tgt_reqs *reqs);
 
 /* status.c */

@@ -50,6 +50,13 @@ static void nvm_release(struct tgt_req *req)
 	(void)req;
 }
 
+static int nvm_copy(struct tgt_req *req, void *buf)
+{
+	(void)req;
+	(void)buf;
+	return -EINVAL;
+}
+
 static void nvm_run(struct tgt_reqs *reqs)
 {
 	(void)reqs;
@@ -70,6 +77,7 @@ const struct tgt_command_set nvm_command_set = {
 	.effects = nvm_effects,
 	.lend = nvm_lend,
 	.release = nvm_release,
+	.copy = nvm_copy,
 	.run = nvm_run,
 	.close = nvm_close,
 };

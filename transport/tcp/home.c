@@ -30,11 +30,11 @@ void tcp_loop_left(struct tcp_loop *home)
 	}
 }
 
-void tcp_loop_watch_data(struct tcp_loop *home)
+void tcp_loop_watch(struct tcp_loop *home)
 {
 	if (!home->watching)
 		home->watching =
-			!loop_timer_arm(&home->data, home->tcp->config.data_ms / CONN_DATA_TICKS);
+			!loop_timer_arm(&home->tick, home->tcp->config.host_ms / CONN_TICKS);
 }
 
 void tcp_loop_look_for_faults(struct tcp_loop *home)

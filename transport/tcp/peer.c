@@ -19,8 +19,8 @@
  *    one wake-up leave in one sendmsg, whether their commands came in one recv or their work came
  *    home in one batch.
  * 3. EV_READ is armed while rx wants bytes, EV_WRITE after the socket was full; see arm().
- * 4. A host that takes less than STALL_BYTES in stall_ms, while there is more, is closed: what is to be
- *    sent to it holds buffers, which a byte now and then must not hold for ever.
+ * 4. A host that is late with its part in a command, the data or taking the response, is closed
+ *    (conn_tick()).
  *
  * Threads: tcp_disconnect() from any; the rest on the connection's loop.
  */
@@ -36,9 +36,7 @@
 #define READ_BUDGET (64u << 10)
 #define SEND_BUDGET (1u << 20)
 #define SEND_PIECES 128
-#define STALL_BYTES                                                                                \
-	TGT_MAX_TRANSFER /* the least that a host takes in stall_ms, unless that is all */
-#define BYE_MS 500	 /* for the host to close after a disconnect */
+#define BYE_MS	    500 /* for the host to close after a disconnect */
 
 static struct peer *conn_peer(struct conn *c)
 {
@@ -151,28 +149,12 @@ static void peer_fail(struct peer *p, int err)
 		peer_close(p);
 }
 
-/* Whether the host took enough since the timer was armed, or all that there was at some time. */
-static bool peer_moves(struct peer *p)
-{
-	if (p->full && !p->emptied && p->sent - p->sent_then < STALL_BYTES)
-		return false;
-	p->sent_then = p->sent;
-	p->emptied = false;
-	p->stalling = p->full;
-	return !p->stalling || !loop_timer_arm(&p->timer, p->home->tcp->config.stall_ms);
-}
-
 static void peer_timeout(struct loop_timer *t)
 {
 	struct peer *p = msg_owner(t, struct peer, timer);
 
-	if (p->state == PEER_OPEN && p->stalling) {
-		if (peer_moves(p))
-			return;
-		log_info("%s: takes too little of what is sent to it: closing", p->conn.name);
-	} else if (p->state == PEER_OPEN) {
+	if (p->state == PEER_OPEN)
 		log_info("%s: no Connect in time: closing", p->conn.name);
-	}
 	peer_close(p);
 }
 
@@ -185,8 +167,8 @@ static void arm(struct peer *p)
 
 	if (p->state == PEER_CLOSED)
 		return;
-	if (p->state == PEER_OPEN && (p->conn.data_due || rx->slot))
-		tcp_loop_watch_data(p->home);
+	if (p->state == PEER_OPEN && (p->conn.waits || rx->slot))
+		tcp_loop_watch(p->home);
 	read = p->state == PEER_LINGER ||
 	       (p->state == PEER_OPEN && rx->state != RX_STOPPED && rx->block == RX_RUNS);
 	write = p->full && tx_pending(&p->conn);
@@ -263,28 +245,25 @@ static void peer_readable(evutil_socket_t fd, short what, void *arg)
 	arm(p);
 }
 
-bool peer_check_data(struct peer *p)
+bool peer_tick(struct peer *p)
 {
-	enum conn_data data = p->state == PEER_OPEN ? conn_data_tick(&p->conn) : CONN_NO_DATA;
+	enum conn_wait wait = p->state == PEER_OPEN ? conn_tick(&p->conn) : CONN_IDLE;
 
-	if (data == CONN_DATA_LATE) {
-		log_info("%s: sends no data for a command for %u s: closing", p->conn.name,
-			 p->home->tcp->config.data_ms / 1000);
+	if (wait == CONN_LATE) {
+		log_info("%s: the host neither sends the data of a command nor takes its response "
+			 "for %u s: closing",
+			 p->conn.name, p->home->tcp->config.host_ms / 1000);
 		peer_close(p);
 	}
-	p->conn.data_due = data == CONN_DATA_DUE;
-	return p->conn.data_due;
+	p->conn.waits = wait == CONN_WAITS;
+	return p->conn.waits;
 }
 
-/* The socket is full. What waits holds buffers, and what was lent holds up resets: not for ever. */
+/* The socket is full: what waits holds buffers, so the time is watched. */
 static void peer_full(struct peer *p)
 {
 	p->full = true;
-	if (p->state != PEER_OPEN || !p->conn.connected || p->stalling)
-		return;
-	p->sent_then = p->sent;
-	p->emptied = false;
-	p->stalling = !loop_timer_arm(&p->timer, p->home->tcp->config.stall_ms);
+	p->conn.waits = true;
 }
 
 static void peer_send(struct peer *p)
@@ -315,10 +294,8 @@ static void peer_send(struct peer *p)
 			return;
 		}
 		total += (size_t)n;
-		p->sent += (size_t)n;
 		tx_sent(&p->conn, (size_t)n);
 	}
-	p->emptied = true;
 	if (p->state == PEER_LINGER && !p->shut) {
 		shutdown(p->fd, SHUT_WR);
 		p->shut = true;
@@ -410,10 +387,31 @@ static void tcp_disconnect(struct tgt_queue *queue)
 		loop_post(p->home->loop, &p->end_msg);
 }
 
+static void peer_copy_out(struct loop_msg *msg)
+{
+	struct peer *p = msg_owner(msg, struct peer, copy_msg);
+
+	atomic_store(&p->copying, false);
+	if (p->state == PEER_CLOSED || conn_copy_out(&p->conn))
+		return;
+	log_info("%s: data could not be read while it was sent: closing", p->conn.name);
+	peer_close(p);
+}
+
+/* As tcp_disconnect(). */
+static void tcp_copy_out(struct tgt_queue *queue)
+{
+	struct peer *p = msg_owner(queue, struct peer, conn.queue);
+
+	if (!atomic_exchange(&p->copying, true))
+		loop_post(p->home->loop, &p->copy_msg);
+}
+
 static const struct tgt_transport_ops tcp_ops = {
 	.name = "tcp",
 	.respond = tcp_respond,
 	.disconnect = tcp_disconnect,
+	.copy_out = tcp_copy_out,
 };
 
 /* ---- the beginning of a connection ---- */
@@ -462,6 +460,7 @@ void peer_start(struct loop_msg *msg)
 	p->conn.wake = peer_wake;
 	p->conn.on_connect = peer_connected;
 	p->end_msg.fn = peer_end;
+	p->copy_msg.fn = peer_copy_out;
 	p->reading = true;
 	LIST_INSERT_HEAD(&home->peers, p, link);
 	arm(p);

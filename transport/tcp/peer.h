@@ -26,16 +26,14 @@ struct peer {
 	int fd;
 	bool reading, writing;	  /* armed */
 	bool full;		  /* the socket took no more */
-	bool stalling;		  /* timer is for the host to take something */
-	bool emptied;		  /* since then everything was sent, at some time */
-	uint64_t sent, sent_then; /* bytes: in all, and when timer was armed for that */
 	bool shut;		  /* the write side is shut down */
 	bool dirty;
 	bool reaping;
 	atomic_bool ending; /* end_msg was posted */
 	struct event *rd, *wr;
-	struct loop_timer timer; /* handshake, stall, drain or linger */
-	struct loop_msg start_msg, end_msg, reap_msg;
+	struct loop_timer timer; /* handshake, drain or linger */
+	atomic_bool copying;	 /* copy_msg was posted */
+	struct loop_msg start_msg, end_msg, copy_msg, reap_msg;
 	struct quota *pending; /* of its address, until Connect succeeded or it ended */
 	struct quota *of_host; /* from then on, until it is freed */
 	struct tgt_port local; /* the listener's; of a wildcard, with the address really used */
@@ -50,8 +48,8 @@ struct tcp_loop {
 	struct pool pool;
 	struct event *flush;
 	struct loop_timer trim;
-	bool trimming;		/* armed */
-	struct loop_timer data; /* for conn_data_tick() of connections that wait for data */
+	bool trimming; /* armed */
+	struct loop_timer tick; /* for conn_tick(), while a command waits for its host */
 	bool watching;		/* armed */
 	bool draining;
 	bool no_loans;
@@ -95,8 +93,8 @@ void peer_flush(struct peer *p);
 /* At shutdown: receives no more, ends when it is quiet, or in drain_ms. */
 void peer_drain(struct peer *p);
 
-/* Closes P if the data of a command does not come. Whether it is still waiting for some. */
-bool peer_check_data(struct peer *p);
+/* Closes P if its host is late with its part in a command. Whether a command still waits for it. */
+bool peer_tick(struct peer *p);
 
 /* ---- listen.c ---- */
 
@@ -118,8 +116,8 @@ void quota_give(struct tcp_server *tcp, struct quota *q); /* Q may be NULL */
 
 /* A connection of HOME is no more: it may have been the last that a shutdown waited for. */
 void tcp_loop_left(struct tcp_loop *home);
-/* A connection of HOME waits for data from its host: from now on the time is watched. */
-void tcp_loop_watch_data(struct tcp_loop *home);
+/* A command on a connection of HOME waits for its host: the time is watched from now on. */
+void tcp_loop_watch(struct tcp_loop *home);
 /* Lent memory was sent: if that went to the disk, nothing is borrowed for a while. */
 void tcp_loop_look_for_faults(struct tcp_loop *home);
 

@@ -18,8 +18,7 @@ const struct tcp_config tcp_defaults = {
 	.linger_ms = 30000,
 	.drain_ms = 1000,
 	.idle_ms = 2000,
-	.stall_ms = 30000,
-	.data_ms = 30000,
+	.host_ms = 30000,
 };
 
 static void borrow_again(struct loop_timer *t)
@@ -53,7 +52,7 @@ static void trim_idle(struct loop_timer *t)
 	if (home->pool.gets == home->trim_gets) {
 		home->trimming = false;
 		LIST_FOREACH (p, &home->peers, link)
-			rx_trim(&p->conn.rx);
+			conn_trim(&p->conn);
 		pool_trim(&home->pool);
 		return;
 	}
@@ -61,18 +60,18 @@ static void trim_idle(struct loop_timer *t)
 	home->trimming = !loop_timer_arm(t, home->tcp->config.idle_ms);
 }
 
-/* Closes connections whose data does not come; watches on while others wait. */
-static void data_tick(struct loop_timer *t)
+/* Closes connections whose hosts are late; goes on while commands wait for others. */
+static void home_tick(struct loop_timer *t)
 {
-	struct tcp_loop *home = msg_owner(t, struct tcp_loop, data);
+	struct tcp_loop *home = msg_owner(t, struct tcp_loop, tick);
 	struct peer *p;
-	bool due = false;
+	bool wait = false;
 
 	LIST_FOREACH (p, &home->peers, link)
-		due |= peer_check_data(p);
+		wait |= peer_tick(p);
 	home->watching = false;
-	if (due)
-		tcp_loop_watch_data(home);
+	if (wait)
+		tcp_loop_watch(home);
 }
 
 static int home_init(struct tcp_server *tcp, struct tcp_loop *home, struct loop *loop,
@@ -87,7 +86,7 @@ static int home_init(struct tcp_server *tcp, struct tcp_loop *home, struct loop 
 	if (!home->flush)
 		return -ENOMEM;
 	if (loop_timer_init(&home->loans_again, loop, borrow_again) ||
-	    loop_timer_init(&home->data, loop, data_tick))
+	    loop_timer_init(&home->tick, loop, home_tick))
 		return -ENOMEM;
 	return loop_timer_init(&home->trim, loop, trim_idle);
 }
@@ -156,7 +155,7 @@ void tcp_free(struct tcp_server *tcp)
 		if (home->flush)
 			event_free(home->flush);
 		loop_timer_free(&home->loans_again);
-		loop_timer_free(&home->data);
+		loop_timer_free(&home->tick);
 		loop_timer_free(&home->trim);
 		pool_fini(&home->pool);
 	}

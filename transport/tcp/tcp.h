@@ -22,9 +22,8 @@ struct tcp_config {
 	uint32_t linger_ms;    /* after our TermReq, for the host to close */
 	uint32_t drain_ms;     /* at shutdown, for commands in flight to end */
 	uint32_t idle_ms;      /* free buffers unused so long go back to the system */
-	uint32_t stall_ms;     /* for a host to take 1 MiB of what waits to be sent to it, or all */
-	uint32_t
-		data_ms; /* at least so long, and half as long again at most, for the data of a command */
+	uint32_t host_ms; /* for the host to send the data of a command, or take its response: so long at
+			   * least, half as long again at most */
 };
 extern const struct tcp_config tcp_defaults;
 

@@ -79,7 +79,13 @@ static void fake_disconnect(struct tgt_queue *queue)
 	fq->disconnected = true;
 }
 
-static const struct tgt_transport_ops fake_ops = { "fake", fake_respond, fake_disconnect };
+static void fake_copy_out(struct tgt_queue *queue)
+{
+	(void)queue; /* nothing is lent here */
+}
+
+static const struct tgt_transport_ops fake_ops = { "fake", fake_respond, fake_disconnect,
+						   fake_copy_out };
 
 static void set_execute(struct tgt_req *req)
 {
@@ -149,6 +155,13 @@ static void set_release(struct tgt_req *req)
 	(void)req;
 }
 
+static int set_copy(struct tgt_req *req, void *buf)
+{
+	(void)req;
+	(void)buf;
+	return -EIO;
+}
+
 static void set_run(struct tgt_reqs *reqs)
 {
 	(void)reqs;
@@ -168,6 +181,7 @@ static const struct tgt_command_set fake_zns = { NVME_CSI_ZNS,
 						 set_effects,
 						 set_lend,
 						 set_release,
+						 set_copy,
 						 set_run,
 						 set_close };
 static const struct tgt_command_set fake_nvm = { NVME_CSI_NVM,
@@ -178,6 +192,7 @@ static const struct tgt_command_set fake_nvm = { NVME_CSI_NVM,
 						 set_effects,
 						 set_lend,
 						 set_release,
+						 set_copy,
 						 set_run,
 						 set_close };
 

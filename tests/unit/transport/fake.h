@@ -45,6 +45,7 @@ static struct {
 	uint32_t wrote_len;
 	uint16_t wrote_cid, last_status;
 	const void *lends, *executed_on;
+	bool copies; /* what is lent can be copied out */
 	bool lent_gathers; /* what is lent may be gathered, too */
 	unsigned int lent, released, unreadable, early;
 	uint8_t wrote[1 << 20]; /* data of the last write executed; not cleared */
@@ -153,6 +154,17 @@ bool tgt_req_lend(struct tgt_req *req)
 	COUNT(lent);
 	req->buf = (void *)(uintptr_t)fake.lends;
 	req->lent = TGT_LENT;
+	return true;
+}
+
+bool tgt_req_copy(struct tgt_req *req, void *buf)
+{
+	if (!fake.copies)
+		return false;
+	memcpy(buf, req->buf, req->len);
+	COUNT(released);
+	req->lent = TGT_OWN;
+	req->buf = buf;
 	return true;
 }
 
@@ -325,7 +337,13 @@ static inline void rig_disconnect(struct tgt_queue *queue)
 	COUNT(disconnected);
 }
 
-static const struct tgt_transport_ops rig_ops = { "rig", conn_respond, rig_disconnect };
+static inline void rig_copy_out(struct tgt_queue *queue)
+{
+	(void)queue; /* tests call conn_copy_out() */
+}
+
+static const struct tgt_transport_ops rig_ops = { "rig", conn_respond, rig_disconnect,
+						  rig_copy_out };
 
 static inline void rig_open_sized(uint64_t memory)
 {
@@ -355,9 +373,11 @@ static inline void rig_close(void)
 		tgt_req_complete(fake.held[--fake.nheld], 0);
 	assert_int_equal(fake.inits, fake.put);
 	assert_int_equal(rig->conn.queue.inflight, 0);
-	assert_int_equal(rig->pool.used, 0);
+	assert_int_equal(rig->conn.lent, 0);
+	assert_int_equal(rig->pool.used, rig->conn.lent_charged);
 	assert_int_equal(fake.closed, 1);
 	conn_fini(&rig->conn);
+	assert_int_equal(rig->pool.used, 0);
 	pool_fini(&rig->pool);
 	rig = NULL;
 }

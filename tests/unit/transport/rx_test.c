@@ -995,6 +995,7 @@ static void what_is_lent_is_received_into(void **state)
 	enum { LEN = 1 << 17, HALF = LEN / 2 };
 	uint8_t *buf = malloc(1 << 20), *place = malloc(LEN);
 	struct pdu_r2t r2t;
+	uint64_t gets;
 	size_t n;
 
 	(void)state;
@@ -1004,6 +1005,7 @@ static void what_is_lent_is_received_into(void **state)
 		rig_connect(0, false);
 		memset(place, 0, LEN);
 		fake.lends = place;
+		gets = rig->pool.gets;
 		n = make_cmd(buf, (struct fake_cmd){ .cid = 1, .op = FAKE_LEND_WRITE, .len = LEN },
 			     NULL, 0, 0);
 		assert_int_equal(rig_feed(buf, n, SIZE_MAX), 0);
@@ -1011,6 +1013,7 @@ static void what_is_lent_is_received_into(void **state)
 		memcpy(&r2t, rig->out + rig->nout - sizeof(r2t), sizeof(r2t));
 		assert_int_equal(r2t.h.type, PDU_R2T);
 		assert_int_equal(rig->pool.used, 0);
+		assert_int_equal(rig->pool.gets, gets);
 		n = make_h2c_data(buf, 1, le16toh(r2t.ttag), 0, false, pattern, HALF, 0);
 		n += make_h2c_data(buf + n, 1, le16toh(r2t.ttag), HALF, true, pattern + HALF, HALF,
 				   0);

@@ -842,7 +842,7 @@ static bool survives_a_pause(uint32_t ms)
 	ssize_t n;
 	int fd;
 
-	config.stall_ms = 1000;
+	config.host_ms = 300;
 	net_up(&config);
 	fd = dial_connected(0);
 	for (int i = 0; i < N; i++)
@@ -881,7 +881,7 @@ static void a_host_that_takes_little_is_closed(void **state)
 	int fd;
 
 	(void)state;
-	config.stall_ms = 300;
+	config.host_ms = 300;
 	net_up(&config);
 	fd = dial_connected(0);
 	for (int i = 0; i < N; i++)
@@ -920,7 +920,7 @@ static bool is_answered_without(size_t less, bool in_capsule, uint8_t dgst)
 	size_t n;
 	int fd;
 
-	config.data_ms = 200;
+	config.host_ms = 200;
 	net_up(&config);
 	fd = dial_connected(dgst);
 	n = make_cmd(buf, cmd, in_capsule ? buf + LEN + 128 : NULL, in_capsule ? 8192 : 0, dgst);

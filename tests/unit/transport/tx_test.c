@@ -153,6 +153,7 @@ static void what_is_lent_needs_no_buffer(void **state)
 {
 	static const uint8_t data[4096] = { 1, 2, 3 };
 	const struct fake_cmd cmd = { .cid = 9, .op = FAKE_LEND, .len = sizeof(data) };
+	uint64_t gets;
 
 	(void)state;
 	for (uint8_t dgst = 0; dgst < 2; dgst++) {
@@ -160,8 +161,10 @@ static void what_is_lent_needs_no_buffer(void **state)
 		fake.lends = data;
 		rig_handshake(dgst, 0);
 		rig_connect(dgst, true);
+		gets = rig->pool.gets;
 		issue(cmd, dgst);
-		assert_int_equal(rig->pool.used, 0);
+		assert_int_equal(rig->pool.used, CONN_LENT_QUANTUM); /* charged, */
+		assert_int_equal(rig->pool.gets, gets);		     /* but there is no buffer */
 		assert_int_equal(fake.released, 0);
 		assert_true(rig->conn.tx.lent);
 		rig_send(SIZE_MAX);
@@ -171,6 +174,45 @@ static void what_is_lent_needs_no_buffer(void **state)
 		assert_int_equal(fake.released, 1);
 		rig_close();
 	}
+}
+
+/* Somebody wants what is lent, while a response is sent in part and another waits. */
+static void what_is_lent_is_copied_out(void **state)
+{
+	static uint8_t data[4096];
+	struct fake_cmd cmd = { .op = FAKE_LEND, .len = sizeof(data) };
+	uint8_t want[sizeof(data)];
+	size_t at;
+
+	(void)state;
+	for (int dies = 0; dies < 3; dies++) {
+		memset(data, 0xd1, sizeof(data));
+		memcpy(want, data, sizeof(data));
+		rig_open();
+		fake.lends = data;
+		fake.copies = dies < 2;
+		rig_handshake(0, 0);
+		rig_connect(0, true);
+		for (cmd.cid = 1; cmd.cid <= 2; cmd.cid++)
+			issue(cmd, 0);
+		rig_send(1000);
+		assert_int_equal(fake.released, 0);
+		if (dies) /* what was sent in part is copied, or dropped */
+			conn_kill(&rig->conn);
+		else
+			assert_true(conn_copy_out(&rig->conn));
+		assert_int_equal(fake.released, 2);
+		memset(data, 0xee, sizeof(data)); /* as the zone's next owner */
+		rig_send(SIZE_MAX);
+		for (at = sizeof(struct pdu_data); at < rig->nout; at += sizeof(data) + 24) {
+			size_t n = rig->nout - at < sizeof(data) ? rig->nout - at : sizeof(data);
+
+			assert_memory_equal(rig->out + at, want, n);
+		}
+		assert_int_equal(at >= 2 * sizeof(data), dies == 0);
+		rig_close();
+	}
+	fake.copies = false;
 }
 
 /* Not with a data digest, which we would have to read; nor when it had to wait for the disk. */
@@ -323,6 +365,7 @@ int main(void)
 		cmocka_unit_test(c2h_data_is_aligned_padded_and_digested),
 		cmocka_unit_test(success_replaces_the_response_only_where_it_may),
 		cmocka_unit_test(what_is_lent_needs_no_buffer),
+		cmocka_unit_test(what_is_lent_is_copied_out),
 		cmocka_unit_test(what_may_not_be_borrowed_is_not),
 		cmocka_unit_test(a_send_may_stop_at_every_byte),
 		cmocka_unit_test(a_connection_may_die_at_every_byte),

@@ -57,10 +57,16 @@ static void host_disconnect(struct tgt_queue *queue)
 	(void)queue;
 }
 
+static void host_copy_out(struct tgt_queue *queue)
+{
+	(void)queue;
+}
+
 static const struct tgt_transport_ops host_ops = {
 	.name = "fake",
 	.respond = host_respond,
 	.disconnect = host_disconnect,
+	.copy_out = host_copy_out,
 };
 
 static void *host_thread(void *arg)
