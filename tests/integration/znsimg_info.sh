@@ -5,12 +5,23 @@ need qemu-img qemu-io jq
 need_env ZNSIMG
 tmpdir
 
+# What qemu-img says of an image; since QEMU 8 it also says something of the file below, which is left out.
+qemu_human()
+{
+	qemu-img info "$@" | sed '/^Child node/,$d'
+}
+
+qemu_json()
+{
+	qemu-img info -f qcow2 --output=json "$1" | jq -S 'del(.children)'
+}
+
 # Both programs on $1, both outputs.
 same_as_qemu()
 {
-	expect_equal "$("$ZNSIMG" info "$1")" "$(qemu-img info -f qcow2 "$1")" "$2, human"
+	expect_equal "$("$ZNSIMG" info "$1")" "$(qemu_human -f qcow2 "$1")" "$2, human"
 	expect_equal "$("$ZNSIMG" info --output=json "$1" | jq -S .)" \
-		"$(qemu-img info -f qcow2 --output=json "$1" | jq -S .)" "$2, json"
+		"$(qemu_json "$1")" "$2, json"
 }
 
 it "agrees with stock qemu-img on plain images"
@@ -24,7 +35,7 @@ same_as_qemu plain.qcow2 "with data"
 
 it "agrees with stock qemu-img on its own plain images, except for the uuid"
 "$ZNSIMG" create -q -o cluster_size=4k ours.qcow2 1500M
-expect_equal "$("$ZNSIMG" info ours.qcow2 | grep -v '^    uuid: ')" "$(qemu-img info ours.qcow2)"
+expect_equal "$("$ZNSIMG" info ours.qcow2 | grep -v '^    uuid: ')" "$(qemu_human ours.qcow2)"
 
 it "agrees with stock qemu-img on a zoned image with the bit cleared, except for zones and uuid"
 "$ZNSIMG" create -q -o zone.size=64M zoned.qcow2 768M
@@ -33,7 +44,7 @@ cp --sparse=never zoned.qcow2 full.qcow2
 clear_zoned_bit cleared.qcow2
 expect_equal "$("$ZNSIMG" info --output=json full.qcow2 |
 	jq -S 'del(.filename, ."format-specific".data.zone, ."format-specific".data.uuid)')" \
-	"$(qemu-img info -f qcow2 --output=json cleared.qcow2 | jq -S 'del(.filename)')"
+	"$(qemu_json cleared.qcow2 | jq 'del(.filename)')"
 
 it "shows the zones with the keys of QEMU's series"
 "$ZNSIMG" create -q -o zone.size=64M,zone.capacity=60M,zone.conventional_zones=1 \
