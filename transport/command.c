@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 /*
- * What happens to a command between its capsule and its execution: it gets its buffer, or may do
- * without one, and its data is asked for with an R2T.
+ * Starts commands: a command whose capsule has arrived gets a buffer, or needs none (zero-copy); then its
+ * data is requested by an R2T, or it is executed.
  *
  * Threads: the queue's loop only.
  */
 #include <errno.h>
 #include "conn.h"
 
-/* It has its buffer, or needs none, or there will be none. */
+/* The command has its memory, or fails for lack of it: sends an R2T, or runs it. */
 static void command_ready(struct slot *slot)
 {
 	if (!slot->status && slot->req.dir == TGT_H2C && slot->req.len)
@@ -18,8 +18,8 @@ static void command_ready(struct slot *slot)
 }
 
 /*
- * Whether LEN more bytes of reads may be lent. What is lent is charged to the host's share, by the quantum,
- * so that there is memory for it if it has to be copied out.
+ * Whether LEN more bytes of reads may be lent. They are charged to the host's share, in quanta, so that
+ * there is memory if they have to be copied out.
  */
 static bool may_lend_read(struct conn *c, uint32_t len)
 {

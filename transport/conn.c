@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * A connection, from its first byte to its end.
+ * Creates and ends a connection, and queues the responses of the target.
  *
- * A connection that died executes nothing more. It drops the slots which the target does not have;
- * the target brings the others home, in its own time.
+ * A dead connection executes no further command. It finishes the slots of commands that the target does
+ * not have; the others are finished when the target completes them.
  *
  * Threads: the queue's loop only.
  */
@@ -44,8 +44,8 @@ void conn_fini(struct conn *c)
 }
 
 /*
- * The first success that leaves the queue with a controller is that of Connect. False: there is no room
- * for the connection.
+ * Sets up the connection after Connect, the first command after whose success the queue has a controller.
+ * False: there is no room for the connection.
  */
 static bool conn_connected(struct conn *c)
 {
@@ -66,7 +66,7 @@ static bool conn_connected(struct conn *c)
 	return true;
 }
 
-/* Connect fails after all: the host may try again later. */
+/* Makes Connect fail after all; the host may try again later. */
 static void conn_refuse(struct conn *c, struct nvme_cqe *cqe)
 {
 	cqe->result = 0;
@@ -89,7 +89,7 @@ void conn_respond(struct tgt_req *req)
 	tx_response(slot);
 }
 
-/* Gives back what was charged for lending and is not needed for what is lent now. */
+/* Returns the charge for lent reads as far as the reads that are lent now do not need it. */
 static void conn_uncharge(struct conn *c)
 {
 	uint32_t need = (c->lent + CONN_LENT_QUANTUM - 1) / CONN_LENT_QUANTUM * CONN_LENT_QUANTUM;

@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: MIT
 /*
- * The receive machine: bytes in pieces of any size become commands. No I/O.
+ * The receive state machine: turns received bytes, in pieces of any size, into commands. No I/O.
  *
  *	HEADER --no data--> HEADER
  *	HEADER --data--> DATA --> [DIGEST] --> HEADER
  *	any --protocol error, or TermReq--> STOPPED
  *
- * 1. Headers are staged, so that one recv brings many PDUs; data goes straight to the buffer of
- *    its command, staged data being copied there. In DATA nothing is staged after a step, unless
- *    the machine is blocked. A stage that is filled is replaced by a larger one: many small writes
- *    in a recv are worth the copy. Large pieces are not, so behind these but a header is staged.
- *    And a small write that is executed before the next recv is written from the stage: what receives
- *    has tgt_queue_run() end before it asks rx_want() again.
- * 2. No field is used before pdu_check() passed it, and nothing but the common header before the
- *    header digest was found right.
- * 3. A PDU is begun only when it can be kept: with no free slot, its header stays staged
- *    (RX_NO_SLOT); with no buffer for the data in its capsule, the data stays there (RX_NO_BUFFER).
- *    Then rx_want() wants nothing and TCP's own flow control holds the host.
- * 4. Whatever becomes of a command, its data is consumed: a refused one's goes nowhere (rx.to is
- *    NULL), one with a bad digest completes, when all of its data came, with Transient Transport
- *    Error, and the connection lives on.
- *    What is lent by the target (tgt_req_lend()) only the kernel writes to.
- * 5. H2CData is taken only by a slot in state DATA (its R2T is wholly sent), at its next byte.
+ * 1. Headers are received into a staging buffer, so that one recv can bring many PDUs. Data is received
+ *    into the buffer of its command; data that was staged is copied there. When the small staging
+ *    buffer was full, a larger one replaces it: for many small writes per recv the copy is worth it.
+ *    For large data it is not, so after a large PDU only the next header is staged. A small write that
+ *    is executed before the next recv is written from the staging buffer; the caller therefore calls
+ *    tgt_queue_run() before rx_want().
+ * 2. No field is used before pdu_check() accepted it, and only the common header is used before the
+ *    header digest was verified.
+ * 3. A PDU is handled only when there is memory for it. Without a free slot its header stays in the
+ *    staging buffer (RX_NO_SLOT); without a buffer for in-capsule data that data stays there
+ *    (RX_NO_BUFFER). rx_want() then returns 0, and TCP's flow control stops the host (backpressure).
+ * 4. The data of every command is consumed. That of a refused command is discarded (rx.to is NULL). A
+ *    command with a bad data digest completes with Transient Transport Error when all of its data has
+ *    arrived, and the connection continues. Memory that the target has lent is written only by the
+ *    kernel, since it may fault.
+ * 5. H2CData is accepted only by a slot in state DATA, whose R2T was sent completely, and only for its
+ *    next byte.
  */
 #include <assert.h>
 #include <errno.h>
@@ -31,7 +32,7 @@
 #include <unistd.h>
 #include "conn.h"
 
-#define RX_MORE 1 /* of the steps: more bytes are needed, or a block must be lifted; 0: go on */
+#define RX_MORE 1 /* returned by the steps: more bytes, a slot or a buffer are needed; 0: continue */
 
 static uint32_t staged(const struct rx *rx)
 {
@@ -79,8 +80,8 @@ static void grow(struct rx *rx)
 }
 
 /*
- * How many bytes of what comes are to be staged. Large pieces of data are not to be copied: behind one of
- * them no more than the header of the next, behind another header some, for it is mostly a capsule's.
+ * How many bytes may be received into the staging buffer. After a large piece of data only the header of
+ * the next PDU, so that its data is not copied; after another header some more, as capsules often follow.
  */
 static uint32_t room(const struct conn *c)
 {
@@ -121,7 +122,7 @@ int rx_want(struct conn *c, struct iovec iov[2])
 	return n;
 }
 
-/* Data arrives for rx->slot; nowhere, if TO is NULL. */
+/* The next LEN bytes are data for SLOT, to be stored at TO; NULL: to be discarded. */
 static void expect_data(struct rx *rx, struct slot *slot, void *to, uint32_t len)
 {
 	rx->state = RX_DATA;
@@ -172,7 +173,7 @@ static int take_term(struct conn *c)
 	return -ECONNRESET;
 }
 
-/* Data of LEN bytes follows in the capsule; it has to fit what the command moves. */
+/* LEN bytes of in-capsule data follow; LEN must be the length of the command's data. */
 static void capsule_data(struct conn *c, struct slot *slot, uint32_t len)
 {
 	int err;
@@ -212,7 +213,7 @@ static int take_capsule(struct conn *c, uint32_t len)
 	return 0;
 }
 
-/* TCP Transport 3.3.2: H2CData answers an R2T, in order, in full. */
+/* NVMe/TCP 3.3.2: H2CData PDUs transfer the data of an R2T in order and completely. */
 static int take_h2c_data(struct conn *c, uint32_t len)
 {
 	const struct pdu_data *d = &c->rx.hdr.data;
@@ -244,8 +245,8 @@ static bool header_digest_right(const struct rx *rx, uint32_t *received)
 }
 
 /*
- * Capsules hardly differ in their first 8 bytes, and what else is judged of them is the command: so
- * one like the last good one is good.
+ * Validates the header. Most capsules have the same common header as the last valid one; all else in them
+ * is the command, so such a capsule is valid without a check.
  */
 static struct pdu_verdict check(struct conn *c, size_t have)
 {
@@ -308,7 +309,7 @@ static int step_header(struct conn *c)
 	return err;
 }
 
-/* What is lent is left to the kernel, for which a byte that is not there is an error and no signal. */
+/* Copies to lent memory by a system call, for which a fault is an error instead of a signal. */
 static int copy_lent(struct conn *c, const uint8_t *from, uint32_t n)
 {
 	struct rx *rx = &c->rx;
@@ -320,7 +321,7 @@ static int copy_lent(struct conn *c, const uint8_t *from, uint32_t n)
 	return -EFAULT;
 }
 
-/* N bytes of data are at FROM: in place, or staged. */
+/* Takes N bytes of data at FROM, which is their final place or the staging buffer. */
 static int data_in(struct conn *c, const uint8_t *from, uint32_t n)
 {
 	struct rx *rx = &c->rx;
@@ -348,7 +349,7 @@ void rx_unwritable(struct conn *c)
 		c->rx.slot->req.lent = TGT_UNREADABLE;
 }
 
-/* The PDU's data is in, and its digest was right, or is of no interest. */
+/* All data of the PDU has arrived and its digest, if any, was checked. */
 static void data_done(struct conn *c)
 {
 	struct rx *rx = &c->rx;
@@ -364,7 +365,7 @@ static void data_done(struct conn *c)
 	slot_run(slot);
 }
 
-/* All of a small write's data is staged, and may stay there until it is written. */
+/* Whether all data of a small write is staged and may stay there until it is written. */
 static bool stays_staged(const struct conn *c)
 {
 	const struct rx *rx = &c->rx;

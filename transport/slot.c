@@ -6,18 +6,18 @@
  *
  * A slot goes through these states in this order, and skips those that its command does not need.
  *
- * 1. A slot that is not FREE has a request that was given to tgt_req_init(), and slot_finish() is
- *    the only place that puts it and makes the slot FREE. It returns the buffer, too; that of a write
- *    went back before, when the write was done.
+ * 1. A slot that is not FREE has a request that was passed to tgt_req_init(). Only slot_finish() puts
+ *    the request and makes the slot FREE. It also returns the buffer, unless that was returned before:
+ *    a write returns its buffer when it is done.
  * 2. A slot waits for a buffer only in WAIT, or in CAPSULE (then rx.block is RX_NO_BUFFER).
  * 3. The target has a request from tgt_req_execute() or tgt_req_complete() until it calls
- *    conn_respond(), and then no more.
- * 4. The index of a slot and the generation of its R2T are its TTAG: a host that names a TTAG we
- *    did not issue, or issued for an earlier command, is found out.
+ *    conn_respond().
+ * 4. The index of a slot and the generation of its R2T form its TTAG, so that a TTAG which we did not
+ *    issue, or issued for an earlier command, is detected.
  *
- * How many: a host may reuse an entry of its queue as soon as it has our response, and it cannot have
- * it before sendmsg() took the last byte, after which the slot is freed before anything more is
- * received. So the depth of the queue is enough. Before Connect told it there are a few.
+ * Number of slots: a host may reuse a queue entry when it has our response. It cannot have the response
+ * before sendmsg() took its last byte, and then the slot is freed before anything more is received. So
+ * one slot per queue entry is enough. Before Connect, which says how deep the queue is, there are a few.
  *
  * Threads: the queue's loop only.
  */
@@ -146,7 +146,7 @@ void slot_finish(struct slot *slot)
 		c->rx.block = RX_RUNS;
 		c->wake(c);
 	}
-	slot_drop_buffer(slot); /* last: it may start commands that waited */
+	slot_drop_buffer(slot); /* last, since it may start commands that wait for memory */
 }
 
 void slot_run(struct slot *slot)

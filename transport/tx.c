@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
- * The send machine: a queue of PDUs, gathered into pieces for one sendmsg(). No I/O.
+ * The send state machine: a queue of PDUs, presented as the iovecs of one sendmsg(). No I/O.
  *
- * 1. A PDU is made when it is queued, its digests included, and does not change until it is gone.
+ * 1. A PDU is built when it is queued, including its digests, and does not change until it was sent.
  *    Its pieces are [head][padding][data][tail]; the tail is the data digest and the CapsuleResp.
- * 2. The only state of sending is how many bytes of the first item are gone; a partial send may
- *    end anywhere, and tx_iov() begins there.
- * 3. A slot leaves the queue in tx_sent() with its last byte, or in tx_drop(): then an R2T's slot
- *    may take H2CData, and a response's slot is finished. No other place does that.
+ * 2. The only state of sending is how many bytes of the first item were sent. A partial send may end
+ *    at any byte; tx_iov() continues from there.
+ * 3. A slot leaves the queue in tx_sent() with its last byte, or in tx_drop(). Then the slot of an R2T
+ *    may receive H2CData, and the slot of a response is finished. This happens nowhere else.
  * 4. After a C2HTermReq nothing is queued.
  */
 #include <assert.h>
@@ -34,7 +34,7 @@ static void push(struct conn *c, struct tx_item *item, enum tx_kind kind)
 	c->wake(c);
 }
 
-/* Puts the header digest behind the LEN bytes at PDU, if one was agreed: the new length. */
+/* Appends the header digest to the LEN bytes at PDU, if one was negotiated. The new length. */
 static uint8_t seal(const struct conn *c, uint8_t *pdu, uint8_t len)
 {
 	__le32 digest;
@@ -79,7 +79,7 @@ void tx_term(struct conn *c, enum pdu_fes fes, uint32_t fei, const void *hdr, ui
 	c->tx.terminated = true;
 }
 
-/* One R2T for all the data, one outstanding a command, whatever MAXR2T allows. */
+/* One R2T requests all the data: one outstanding R2T per command, whatever MAXR2T allows. */
 void tx_r2t(struct slot *slot)
 {
 	struct conn *c = slot->conn;
@@ -103,15 +103,16 @@ void tx_r2t(struct slot *slot)
 }
 
 /*
- * May the CapsuleResp be left out? NVMe/TCP 3.3.2: if it would tell nothing, and the host does not
- * need its SQHD. (A Zone Append, whose result matters, is no C2H command and never comes here.)
+ * Whether the SUCCESS flag of C2HData may replace the CapsuleResp (NVMe/TCP 3.3.2): if status and result
+ * are 0 and the host does not need SQHD. (A Zone Append, which has a result, transfers no data to the
+ * host.)
  */
 static bool may_success(const struct tgt_req *req)
 {
 	return req->queue->sqhd_disabled && !req->cqe.status && !req->cqe.result;
 }
 
-/* The C2HData PDU up to its data: one PDU for all of it. */
+/* Builds the header of the C2HData PDU; one PDU transfers all data. */
 static void make_c2h_data(struct slot *slot, bool success)
 {
 	struct conn *c = slot->conn;
@@ -175,7 +176,7 @@ void tx_response(struct slot *slot)
 		slot->tail_len += seal(c, slot->tail + PDU_DIGEST_LEN, sizeof(r));
 	}
 	push(c, &slot->item, TX_RESP);
-	if (!data) /* a host that reads no responses holds no memory by its writes */
+	if (!data) /* a host that does not take responses must not hold buffers by its writes */
 		slot_drop_buffer(slot);
 }
 
@@ -228,7 +229,7 @@ int tx_iov(struct conn *c, struct iovec *iov, int max)
 	return n;
 }
 
-/* ITEM, just taken off the queue, is wholly sent, or dropped. */
+/* ITEM, which was removed from the queue, was sent completely or is dropped. */
 static void item_done(struct conn *c, struct tx_item *item)
 {
 	struct slot *slot;

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: MIT
 /*
- * What a connection tells the loop that it lives on: that it sent lent data, and that it is gone.
+ * What connections report to their loop: that lent memory was sent, that a command waits for its host,
+ * and that a connection has ended.
  *
- * What the target lends (tgt_req_lend) is read by sendmsg() alone, from a mapping of the image. If
- * that had to wait for the disk, as the thread's major faults tell, nothing is borrowed for a while:
- * reads then go through buffers, and the workers wait. A byte that cannot be had is an EFAULT, which
- * ends the connection; when the host asks again, it is an error of its command.
+ * Lent memory (tgt_req_lend()) is a mapping of the image that only sendmsg() reads. If that had to wait
+ * for the disk, which the thread's count of major page faults shows, nothing is lent for a while: reads
+ * then use buffers, and the workers wait for the disk. Memory that cannot be read is an EFAULT, which
+ * ends the connection; when the host repeats the command, the command fails.
  *
  * Threads: the loop's own.
  */
 #include <sys/resource.h>
 #include "peer.h"
 
-#define LOAN_PAUSE_MS 200 /* after lent data had to be fetched from the disk */
+#define LOAN_PAUSE_MS 200 /* after a major page fault */
 
 static void loop_drained(struct loop_msg *msg)
 {

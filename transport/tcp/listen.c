@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * Listeners, and connections from accept until they are given to their loop.
+ * Listeners, and connections from accept until they are passed to their loop.
  *
- * What a peer may cost before Connect is bounded: connections in all, connections by address, time
- * (handshake_ms), and four slots.
+ * Before Connect a peer is limited in connections (in total and per address), in time (handshake_ms),
+ * and to four command slots each.
  *
  * Threads: the first loop.
  */
@@ -70,7 +70,7 @@ static void describe(struct peer *p, const struct tcp_listener *l,
 			  sizeof(p->local.trsvcid));
 }
 
-/* A connection for FD, or NULL: over a limit, or no memory. FD is then still the caller's. */
+/* Creates a connection for FD. NULL: a limit is reached, or no memory; the caller keeps FD. */
 static struct peer *peer_new(struct tcp_server *tcp, int fd, const struct sockaddr_storage *sa)
 {
 	struct in6_addr key;
@@ -135,7 +135,7 @@ static void acceptable(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	for (int i = 0; i < ACCEPT_BUDGET && !err; i++)
 		err = accept_one(l);
-	/* Other errors are of that one connection, or mean there is none. */
+	/* Other errors concern this connection only, or mean that there is none. */
 	if (err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM) {
 		log_warn("accept: %s", strerror(-err));
 		if (!loop_timer_arm(&l->retry, LISTEN_RETRY))
@@ -187,7 +187,7 @@ static void listener_free(struct tcp_listener *l)
 	free(l);
 }
 
-/* Takes FD, whatever comes. */
+/* Takes ownership of FD, also on failure. */
 static struct tcp_listener *listener_new(struct tcp_server *tcp, int fd, const struct addrinfo *ai)
 {
 	struct tcp_listener *l = calloc(1, sizeof(*l));

@@ -1,26 +1,25 @@
 // SPDX-License-Identifier: MIT
 /*
- * The life of a connection on its loop, to the last of its memory.
+ * A connection on its loop: receives, sends, and ends.
  *
  *	OPEN --shutdown--> DRAIN --quiet--> LINGER --> CLOSED --no command in flight--> freed
  *	OPEN --protocol error, ops->disconnect--> LINGER
  *	any --end of file, socket error, timeout--> CLOSED
  *
- * OPEN receives and sends. DRAIN receives no more, and waits for what executes. LINGER is dead to
- * the target; it sends what remains (a TermReq), shuts the write side down, and reads into the void
- * until the host closes, as a close with unread data would reset the connection and could take the
- * TermReq with it. CLOSED has no socket any more.
+ * OPEN receives and sends. DRAIN receives nothing more and waits for commands in flight. In LINGER the
+ * target has closed the queue; the connection sends what remains (a TermReq), shuts down the write side,
+ * and discards what it receives until the host closes: closing with unread data would reset the
+ * connection, and the host could lose the TermReq. CLOSED has no socket any more.
  *
- * 1. A connection belongs to one loop. It is freed in one place, peer_reap(), a message of its own
- *    loop posted once, when it is CLOSED and no command of it is in flight. Whatever else was
- *    posted to it was posted before, and messages keep their order.
- * 2. Nothing is sent where it arises. conn->wake() puts the connection on its loop's dirty list,
- *    and one event, queued behind those that are active now, flushes the list: so all responses of
- *    one wake-up leave in one sendmsg, whether their commands came in one recv or their work came
- *    home in one batch.
- * 3. EV_READ is armed while rx wants bytes, EV_WRITE after the socket was full; see arm().
- * 4. A host that is late with its part in a command, the data or taking the response, is closed
- *    (conn_tick()).
+ * 1. A connection belongs to one loop. It is freed only by peer_reap(), a message to its own loop that is
+ *    posted once, when it is CLOSED and has no command in flight. All other messages to it were posted
+ *    before that, and messages are handled in order.
+ * 2. PDUs are not sent where they are queued. conn->wake() puts the connection on the loop's dirty list,
+ *    and one event, which runs after those that are active now, sends for all connections on the list.
+ *    So all responses of one wake-up leave in one sendmsg.
+ * 3. EV_READ is armed while rx_want() is not 0, EV_WRITE while the socket is full; see arm().
+ * 4. A connection whose host is late with its part in a command, sending data or taking the response, is
+ *    closed (conn_tick()).
  *
  * Threads: tcp_disconnect() from any; the rest on the connection's loop.
  */
@@ -32,7 +31,7 @@
 #include <unistd.h>
 #include "peer.h"
 
-/* Bytes a wake-up and connection: few, so that the host goes on with what is done while the rest is. */
+/* Bytes per wake-up and connection: few, so that the first responses leave before all is received. */
 #define READ_BUDGET (64u << 10)
 #define SEND_BUDGET (1u << 20)
 #define SEND_PIECES 128
@@ -90,7 +89,7 @@ static void try_reap(struct peer *p)
 	loop_post(p->home->loop, &p->reap_msg);
 }
 
-/* Reads into the void, up to a budget. Returns 0 when there is nothing more now, or -errno. */
+/* Receives and discards, up to a budget. 0: no more for now; else -errno. */
 static int discard(struct peer *p)
 {
 	uint8_t trash[4096];
@@ -133,7 +132,7 @@ static void peer_linger(struct peer *p, uint32_t ms)
 	conn_kill(&p->conn);
 	peer_settled(p);
 	if (loop_timer_arm(&p->timer, ms))
-		peer_close(p); /* nothing would end it */
+		peer_close(p); /* no timer would end the linger */
 	else
 		p->conn.wake(&p->conn);
 }
@@ -195,7 +194,7 @@ static int receive_some(struct peer *p)
 		struct iovec iov[2];
 		int pieces;
 
-		if (total) /* before the stage is used again */
+		if (total) /* before the staging buffer is reused */
 			tgt_queue_run(&p->conn.queue);
 		pieces = rx_want(&p->conn, iov);
 		if (!pieces)
@@ -219,7 +218,7 @@ static int receive_some(struct peer *p)
 	return err;
 }
 
-/* Calls ANY, which takes commands in, and completes the writes that it gathered. */
+/* Calls ANY, which takes in commands, and then runs the batch of writes that they form. */
 static void peer_take(struct peer *p, int (*any)(struct peer *p))
 {
 	int err = any(p);
@@ -279,7 +278,7 @@ static void peer_send(struct peer *p)
 		if (total < SEND_BUDGET)
 			n = sendmsg(p->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 		else
-			n = -1, errno = EAGAIN; /* the others' turn */
+			n = -1, errno = EAGAIN; /* budget spent: let other connections send */
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN) {
@@ -378,7 +377,7 @@ static void peer_end(struct loop_msg *msg)
 	arm(p);
 }
 
-/* Not after tgt_queue_close() of the queue returned: then it may be gone. */
+/* Not called after tgt_queue_close() returned, since the connection may be freed then. */
 static void tcp_disconnect(struct tgt_queue *queue)
 {
 	struct peer *p = msg_owner(queue, struct peer, conn.queue);
@@ -446,7 +445,7 @@ void peer_start(struct loop_msg *msg)
 	memcpy(name, p->conn.name, sizeof(name));
 	p->rd = event_new(base, p->fd, EV_READ | EV_PERSIST, peer_readable, p);
 	p->wr = event_new(base, p->fd, EV_WRITE | EV_PERSIST, peer_writable, p);
-	/* Both directions share what libevent allocates for a descriptor: arm() cannot fail later. */
+	/* libevent allocates per descriptor, for both directions: so arm() cannot fail later. */
 	if (!p->rd || !p->wr || loop_timer_init(&p->timer, home->loop, peer_timeout) ||
 	    loop_timer_arm(&p->timer, home->tcp->config.handshake_ms) || event_add(p->rd, NULL)) {
 		log_err("%s: no memory for a connection", name);

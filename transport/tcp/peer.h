@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the files of this folder share: tcp.c is the server and what it has on each loop, listen.c
- * accepts, peer.c is the life of a connection, quota.c counts those of an address, and
- * of a host, home.c is what a connection tells its loop. For them alone; tcp.h is for others.
+ * Shared by the files of this folder: tcp.c is the server and its state on each loop, listen.c accepts
+ * connections, peer.c runs a connection, quota.c limits connections per address and per host, home.c is
+ * what connections report to their loop. Other rooms include tcp.h.
  *
- * Threads: accept, and the server's end, on the first loop; a connection and what its loop has, on
- * that loop. tcp->lock (a leaf) protects the quotas.
+ * Threads: accept and the shutdown of the server run on the first loop; a connection and its loop's state
+ * on that loop. tcp->lock (a leaf) protects the quotas.
  */
 #ifndef TRANSPORT_PEER_H
 #define TRANSPORT_PEER_H
@@ -24,9 +24,9 @@ struct peer {
 	struct tcp_loop *home;
 	enum peer_state state;
 	int fd;
-	bool reading, writing;	  /* armed */
-	bool full;		  /* the socket took no more */
-	bool shut;		  /* the write side is shut down */
+	bool reading, writing; /* armed */
+	bool full;	       /* the socket took no more */
+	bool shut;	       /* the write side is shut down */
 	bool dirty;
 	bool reaping;
 	atomic_bool ending; /* end_msg was posted */
@@ -41,19 +41,19 @@ struct peer {
 	TAILQ_ENTRY(peer) dirty_link;
 };
 
-/* What the server has on one loop. */
+/* The server's state on one loop. */
 struct tcp_loop {
 	struct tcp_server *tcp;
 	struct loop *loop;
 	struct pool pool;
 	struct event *flush;
 	struct loop_timer trim;
-	bool trimming; /* armed */
+	bool trimming;		/* armed */
 	struct loop_timer tick; /* for conn_tick(), while a command waits for its host */
 	bool watching;		/* armed */
 	bool draining;
 	bool no_loans;
-	long faults; /* of this thread that went to the disk, when last looked at */
+	long faults; /* major page faults of this thread, when last checked */
 	struct loop_timer loans_again;
 	uint64_t trim_gets; /* pool.gets when it was armed */
 	LIST_HEAD(, peer) peers;
@@ -69,7 +69,7 @@ struct tcp_server {
 	LIST_HEAD(, tcp_listener) listeners;
 	uint16_t nports;
 	unsigned int next; /* loop, for the next connection */
-	bool refusing;	   /* for the log: once for a row of refusals */
+	bool refusing;	   /* a refusal was logged; cleared by the next success */
 	atomic_uint conns;
 	pthread_mutex_t lock;  /* protects: */
 	struct quotas pending; /* connections before Connect, by address */
@@ -86,11 +86,11 @@ struct tcp_server {
 
 /* ---- peer.c ---- */
 
-/* start_msg of a peer with fd, home, local, source and the conn's name: it lives from now on. */
+/* Starts a connection whose fd, home, local, pending and conn.name are set; a message to its loop. */
 void peer_start(struct loop_msg *msg);
-/* Goes on with what waited, and sends: all of a wake-up at once. */
+/* Resumes receiving, and sends all that was queued in this wake-up. */
 void peer_flush(struct peer *p);
-/* At shutdown: receives no more, ends when it is quiet, or in drain_ms. */
+/* At shutdown: receives nothing more, and ends when no command is in flight, or after drain_ms. */
 void peer_drain(struct peer *p);
 
 /* Closes P if its host is late with its part in a command. Whether a command still waits for it. */
@@ -98,7 +98,7 @@ bool peer_tick(struct peer *p);
 
 /* ---- listen.c ---- */
 
-/* Accept no more; the listeners' ports stay. */
+/* Stops accepting; the listeners' ports remain registered. */
 void listeners_stop(struct tcp_server *tcp);
 void listeners_free(struct tcp_server *tcp);
 
@@ -106,7 +106,7 @@ void listeners_free(struct tcp_server *tcp);
 
 /*
  * Counts one more connection of OWNER (LEN bytes) on LIST. NULL: it has MOST already, or there is no
- * memory. To be given back.
+ * memory. The caller gives it back by quota_give().
  */
 struct quota *quota_take(struct tcp_server *tcp, struct quotas *list, const void *owner,
 			 uint32_t len, uint32_t most);
@@ -114,11 +114,11 @@ void quota_give(struct tcp_server *tcp, struct quota *q); /* Q may be NULL */
 
 /* ---- home.c ---- */
 
-/* A connection of HOME is no more: it may have been the last that a shutdown waited for. */
+/* A connection of HOME was freed; it may be the last one that a shutdown waits for. */
 void tcp_loop_left(struct tcp_loop *home);
 /* A command on a connection of HOME waits for its host: the time is watched from now on. */
 void tcp_loop_watch(struct tcp_loop *home);
-/* Lent memory was sent: if that went to the disk, nothing is borrowed for a while. */
+/* Lent memory was sent. If that caused a major page fault, nothing is lent for a while. */
 void tcp_loop_look_for_faults(struct tcp_loop *home);
 
 #endif

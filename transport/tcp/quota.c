@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * How many connections somebody may have: an address, those that have not sent Connect yet (what a peer
- * may cost before it says who it is); a host, those that have, of all its controllers together.
+ * Limits connections: per address, those that have not sent Connect yet, when we do not know the host; per
+ * host, those that have, over all its controllers.
  *
  * Threads: any. tcp->lock protects the lists.
  */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * NVMe/TCP over sockets: the server, and what it has on each loop.
+ * NVMe/TCP over sockets: the server, and its state on each loop.
  *
  * Threads: tcp_shutdown() from any; the rest as in peer.h.
  */
