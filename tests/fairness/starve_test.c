@@ -108,46 +108,38 @@ static void slow_connections_hold_up_nobody(void **state)
 		close(fd[i]);
 }
 
-/* Sends the data of an append on each queue, a byte at a time. */
+/* Sends the data of an append, a byte at a time. */
 static void *trickle_data(void *arg)
 {
 	struct bad *b = arg;
 
-	while (!atomic_load(&stop)) {
-		for (int q = 0; q < BAD_QUEUES; q++)
-			if (host_send_raw(&b->c.io[q], "", 1))
-				return NULL;
+	while (!atomic_load(&stop) && !host_send_raw(&b->c.io[0], "", 1))
 		usleep(100000);
-	}
 	return NULL;
 }
 
 static void slow_data_holds_up_nobody(void **state)
 {
 	static struct bad bad;
-	struct host_data_pdu r2t;
+	struct host_data_pdu r2t, h2c = {
+		.ch = { .type = HOST_H2C_DATA,
+			.flags = HOST_F_LAST,
+			.hlen = 24,
+			.pdo = 24,
+			.plen = htole32(24 + MIB) },
+		.len = htole32(MIB),
+	};
 	pthread_t thread;
 
 	(void)state;
 	bad_attach(&bad, &rig);
 	bad_submit(&bad, &good.ns, nvme_zns_cmd_append, 5 * good.ns.zsze);
-	for (int q = 0; q < BAD_QUEUES; q++) {
-		struct host_data_pdu h2c = {
-			.ch = { .type = HOST_H2C_DATA,
-				.flags = HOST_F_LAST,
-				.hlen = 24,
-				.pdo = 24,
-				.plen = htole32(24 + MIB) },
-			.len = htole32(MIB),
-		};
-
-		assert_int_equal(host_recv_pdu(&bad.c.io[q]), 0);
-		memcpy(&r2t, bad.c.io[q].head, sizeof(r2t));
-		assert_int_equal(r2t.ch.type, HOST_R2T);
-		h2c.cid = r2t.cid;
-		h2c.ttag = r2t.ttag;
-		assert_int_equal(host_send_raw(&bad.c.io[q], &h2c, sizeof(h2c)), 0);
-	}
+	assert_int_equal(host_recv_pdu(&bad.c.io[0]), 0);
+	memcpy(&r2t, bad.c.io[0].head, sizeof(r2t));
+	assert_int_equal(r2t.ch.type, HOST_R2T);
+	h2c.cid = r2t.cid;
+	h2c.ttag = r2t.ttag;
+	assert_int_equal(host_send_raw(&bad.c.io[0], &h2c, sizeof(h2c)), 0);
 	atomic_store(&stop, false);
 	assert_int_equal(pthread_create(&thread, NULL, trickle_data, &bad), 0);
 	good_expect(&good, &alone, "beside slow data");

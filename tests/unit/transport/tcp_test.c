@@ -233,15 +233,17 @@ static void a_wildcard_listener_knows_the_address_of_each_connection(void **stat
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(addrs) / sizeof(addrs[0]); i++) {
-		const struct tgt_port *port;
+		struct tgt_port port;
 		int fd;
 
 		net_up_on(NULL, 1, addrs[i][0]);
 		assert_string_equal(tcp_listener_port(net.listener)->traddr, addrs[i][0]);
 		fd = dial_connected(0);
-		port = __atomic_load_n(&fake.queue, __ATOMIC_ACQUIRE)->port;
-		assert_string_equal(port->traddr, addrs[i][1]);
-		assert_string_equal(port->trsvcid, tcp_listener_port(net.listener)->trsvcid);
+		pthread_mutex_lock(&fake_lock); /* the queue is not closed meanwhile */
+		port = *__atomic_load_n(&fake.queue, __ATOMIC_ACQUIRE)->port;
+		pthread_mutex_unlock(&fake_lock);
+		assert_string_equal(port.traddr, addrs[i][1]);
+		assert_string_equal(port.trsvcid, tcp_listener_port(net.listener)->trsvcid);
 		close(fd);
 		net_down();
 	}
