@@ -7,7 +7,7 @@
  *    metadata first, so a wrong entry, in an image that lies, costs time, never data.
  * 2. Data clusters read as zeroes when they are allocated: they are new space at the end of the file
  *    (which is extended at once, so that no mapping points beyond its end), or were zeroed before
- *    reuse. Whoever fills whole clusters before they are mapped may have recycled ones (loan.c).
+ *    reuse. Whoever fills whole clusters before they are mapped may have recycled ones (reserve.c).
  * 3. Unmapped clusters go to quarantine, the list of deferred frees. Only quarantine_release(), after
  *    a flush has made the unmapping durable, lowers their refcounts and adds them to q->free. When
  *    many are deferred, quarantine_crowded() makes an allocation flush first, so that the file does
@@ -261,8 +261,8 @@ static int take(struct qcow2 *q, uint64_t min, uint64_t max, struct run *out)
 }
 
 /*
- * In memory no more is allocated than is soon written: what lies together is worth little there, zeroing
- * is work, and what comes next may be adopted (loan.c).
+ * On a tmpfs no more is allocated than will soon be written: adjacent clusters gain little there, zeroing
+ * takes time, and the next write may be received into reserved clusters (reserve.c).
  */
 static uint64_t piece(const struct qcow2 *q)
 {
@@ -302,7 +302,7 @@ int alloc_recycled(struct qcow2 *q, uint64_t max, struct run *out)
 
 	out->nr = 0;
 	/* The scan would find the clusters again: they are free by their refcounts. */
-	if (q->scan_pos < q->scan_end && !plant(lent_while_scanned))
+	if (q->scan_pos < q->scan_end && !plant(reserved_while_scanned))
 		return scan_some(q);
 	err = take_known(q, 1, max, RECYCLED, out);
 	if (!err && plant(recycled_twice))

@@ -126,9 +126,9 @@ const void *file_map(struct file *f, uint64_t len)
 	return f->ops->map ? f->ops->map(f, len) : NULL;
 }
 
-void *file_lend(struct file *f, uint64_t off, uint64_t len)
+bool file_populate(struct file *f, uint64_t off, uint64_t len)
 {
-	return f->ops->lend ? f->ops->lend(f, off, len) : NULL;
+	return f->ops->populate && f->ops->populate(f, off, len);
 }
 
 int file_direct(struct file *f, const struct iovec *iov, int n, uint64_t off)

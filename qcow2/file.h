@@ -37,8 +37,8 @@ struct file_ops {
 	int (*direct)(struct file *f, const struct iovec *iov, int n, uint64_t off);
 	/* See file_map(); NULL: such a file has no view. */
 	const void *(*map)(struct file *f, uint64_t len);
-	/* See file_lend(); NULL: nothing of this file is lent. */
-	void *(*lend)(struct file *f, uint64_t off, uint64_t len);
+	/* See file_populate(); NULL: this file cannot. */
+	bool (*populate)(struct file *f, uint64_t off, uint64_t len);
 	void (*close)(struct file *f);
 };
 
@@ -86,10 +86,10 @@ const void *file_map(struct file *f, uint64_t len);
  */
 int file_direct(struct file *f, const struct iovec *iov, int n, uint64_t off);
 /*
- * LEN bytes of the view at OFF for a system call to write to, all of them there and to stay (tmpfs may
- * swap them); or NULL: the file cannot, or has not got the room.
+ * Brings LEN bytes of the view at OFF into memory, for a system call to write to; they stay there until
+ * they are discarded (a tmpfs may swap them). False: the file is on no tmpfs, or there is no room.
  */
-void *file_lend(struct file *f, uint64_t off, uint64_t len);
+bool file_populate(struct file *f, uint64_t off, uint64_t len);
 /* Makes the range read as zeroes and gives its space back where the file system can. */
 int file_discard(struct file *f, uint64_t off, uint64_t len) __attribute__((warn_unused_result));
 /* Makes the range read as zeroes, the quickest way. */

@@ -14,9 +14,9 @@
  *
  * A file that goes around the page cache has no view, which is the page cache.
  *
- * On a tmpfs a page that is there is worth keeping: to get another one costs several times what it
- * costs to fill. So ranges are zeroed in place, and what is to be written anew is lent: the data of a
- * socket, say, is received where it stays.
+ * On a tmpfs pages of free ranges are kept, since allocating a page costs several times as much as
+ * filling it. So ranges are zeroed in place, and file_populate() prepares free ranges for data to be
+ * received into (reserve.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -34,7 +34,7 @@
 #define DIRECT_ALIGN 4096
 
 #ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22 /* Linux 5.14; an older one refuses it, and nothing is lent */
+#define MADV_POPULATE_READ 22 /* Linux 5.14; an older one refuses it: no file_populate() */
 #endif
 
 struct file_posix {
@@ -206,15 +206,16 @@ static const void *posix_map(struct file *f, uint64_t len)
 	return view;
 }
 
-/* A page that is read of a tmpfs is there, may be written, and comes with its neighbours: half the price. */
-static void *posix_lend(struct file *f, uint64_t off, uint64_t len)
+/*
+ * For reading, not for writing, which costs twice as much: the kernel maps the neighbours of a page of a
+ * tmpfs with it, and lets all of them be written.
+ */
+static bool posix_populate(struct file *f, uint64_t off, uint64_t len)
 {
 	struct file_posix *p = posix_of(f);
 
-	if (!f->in_memory || !p->writable || off + len > p->view_len ||
-	    madvise(p->view + off, len, MADV_POPULATE_READ))
-		return NULL;
-	return p->view + off;
+	return f->in_memory && p->writable && off + len <= p->view_len &&
+	       !madvise(p->view + off, len, MADV_POPULATE_READ);
 }
 
 static void posix_close(struct file *f)
@@ -239,7 +240,7 @@ static const struct file_ops posix_ops = {
 	.size = posix_size,
 	.direct = posix_direct,
 	.map = posix_map,
-	.lend = posix_lend,
+	.populate = posix_populate,
 	.close = posix_close,
 };
 

@@ -90,16 +90,16 @@ struct resident {
 	uint64_t nr;
 };
 
-/* What may be lent, and how much is; loan.c. */
-#define MAX_LOANS 256u
+/* Free clusters of an image on a tmpfs, for data to be received into; reserve.c. */
+#define MAX_RESERVED 256u
 struct stock {
 	uint64_t first, nr; /* clusters */
-	uint32_t zone;	    /* that it is for, as long as others have some */
+	uint32_t zone;	    /* whose writes it is for; others' take it when there is no more */
 };
-struct loans {
+struct reserve {
 	pthread_mutex_t lock; /* a leaf, below q->lock; protects the rest */
-	struct stock stock[MAX_LOANS];
-	uint32_t nr_stock, nr_lent;
+	struct stock stock[MAX_RESERVED];
+	uint32_t nr_stock, nr_reserved; /* runs */
 };
 
 struct wp_todo {
@@ -143,7 +143,7 @@ struct qcow2 {
 	_Atomic uint64_t file_len; /* what the file was last made long; written under the lock */
 	uint64_t scan_pos;	   /* clusters below it were searched for free ones */
 	uint64_t scan_end;
-	struct freeset free; /* clusters known to be free */
+	struct freeset free;	/* clusters known to be free */
 	struct run *quarantine; /* unmapped since the last flush: one reference each to drop */
 	size_t nr_quarantine, cap_quarantine;
 	uint64_t quarantined; /* clusters in it */
@@ -163,7 +163,7 @@ struct qcow2 {
 	size_t nr_todo, cap_todo;
 	size_t map_bytes;      /* memory in zone maps, the retired ones too */
 	struct shadow *shadow; /* NULL: none is kept */
-	struct loans loans;
+	struct reserve reserve;
 	struct resident resident;
 	const char *
 		view; /* of the file, for qcow2_peek(); NULL: there is none. Constant while open. */
@@ -311,10 +311,10 @@ int map_lookup(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m, u
 int map_for_write(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t limit, uint64_t *host,
 		  uint64_t *run);
 /*
- * Maps the NR clusters from FIRST on, which have no place yet, to HOST: whole, written, and with no
- * reference. -EEXIST: some have a place.
+ * Maps the NR clusters from FIRST on, none of which is mapped, to those at HOST, which are filled and free,
+ * and raises their refcounts. -EEXIST: some are mapped.
  */
-int map_adopt(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t host);
+int map_commit(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t host);
 /* Unmaps all clusters that begin in [OFF, END); what they held goes to quarantine. */
 int map_unmap(struct qcow2 *q, uint64_t off, uint64_t end);
 
@@ -334,14 +334,14 @@ bool resident_bring_in(struct qcow2 *q, const struct run *r);
 void resident_forget(struct qcow2 *q, uint64_t first, uint64_t nr);
 void resident_free(struct qcow2 *q);
 
-/* loan.c */
+/* reserve.c */
 
-void loans_init(struct qcow2 *q);
-/* Nothing is lent: puts all that could be back into the pool. */
-void loans_return(struct qcow2 *q);
-void loans_free(struct qcow2 *q);
-/* Something that was lent is not to come back: it was adopted. */
-void loans_adopted(struct qcow2 *q);
+void reserve_init(struct qcow2 *q);
+/* Puts the clusters that are in stock back into q->free. Under q->lock. */
+void reserve_drain(struct qcow2 *q);
+void reserve_free(struct qcow2 *q);
+/* Counts a reservation as ended: its clusters are mapped. */
+void reserve_committed(struct qcow2 *q);
 
 /* compress.c */
 

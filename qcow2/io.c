@@ -8,8 +8,8 @@
  * zone that is read or written from being reset, so a cluster once found stays where it is. Only
  * clusters that a write would replace (compressed, shared) are read under it.
  *
- * A large write to an image in memory may come already filled into clusters (loan.c): qcow2_adopt() maps
- * them, under q->lock, and transfers nothing. Other writes fill such clusters here: write_anew().
+ * The data of a large write to an image on a tmpfs may already be in reserved clusters (reserve.c):
+ * qcow2_commit() maps them, under q->lock, and transfers nothing. write_anew() fills such clusters itself.
  *
  * Any thread.
  */
@@ -231,7 +231,7 @@ static int write_data(struct qcow2 *q, const struct iovec *iov, int n, uint64_t 
 	return err ? err : write_once(q, iov, n, len, host, how);
 }
 
-/* So much has changed, or was given up, that it should be flushed before more is allocated. */
+/* Whether so much is unflushed, or waits for a flush to be freed, that an allocation flushes first. */
 static bool crowded(const struct qcow2 *q)
 {
 	return cache_nearly_full(q) || shadow_nearly_full(q) || quarantine_crowded(q);
@@ -303,7 +303,7 @@ int qcow2_write(struct qcow2 *q, const void *buf, uint64_t off, uint64_t len, un
 	return err;
 }
 
-int qcow2_adopt(struct qcow2 *q, const void *mem, uint64_t off, uint64_t len, unsigned int flags)
+int qcow2_commit(struct qcow2 *q, const void *mem, uint64_t off, uint64_t len, unsigned int flags)
 {
 	uint64_t host = (uint64_t)((const char *)mem - q->view);
 	uint32_t zone = off >> q->zone_bits;
@@ -322,14 +322,14 @@ int qcow2_adopt(struct qcow2 *q, const void *mem, uint64_t off, uint64_t len, un
 	else if (crowded(q))
 		err = flags & QCOW2_NOWAIT ? -EAGAIN : flush_locked(q);
 	if (!err)
-		err = map_adopt(q, cluster_of(q, off), cluster_of(q, len), host);
+		err = map_commit(q, cluster_of(q, off), cluster_of(q, len), host);
 	if (!err)
 		zmap_add(q, zone, off, len, host);
 	pthread_mutex_unlock(&q->lock);
 	if (err)
 		return err == -ENOSPC ? -EEXIST : err;
-	loans_adopted(q);
-	return 0; /* note_written() has nothing to tell: the new counts have the next flush sync, too */
+	reserve_committed(q);
+	return 0; /* no note_written(): the changed refcounts make the next flush sync the data, too */
 }
 
 /* How many of N pieces lie within RUN bytes, and in *LEN, which was that of all, their length. */
@@ -341,9 +341,9 @@ static int pieces_within(const struct iovec *iov, int n, uint64_t run, uint64_t 
 }
 
 /*
- * What is written from the beginning of a cluster on that is mapped nowhere goes into one that is free and in
- * memory (loan.c), the rest of the last one is zeroed, and then they are mapped. So nothing need be zeroed
- * ahead, and nobody waits for that. Whatever goes wrong is -EEXIST: then write_slow() does it, and tells.
+ * Writes to unmapped clusters of an image on a tmpfs, from the start of one: fills reserved clusters
+ * (reserve.c), zeroes the rest of the last one, and maps them. So no cluster is zeroed before it is
+ * written. -EEXIST: this was not possible; write_slow() writes the data, or reports the error.
  */
 static int write_anew(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		      unsigned int flags)
@@ -355,7 +355,7 @@ static int write_anew(struct qcow2 *q, const struct iovec *iov, int n, uint64_t 
 
 	if (q->zones && !in_cluster(q, off) && off + whole <= zone_writable_end(q, zone) &&
 	    !zmap_scattered(&q->zones[zone]))
-		mem = qcow2_borrow(q, zone, whole);
+		mem = qcow2_reserve(q, zone, whole);
 	if (!mem)
 		return -EEXIST;
 	host = (uint64_t)((const char *)mem - q->view);
@@ -363,9 +363,9 @@ static int write_anew(struct qcow2 *q, const struct iovec *iov, int n, uint64_t 
 	if (!err && whole > len && !plant(rest_not_zeroed))
 		err = file_zero(q->file, host + len, whole - len);
 	if (!err)
-		err = qcow2_adopt(q, mem, off, whole, flags);
+		err = qcow2_commit(q, mem, off, whole, flags);
 	if (err)
-		qcow2_give_back(q, zone, mem, whole);
+		qcow2_release(q, zone, mem, whole);
 	return err ? -EEXIST : 0;
 }
 
@@ -407,7 +407,7 @@ void qcow2_trim(struct qcow2 *q)
 	/* Ends after as many clusters as there were at the start, even if a flush adds more meanwhile. */
 	do {
 		pthread_mutex_lock(&q->lock);
-		loans_return(q);
+		reserve_drain(q);
 		if (left == UINT64_MAX)
 			left = freeset_recycled(&q->free);
 		done = alloc_trim(q);

@@ -302,7 +302,7 @@ static int allocate_run(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t *
 	return 0;
 }
 
-int map_adopt(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t host)
+int map_commit(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t host)
 {
 	struct allocation a = { .clusters = 0 };
 	int err = walk(q, first, nr, false, count_each, &a);
@@ -312,7 +312,7 @@ int map_adopt(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t host)
 	if (a.clusters < nr || a.zeroes)
 		return -EEXIST;
 	err = walk(q, first, nr, true, touch_each, NULL);
-	if (!err && !plant(adopted_not_counted))
+	if (!err && !plant(committed_not_counted))
 		err = ref_adjust(q, cluster_of(q, host), nr, true);
 	if (!err)
 		fill(q, first, nr, host);

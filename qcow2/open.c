@@ -658,7 +658,7 @@ static void image_free(struct qcow2 *q)
 	toptable_free(&q->reftable);
 	cache_free(q);
 	free(q->quarantine);
-	loans_free(q);
+	reserve_free(q);
 	resident_free(q);
 	file_close(q->file);
 	pthread_mutex_destroy(&q->lock);
@@ -685,7 +685,7 @@ int qcow2_open(const char *path, const struct qcow2_open_opts *opts, struct qcow
 	}
 	q->flags = opts->flags;
 	pthread_mutex_init(&q->lock, NULL);
-	loans_init(q);
+	reserve_init(q);
 	assert(!writable(q) || !(q->flags & (QCOW2_NO_LOCK | QCOW2_INSPECT)));
 	q->info.read_only = !writable(q);
 	ret = open_file(q, opts->file, err);

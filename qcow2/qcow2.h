@@ -138,22 +138,24 @@ int qcow2_writev(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, 
 		 unsigned int flags);
 
 /*
- * Memory for a system call to receive the LEN bytes of a write to ZONE into which is yet to come; or NULL: use
- * your own. Nobody but the kernel may touch it, as with qcow2_peek(). It is then either adopted or
- * given back, before the image is closed. None is lent but by an image on a tmpfs, and of whole clusters,
- * up to 1 MiB. Does not block. Any thread.
+ * Reserves free clusters of an image on a tmpfs for a write of LEN bytes to ZONE and returns where the page
+ * cache maps them, for a system call to receive the data into. NULL: there are none, or LEN is not a number
+ * of whole clusters up to 2 MiB; the caller uses a buffer of its own. Only the kernel may access the memory,
+ * as with qcow2_peek(). The reservation is ended by qcow2_commit() or qcow2_release() before the image is
+ * closed. Does not block. Any thread.
  */
-void *qcow2_borrow(struct qcow2 *q, uint32_t zone, uint64_t len);
+void *qcow2_reserve(struct qcow2 *q, uint32_t zone, uint64_t len);
 /*
- * Writes what was received into MEM, LEN bytes of qcow2_borrow(), at OFF, without a copy. After an error
- * it still is to be given back. -EEXIST: it does not fit there, use qcow2_write(), which can write it, too.
- * Else as that.
+ * Writes the LEN bytes that were received into MEM, from qcow2_reserve(), at OFF: maps the clusters there and
+ * copies nothing. After an error MEM is still reserved. -EEXIST: clusters cannot be mapped at OFF; the caller
+ * writes MEM with qcow2_write(). Other errors and QCOW2_NOWAIT as there. Any thread.
  */
-int qcow2_adopt(struct qcow2 *q, const void *mem, uint64_t off, uint64_t len, unsigned int flags);
-void qcow2_give_back(struct qcow2 *q, uint32_t zone, void *mem, uint64_t len);
+int qcow2_commit(struct qcow2 *q, const void *mem, uint64_t off, uint64_t len, unsigned int flags);
+/* Ends a reservation that was not committed: its clusters stay free. Does not block. Any thread. */
+void qcow2_release(struct qcow2 *q, uint32_t zone, void *mem, uint64_t len);
 /*
- * Gives back to the file system what an image on a tmpfs keeps, to be written anew, of zones that were
- * reset; qcow2_close() does so, too. Takes time: 100 us for each MiB.
+ * Returns to the file system the space of free clusters that an image on a tmpfs keeps; qcow2_close()
+ * does so, too. Takes 100 us for each MiB. Any thread.
  */
 void qcow2_trim(struct qcow2 *q);
 

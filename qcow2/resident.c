@@ -59,7 +59,7 @@ bool resident_bring_in(struct qcow2 *q, const struct run *r)
 			break;
 	if (64 * w >= end)
 		return true;
-	if (!file_lend(q->file, r->first << q->cluster_bits, r->nr << q->cluster_bits))
+	if (!file_populate(q->file, r->first << q->cluster_bits, r->nr << q->cluster_bits))
 		return false;
 	for (w = r->first / 64; 64 * w < end; w++)
 		s->bits[w] |= mask(r->first, end, w);

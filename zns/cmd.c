@@ -13,7 +13,8 @@
  *	zns_finish()		loop: completes, or hands to the next flush what must be durable
  *	zns_lend()		loop: a read of what lies in memory is sent from there, and goes none of
  *				these ways; zns_release() when it is sent. A write that is large may be
- *				received where it will stay, and its data is adopted rather than written
+ *				received into reserved clusters of the store, and is committed
+ *				rather than written
  *
  * Invariants:
  *
@@ -147,11 +148,11 @@ static int run_pieces(struct tgt_req *first, struct iovec iov[RUN_WRITES], uint6
 	return n;
 }
 
-/* What is lent is adopted, and then is the store's: it has no buffer any more. */
-static int adopt(struct tgt_req *req, uint64_t off, unsigned int flags)
+/* Maps the clusters that the data was received into. They are the store's then, and REQ has no buffer. */
+static int commit(struct tgt_req *req, uint64_t off, unsigned int flags)
 {
 	struct store *store = req_zns(req)->store;
-	int err = store->ops->adopt(store, req->buf, off, req->len, flags);
+	int err = store->ops->commit(store, req->buf, off, req->len, flags);
 
 	if (!err)
 		req->buf = NULL;
@@ -166,7 +167,7 @@ static int write_store(struct tgt_req *first, unsigned int flags)
 	int n = run_pieces(first, iov, &len), err = -EEXIST;
 
 	if (first->lent && n == 1)
-		err = adopt(first, off, flags);
+		err = commit(first, off, flags);
 	if (err == -EEXIST)
 		err = zns->store->ops->write(zns->store, iov, n, off, len, flags);
 	return err;
@@ -460,11 +461,12 @@ static uint32_t req_zone(const struct tgt_req *req)
 	return (uint32_t)(req_slba(req) / req_zns(req)->zones.zsze);
 }
 
-static bool lend_for_write(struct tgt_req *req)
+/* Has the data of a write received into clusters of the store. False: it needs a buffer. */
+static bool reserve_for_write(struct tgt_req *req)
 {
 	struct store *store = req_zns(req)->store;
 
-	req->buf = store->ops->borrow(store, req_zone(req), req->len);
+	req->buf = store->ops->reserve(store, req_zone(req), req->len);
 	return req->buf;
 }
 
@@ -477,7 +479,7 @@ bool zns_lend(struct tgt_req *req)
 	if (atomic_load_explicit(&zns->lends_no_more, memory_order_relaxed))
 		return false;
 	if (req->dir == TGT_H2C)
-		return lend_for_write(req);
+		return reserve_for_write(req);
 	if (req->cmd.opcode != nvme_cmd_read)
 		return false;
 	io->lba = req_slba(req);
@@ -504,7 +506,7 @@ void zns_release(struct tgt_req *req)
 	if (req->dir == TGT_C2H)
 		end_read(req);
 	else if (req->buf)
-		zns->store->ops->give_back(zns->store, req_zone(req), req->buf, req->len);
+		zns->store->ops->release(zns->store, req_zone(req), req->buf, req->len);
 }
 
 int zns_copy(struct tgt_req *req, void *buf)

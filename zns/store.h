@@ -44,13 +44,15 @@ struct store_ops {
 	int (*write)(struct store *s, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		     unsigned int flags);
 	/*
-	 * Memory for a system call to receive into what is to be written to ZONE, LEN bytes, or NULL; it ends by
-	 * adopt(), which writes it at once, or give_back(). -EEXIST: write() it. Only the system call, and
-	 * write(), may touch it. borrow() and give_back() do not block.
+	 * reserve() returns memory of the store for a system call to receive the LEN bytes of a write to ZONE
+	 * into, or NULL: the caller uses a buffer. commit() writes them at OFF without a copy and ends the
+	 * reservation; after an error the memory is still reserved. -EEXIST: use write(), from the same memory.
+	 * release() ends a reservation that was not committed. Only the kernel may access the memory.
+	 * reserve() and release() do not block.
 	 */
-	void *(*borrow)(struct store *s, uint32_t zone, uint64_t len);
-	int (*adopt)(struct store *s, void *mem, uint64_t off, uint64_t len, unsigned int flags);
-	void (*give_back)(struct store *s, uint32_t zone, void *mem, uint64_t len);
+	void *(*reserve)(struct store *s, uint32_t zone, uint64_t len);
+	int (*commit)(struct store *s, void *mem, uint64_t off, uint64_t len, unsigned int flags);
+	void (*release)(struct store *s, uint32_t zone, void *mem, uint64_t len);
 	/*
 	 * Where LEN bytes lie in a file that goes around the page cache, so that the caller may move
 	 * them to or from the N pieces of IOV without a worker: a descriptor, and its offset in *AT;

@@ -132,22 +132,22 @@ static int put_pieces(struct drive *d, const uint8_t *from, uint64_t off, uint64
 	return qcow2_writev(d->q, iov, len > first ? 2 : 1, off, len, flags);
 }
 
-/* Writes LEN bytes of the buffer: what can be lent is received there first, as from a socket. */
+/* Writes LEN bytes of the buffer; through reserved clusters, as data from a socket, if there are any. */
 static int put_bytes(struct drive *d, uint32_t zone, uint64_t off, uint64_t len)
 {
-	uint8_t *mem = qcow2_borrow(d->q, zone, len);
+	uint8_t *mem = qcow2_reserve(d->q, zone, len);
 	int err;
 
 	if (!mem)
 		return put_pieces(d, d->buf, off, len, 0);
 	err = file_write(&d->disk->file, d->buf, len, (uint64_t)(mem - d->disk->data), FILE_DATA);
 	if (!err)
-		err = qcow2_adopt(d->q, mem, off, len, 0);
+		err = qcow2_commit(d->q, mem, off, len, 0);
 	if (!err)
 		return 0;
 	if (err == -EEXIST)
 		err = put_pieces(d, mem, off, len, 0);
-	qcow2_give_back(d->q, zone, mem, len);
+	qcow2_release(d->q, zone, mem, len);
 	return err;
 }
 
@@ -167,7 +167,7 @@ static void advance(struct drive *d, uint32_t zone)
 
 /*
  * Whether a write at LBA may take clusters: the first one takes those of the whole zone, unless only
- * small pieces are free. The tables that a resize gives back are such pieces. What is adopted is taken
+ * small pieces are free. The tables that a resize gives back are such pieces. What is committed is taken
  * by each write.
  */
 static bool may_take(const struct drive *d, uint32_t lba)

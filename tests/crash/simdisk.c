@@ -401,11 +401,9 @@ static const void *sim_map(struct file *f, uint64_t len)
 	return f->in_memory ? sim(f)->data : NULL;
 }
 
-static void *sim_lend(struct file *f, uint64_t off, uint64_t len)
+static bool sim_populate(struct file *f, uint64_t off, uint64_t len)
 {
-	struct simdisk *d = sim(f);
-
-	return f->in_memory && off + len <= d->size ? d->data + off : NULL;
+	return f->in_memory && off + len <= sim(f)->size;
 }
 
 static const struct file_ops sim_ops = {
@@ -416,7 +414,7 @@ static const struct file_ops sim_ops = {
 	.ftruncate = sim_ftruncate,
 	.size = sim_size,
 	.map = sim_map,
-	.lend = sim_lend,
+	.populate = sim_populate,
 	.close = sim_close,
 };
 

@@ -39,7 +39,7 @@ struct ramdisk {
 	bool keep_data;
 	size_t max_transfer; /* a read or write moves no more than this at a time; 0: all */
 	bool no_punch;	     /* fallocate answers EOPNOTSUPP */
-	bool in_memory; /* as on a tmpfs: what is opened from now on has a view, and lends of it */
+	bool in_memory; /* as on a tmpfs: what is opened from now on has a view, which can be populated */
 	/* Called before every call, reads too; not 0: the call fails with it and does nothing. */
 	int (*hook)(void *arg, const struct ram_op *op);
 	void *hook_arg;
@@ -230,11 +230,9 @@ static inline const void *ram_map(struct file *f, uint64_t len)
 	return f->in_memory ? ram_of(f)->bytes : NULL;
 }
 
-static inline void *ram_lend(struct file *f, uint64_t off, uint64_t len)
+static inline bool ram_populate(struct file *f, uint64_t off, uint64_t len)
 {
-	struct ramdisk *d = ram_of(f);
-
-	return off + len <= d->size ? d->bytes + off : NULL;
+	return off + len <= ram_of(f)->size;
 }
 
 static inline void ram_close(struct file *f)
@@ -253,7 +251,7 @@ static inline struct file *ram_open(struct ramdisk *d)
 		.ftruncate = ram_ftruncate,
 		.size = ram_size,
 		.map = ram_map,
-		.lend = ram_lend,
+		.populate = ram_populate,
 		.close = ram_close,
 	};
 	struct ramfile *f = malloc(sizeof(*f));

@@ -42,19 +42,19 @@ static int sq_write(struct store *s, const struct iovec *iov, int n, uint64_t of
 	return qcow2_writev(image(s), iov, n, off, len, nowait(flags));
 }
 
-static void *sq_borrow(struct store *s, uint32_t zone, uint64_t len)
+static void *sq_reserve(struct store *s, uint32_t zone, uint64_t len)
 {
-	return qcow2_borrow(image(s), zone, len);
+	return qcow2_reserve(image(s), zone, len);
 }
 
-static int sq_adopt(struct store *s, void *mem, uint64_t off, uint64_t len, unsigned int flags)
+static int sq_commit(struct store *s, void *mem, uint64_t off, uint64_t len, unsigned int flags)
 {
-	return qcow2_adopt(image(s), mem, off, len, nowait(flags));
+	return qcow2_commit(image(s), mem, off, len, nowait(flags));
 }
 
-static void sq_give_back(struct store *s, uint32_t zone, void *mem, uint64_t len)
+static void sq_release(struct store *s, uint32_t zone, void *mem, uint64_t len)
 {
-	qcow2_give_back(image(s), zone, mem, len);
+	qcow2_release(image(s), zone, mem, len);
 }
 
 static int sq_locate(struct store *s, const struct iovec *iov, int n, uint64_t off, uint64_t len,
@@ -110,9 +110,9 @@ static const struct store_ops store_qcow2_ops = {
 	.read = sq_read,
 	.peek = sq_peek,
 	.write = sq_write,
-	.borrow = sq_borrow,
-	.adopt = sq_adopt,
-	.give_back = sq_give_back,
+	.reserve = sq_reserve,
+	.commit = sq_commit,
+	.release = sq_release,
 	.locate = sq_locate,
 	.wrote = sq_wrote,
 	.wp = sq_wp,

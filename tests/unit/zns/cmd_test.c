@@ -1031,53 +1031,53 @@ static void what_could_not_be_read_is_lent_no_more(void **ctx)
 	assert_int_equal(b->ram->reads, 1);
 }
 
-/* Of a length that the store lends, which is all of a zone's capacity here. */
-static void a_write_may_be_adopted(void **ctx)
+/* Of a length that the store can reserve, which is all of a zone's capacity here. */
+static void a_write_may_be_committed(void **ctx)
 {
 	struct bench *b = *ctx;
 
 	b->h.borrows = true;
 	b->ram->lends = true;
-	b->ram->loan = 3 * 512;
+	b->ram->reservable = 3 * 512;
 	memset(data, 0x5a, 4 * 512);
 	assert_int_equal(host_write(&b->h, ZONE(1), 3, data, 0), 0);
 	assert_int_equal(host_write(&b->h, ZONE(2), 2, data, 0), 0); /* too short for it */
-	assert_int_equal(b->ram->borrowed, 1);
-	assert_int_equal(b->ram->adopted, 1);
-	assert_int_equal(b->ram->given_back, 0);
+	assert_int_equal(b->ram->reserved, 1);
+	assert_int_equal(b->ram->committed, 1);
+	assert_int_equal(b->ram->released, 0);
 	assert_int_equal(host_read(&b->h, ZONE(1), 3, back), 0);
 	assert_memory_equal(back, data, 3 * 512);
 	assert_int_equal(le64toh(host_zone(&b->h, ZONE(1)).wp), ZONE(1) + 3);
 }
 
 /* By a worker, when it would block; written, when it does not fit; not at all, when it is refused. */
-static void what_is_not_adopted_is_given_back(void **ctx)
+static void what_is_not_committed_is_released(void **ctx)
 {
 	struct bench *b = *ctx;
 
 	b->h.borrows = true;
 	b->ram->lends = true;
-	b->ram->loan = 2 * 512;
+	b->ram->reservable = 2 * 512;
 	memset(data, 0x5a, 4 * 512);
-	b->ram->adopt_err = -EEXIST;
+	b->ram->commit_err = -EEXIST;
 	assert_int_equal(host_write(&b->h, ZONE(1), 2, data, 0), 0);
-	assert_int_equal(b->ram->given_back, 1);
+	assert_int_equal(b->ram->released, 1);
 	assert_int_equal(host_read(&b->h, ZONE(1), 2, back), 0);
 	assert_memory_equal(back, data, 2 * 512);
-	b->ram->adopt_err = 0;
+	b->ram->commit_err = 0;
 	assert_int_equal(host_write(&b->h, ZONE(2) + 1, 2, data, 0),
 			 ZSTAT(NVME_SC_ZNS_INVALID_WRITE));
-	assert_int_equal(b->ram->given_back, 2);
-	b->ram->adopt_err = -EIO;
+	assert_int_equal(b->ram->released, 2);
+	b->ram->commit_err = -EIO;
 	assert_int_equal(host_write(&b->h, ZONE(3), 2, data, 0),
 			 ZONE_MEDIA_STATUS(NVME_SC_WRITE_FAULT));
-	assert_int_equal(b->ram->given_back, 3);
-	b->ram->adopt_err = 0;
+	assert_int_equal(b->ram->released, 3);
+	b->ram->commit_err = 0;
 	b->ram->nowait_again = true;
 	assert_int_equal(host_write(&b->h, ZONE(4), 2, data, 0), 0);
-	assert_int_equal(b->ram->adopted, 1);
-	assert_int_equal(b->ram->given_back, 3);
-	assert_int_equal(b->ram->borrowed, 4);
+	assert_int_equal(b->ram->committed, 1);
+	assert_int_equal(b->ram->released, 3);
+	assert_int_equal(b->ram->reserved, 4);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, end)
@@ -1119,8 +1119,8 @@ int main(void)
 		TEST(a_read_is_lent_what_lies_ready),
 		TEST(a_reset_waits_for_what_was_lent),
 		TEST(what_could_not_be_read_is_lent_no_more),
-		TEST(a_write_may_be_adopted),
-		TEST(what_is_not_adopted_is_given_back),
+		TEST(a_write_may_be_committed),
+		TEST(what_is_not_committed_is_released),
 		TEST(a_reset_waits_and_others_wait_for_it),
 		TEST(a_waiting_command_of_a_dead_connection_is_dropped),
 		TEST(a_waiting_reset_of_a_dead_connection_is_dropped),

@@ -23,17 +23,17 @@ struct store_ram {
 	_Atomic uint64_t *wp; /* several loops advance it */
 	uint64_t *durable_wp;
 	/* What the next calls return; 0: they work. */
-	atomic_int read_err, write_err, adopt_err, reset_err, finish_err, flush_err;
+	atomic_int read_err, write_err, commit_err, reset_err, finish_err, flush_err;
 	atomic_llong write_err_at; /* only writes at this offset fail; -1: all */
 	atomic_bool nowait_again;  /* NOWAIT calls answer -EAGAIN */
 	atomic_bool lends;	   /* peek() finds what is there */
-	atomic_uint loan;	   /* what is of this length can be had by borrow(); 0: nothing */
+	atomic_uint reservable;	   /* reserve() finds clusters for this length alone; 0: for none */
 	atomic_int locates;	   /* a descriptor to be found by locate(); -1: none */
 	atomic_int write_ms;	   /* a write takes so long */
 	atomic_int busy_ms;	   /* and uses the processor so long */
 	atomic_int flush_ms;
 	atomic_int reads, writes, resets, finishes, flushes, inline_writes, located, wrote;
-	atomic_int borrowed, adopted, given_back, trims;
+	atomic_int reserved, committed, released, trims;
 	pthread_mutex_t gate; /* held by a test: writes off the loop, resets and flushes wait */
 };
 
@@ -126,37 +126,37 @@ static int ram_write(struct store *s, const struct iovec *iov, int n, uint64_t o
 	return 0;
 }
 
-static void *ram_borrow(struct store *s, uint32_t zone, uint64_t len)
+static void *ram_reserve(struct store *s, uint32_t zone, uint64_t len)
 {
 	struct store_ram *r = store_ram(s);
 
 	if (zone >= s->geo.nr_zones)
 		abort();
-	if (!len || len != r->loan)
+	if (!len || len != r->reservable)
 		return NULL;
-	r->borrowed++;
+	r->reserved++;
 	return malloc(len);
 }
 
-static void ram_give_back(struct store *s, uint32_t zone, void *mem, uint64_t len)
+static void ram_release(struct store *s, uint32_t zone, void *mem, uint64_t len)
 {
 	(void)zone;
 	(void)len;
-	store_ram(s)->given_back++;
+	store_ram(s)->released++;
 	free(mem);
 }
 
-static int ram_adopt(struct store *s, void *mem, uint64_t off, uint64_t len, unsigned int flags)
+static int ram_commit(struct store *s, void *mem, uint64_t off, uint64_t len, unsigned int flags)
 {
 	struct store_ram *r = store_ram(s);
 	struct iovec iov = { mem, len };
-	int err = r->adopt_err;
+	int err = r->commit_err;
 
 	if (!err)
 		err = ram_write(s, &iov, 1, off, len, flags);
 	if (err)
 		return err;
-	r->adopted++;
+	r->committed++;
 	free(mem);
 	return 0;
 }
@@ -257,9 +257,9 @@ static const struct store_ops store_ram_ops = {
 	.read = ram_read,
 	.peek = ram_peek,
 	.write = ram_write,
-	.borrow = ram_borrow,
-	.adopt = ram_adopt,
-	.give_back = ram_give_back,
+	.reserve = ram_reserve,
+	.commit = ram_commit,
+	.release = ram_release,
 	.locate = ram_locate,
 	.wrote = ram_wrote,
 	.wp = ram_wp,

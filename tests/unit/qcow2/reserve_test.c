@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Loans: what is received into free clusters and adopted is what is read, nobody else has it before,
- * and what an image in memory keeps for that is given back when it should be. (What a crash leaves is
- * the crash laboratory's: its workloads "adopt".)
+ * Reservations: data that is received into reserved clusters and committed is read back, nobody else gets
+ * these clusters before, and the free clusters that an image on a tmpfs keeps are discarded when they
+ * should be. (The crash laboratory shows what a crash leaves: its workloads "commit".)
  */
 #include <unistd.h>
 
@@ -68,37 +68,37 @@ static void receive(void *mem, uint64_t off, uint64_t len, unsigned int version)
 	free(p);
 }
 
-static void *borrow(uint32_t zone, uint64_t len)
+static void *reserve(uint32_t zone, uint64_t len)
 {
-	void *mem = qcow2_borrow(q, zone, len);
+	void *mem = qcow2_reserve(q, zone, len);
 
 	assert_non_null(mem);
 	return mem;
 }
 
-/* Writes by a loan at the pointer AT of ZONE; returns where it was. */
-static void *adopt(uint32_t zone, uint64_t at, uint64_t len, unsigned int version)
+/* Writes through a reservation at the pointer AT of ZONE; returns where it was. */
+static void *commit(uint32_t zone, uint64_t at, uint64_t len, unsigned int version)
 {
 	uint64_t off = zone * ZONE + at;
-	void *mem = borrow(zone, len);
+	void *mem = reserve(zone, len);
 
 	receive(mem, off, len, version);
-	assert_int_equal(qcow2_adopt(q, mem, off, len, 0), 0);
+	assert_int_equal(qcow2_commit(q, mem, off, len, 0), 0);
 	qcow2_wp_advance(q, zone, off + len);
 	return mem;
 }
 
-static void what_is_adopted_is_read(void **state)
+static void what_is_committed_is_read(void **state)
 {
 	const void *mem;
 
 	(void)state;
 	begin(4, true);
 	ram_forget(disk);
-	mem = adopt(5, 0, 8 * KIB, 1);
+	mem = commit(5, 0, 8 * KIB, 1);
 	assert_int_equal(ram_count(disk, RAM_WRITE), 0); /* nothing was copied */
 	assert_ptr_equal(qcow2_peek(q, 5 * ZONE, 8 * KIB), mem);
-	adopt(5, 8 * KIB, 16 * KIB, 1);
+	commit(5, 8 * KIB, 16 * KIB, 1);
 	assert_non_null(qcow2_peek(q, 5 * ZONE, 24 * KIB)); /* one zone's lie together */
 	put(q, 5 * ZONE + 24 * KIB, 5120, 1);		    /* and then as ever */
 	qcow2_wp_advance(q, 5, 5 * ZONE + 24 * KIB + 5120);
@@ -143,23 +143,23 @@ static void what_is_kept_is_written_at_once(void **state)
 	end();
 }
 
-static void nothing_is_lent_that_is_not_there(void **state)
+static void nothing_is_reserved_that_is_not_there(void **state)
 {
 	(void)state;
 	begin(0, true);
 	write_zone(0, CAP, 1);
-	assert_null(qcow2_borrow(q, 1, 8 * KIB)); /* no zone gave anything up */
+	assert_null(qcow2_reserve(q, 1, 8 * KIB)); /* no zone gave anything up */
 	end();
 	begin(4, false);
-	assert_null(qcow2_borrow(q, 1, 8 * KIB)); /* on a disk */
+	assert_null(qcow2_reserve(q, 1, 8 * KIB)); /* on a disk */
 	end();
 	begin(4, true);
-	assert_null(qcow2_borrow(q, 1, 0));
-	assert_null(qcow2_borrow(q, 1, 6 * KIB)); /* no whole clusters */
-	assert_null(qcow2_borrow(q, 1, 3 * MIB));
+	assert_null(qcow2_reserve(q, 1, 0));
+	assert_null(qcow2_reserve(q, 1, 6 * KIB)); /* no whole clusters */
+	assert_null(qcow2_reserve(q, 1, 3 * MIB));
 	assert_int_equal(qcow2_close(q), 0);
 	q = open_image(disk, QCOW2_RDONLY);
-	assert_null(qcow2_borrow(q, 1, 8 * KIB));
+	assert_null(qcow2_reserve(q, 1, 8 * KIB));
 	end();
 }
 
@@ -170,20 +170,20 @@ static void what_does_not_fit_is_written(void **state)
 	(void)state;
 	begin(4, true);
 	write_zone(5, 6 * KIB, 1);
-	mem = borrow(5, 8 * KIB);
+	mem = reserve(5, 8 * KIB);
 	receive(mem, 5 * ZONE + 6 * KIB, 8 * KIB, 1);
-	assert_int_equal(qcow2_adopt(q, mem, 5 * ZONE + 6 * KIB, 8 * KIB, 0), -EEXIST);
-	assert_int_equal(qcow2_adopt(q, mem, 5 * ZONE + 4 * KIB, 8 * KIB, 0), -EEXIST);
-	assert_int_equal(qcow2_adopt(q, mem, 5 * ZONE + CAP, 8 * KIB, 0), -EINVAL);
-	assert_int_equal(qcow2_adopt(q, mem, ZONES * ZONE, 8 * KIB, 0), -EINVAL);
+	assert_int_equal(qcow2_commit(q, mem, 5 * ZONE + 6 * KIB, 8 * KIB, 0), -EEXIST);
+	assert_int_equal(qcow2_commit(q, mem, 5 * ZONE + 4 * KIB, 8 * KIB, 0), -EEXIST);
+	assert_int_equal(qcow2_commit(q, mem, 5 * ZONE + CAP, 8 * KIB, 0), -EINVAL);
+	assert_int_equal(qcow2_commit(q, mem, ZONES * ZONE, 8 * KIB, 0), -EINVAL);
 	assert_int_equal(qcow2_write(q, mem, 5 * ZONE + 6 * KIB, 8 * KIB, 0), 0);
 	qcow2_wp_advance(q, 5, 5 * ZONE + 14 * KIB);
-	qcow2_give_back(q, 5, mem, 8 * KIB);
+	qcow2_release(q, 5, mem, 8 * KIB);
 	expect(q, 5 * ZONE, 14 * KIB, 1);
-	assert_ptr_equal(borrow(5, 8 * KIB), mem); /* it may be had again */
-	pthread_mutex_lock(&q->lock);		   /* as a flush does, for long */
-	assert_int_equal(qcow2_adopt(q, mem, 6 * ZONE, 8 * KIB, QCOW2_NOWAIT), -EAGAIN);
-	qcow2_give_back(q, 5, mem, 8 * KIB);
+	assert_ptr_equal(reserve(5, 8 * KIB), mem); /* it may be had again */
+	pthread_mutex_lock(&q->lock);		    /* as a flush does, for long */
+	assert_int_equal(qcow2_commit(q, mem, 6 * ZONE, 8 * KIB, QCOW2_NOWAIT), -EAGAIN);
+	qcow2_release(q, 5, mem, 8 * KIB);
 	pthread_mutex_unlock(&q->lock);
 	end();
 }
@@ -191,15 +191,15 @@ static void what_does_not_fit_is_written(void **state)
 #define LEN  (8 * KIB)
 #define MOST (ZONES * CAP / LEN)
 
-/* Takes all that is lent, and lets others write all they can: they do not meet. */
+/* Reserves all there is, and lets others write all they can: they do not meet. */
 static void nobody_else_has_it(void)
 {
 	void *mem[MOST + 1];
 	unsigned int n = 0;
 
 	/* The first one may find the scan not done, and does some of it. */
-	while (n < MOST && ((mem[n] = qcow2_borrow(q, 15, LEN)) ||
-			    (!n && (mem[n] = qcow2_borrow(q, 15, LEN))))) {
+	while (n < MOST && ((mem[n] = qcow2_reserve(q, 15, LEN)) ||
+			    (!n && (mem[n] = qcow2_reserve(q, 15, LEN))))) {
 		receive(mem[n], n * LEN, LEN, 7);
 		n++;
 	}
@@ -214,18 +214,18 @@ static void nobody_else_has_it(void)
 		assert_memory_equal(mem[i], want, LEN);
 		free(want);
 		if (i % 3)
-			qcow2_give_back(q, 15, mem[i], LEN);
+			qcow2_release(q, 15, mem[i], LEN);
 		else if (i < 3 * CAP / LEN)
-			assert_int_equal(qcow2_adopt(q, mem[i], 15 * ZONE + i / 3 * LEN, LEN, 0),
+			assert_int_equal(qcow2_commit(q, mem[i], 15 * ZONE + i / 3 * LEN, LEN, 0),
 					 0);
 		else
-			qcow2_give_back(q, 15, mem[i], LEN);
+			qcow2_release(q, 15, mem[i], LEN);
 	}
 	for (uint32_t zone = 9; zone < 15; zone++)
 		expect(q, zone * ZONE, CAP, zone);
 }
 
-static void what_is_lent_is_nobody_elses(void **state)
+static void reserved_clusters_are_nobody_elses(void **state)
 {
 	(void)state;
 	begin(8, true);
@@ -260,7 +260,7 @@ static void what_is_in_use_is_not_trimmed(void **state)
 
 	(void)state;
 	begin(4, true);
-	adopt(9, 0, LEN, 9);
+	commit(9, 0, LEN, 9);
 	write_zone(5, CAP, 5);
 	at = qcow2_peek(q, 5 * ZONE, CAP);
 	assert_non_null(at);
@@ -288,11 +288,11 @@ static void what_is_kept_is_given_back(void **state)
 	begin(8, true);
 	for (uint32_t zone = 0; zone < 8; zone++)
 		assert_true(is_kept(zone));
-	qcow2_give_back(q, 3, borrow(3, LEN), LEN);
+	qcow2_release(q, 3, reserve(3, LEN), LEN);
 	qcow2_trim(q);
 	for (uint32_t zone = 0; zone < 8; zone++)
 		assert_false(is_kept(zone));
-	assert_null(qcow2_borrow(q, 1, LEN));
+	assert_null(qcow2_reserve(q, 1, LEN));
 	end();
 	begin(8, true);
 	reopen(); /* at the end, too */
@@ -312,7 +312,7 @@ static void written_again_and_again_it_does_not_grow(void **state)
 		uint32_t zone = turn % 7u;
 
 		for (uint64_t at = 0; at < CAP; at += 16 * KIB)
-			adopt(zone, at, 16 * KIB, turn);
+			commit(zone, at, 16 * KIB, turn);
 		expect(q, zone * ZONE, CAP, turn);
 		if (turn == 20)
 			size = disk->size;
@@ -357,8 +357,8 @@ static void runs_that_overlap_are_trimmed_once(void **state)
 	end();
 }
 
-/* No free cluster is in the set twice, in use, or lent, whatever order things happen in. */
-static void expect_free_and_not_lent(void)
+/* No free cluster is in the set twice, in use, or reserved, whatever order things happen in. */
+static void expect_free_and_not_reserved(void)
 {
 	pthread_mutex_lock(&q->lock);
 	assert_true(freeset_is_sound(&q->free));
@@ -369,8 +369,8 @@ static void expect_free_and_not_lent(void)
 
 		assert_int_equal(ref_run(q, r->first, r->nr, &is_free, &len), 0);
 		assert_true(is_free && len == r->nr);
-		for (uint32_t k = 0; k < q->loans.nr_stock; k++) {
-			const struct stock *s = &q->loans.stock[k];
+		for (uint32_t k = 0; k < q->reserve.nr_stock; k++) {
+			const struct stock *s = &q->reserve.stock[k];
 
 			assert_true(s->first + s->nr <= r->first || r->first + r->nr <= s->first);
 		}
@@ -384,7 +384,7 @@ static void free_clusters_are_a_set_in_any_order(void **state)
 		void *mem;
 		uint32_t zone;
 	} out[8];
-	unsigned int nr_out = 0, adopted = 0, version = 0;
+	unsigned int nr_out = 0, committed = 0, version = 0;
 
 	(void)state;
 	srand(1);
@@ -406,19 +406,19 @@ static void free_clusters_are_a_set_in_any_order(void **state)
 			break;
 		case 3:
 		case 4:
-			if (nr_out < 8 && (out[nr_out].mem = qcow2_borrow(q, zone, LEN)))
+			if (nr_out < 8 && (out[nr_out].mem = qcow2_reserve(q, zone, LEN)))
 				out[nr_out++].zone = zone;
 			break;
-		case 5: /* adopt one, if its zone is empty; else give it back */
+		case 5: /* commit one, if its zone is empty, or release it */
 			if (!nr_out)
 				break;
 			zone = out[--nr_out].zone;
 			wp = qcow2_wp(q, zone);
-			if (wp == zone * ZONE && !qcow2_adopt(q, out[nr_out].mem, wp, LEN, 0)) {
+			if (wp == zone * ZONE && !qcow2_commit(q, out[nr_out].mem, wp, LEN, 0)) {
 				qcow2_wp_advance(q, zone, wp + LEN);
-				adopted++;
+				committed++;
 			} else {
-				qcow2_give_back(q, zone, out[nr_out].mem, LEN);
+				qcow2_release(q, zone, out[nr_out].mem, LEN);
 			}
 			break;
 		case 6:
@@ -430,19 +430,19 @@ static void free_clusters_are_a_set_in_any_order(void **state)
 				break;
 			reopen(); /* and the scan begins again */
 		}
-		expect_free_and_not_lent();
+		expect_free_and_not_reserved();
 	}
-	assert_true(adopted > 20);
+	assert_true(committed > 20);
 	while (nr_out--)
-		qcow2_give_back(q, out[nr_out].zone, out[nr_out].mem, LEN);
+		qcow2_release(q, out[nr_out].zone, out[nr_out].mem, LEN);
 	end();
 }
 
 /* So many may be out at a time; and they come back in any order. */
-static void loans_are_bounded(void **state)
+static void reservations_are_bounded(void **state)
 {
 	struct qcow2_create_opts o = small_zoned();
-	void *mem[MAX_LOANS];
+	void *mem[MAX_RESERVED];
 	unsigned int n;
 
 	(void)state;
@@ -458,15 +458,15 @@ static void loans_are_bounded(void **state)
 	assert_int_equal(qcow2_flush(q), 0);
 	reset_zones(0, 8);
 	for (int turn = 0; turn < 3; turn++) {
-		for (n = 0; n < MAX_LOANS; n++) {
-			mem[n] = qcow2_borrow(q, n % 8, 4 * KIB);
+		for (n = 0; n < MAX_RESERVED; n++) {
+			mem[n] = qcow2_reserve(q, n % 8, 4 * KIB);
 			if (!mem[n])
 				break;
 		}
-		assert_in_range(n, MAX_LOANS / 2, MAX_LOANS - 1);
-		assert_null(qcow2_borrow(q, 0, 4 * KIB));
+		assert_in_range(n, MAX_RESERVED / 2, MAX_RESERVED - 1);
+		assert_null(qcow2_reserve(q, 0, 4 * KIB));
 		for (unsigned int i = 0; i < n; i++)
-			qcow2_give_back(q, i % 8, mem[(7 * i) % n], 4 * KIB);
+			qcow2_release(q, i % 8, mem[(7 * i) % n], 4 * KIB);
 	}
 	end();
 }
@@ -474,18 +474,18 @@ static void loans_are_bounded(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(what_is_adopted_is_read),
+		cmocka_unit_test(what_is_committed_is_read),
 		cmocka_unit_test(what_is_kept_is_written_at_once),
-		cmocka_unit_test(nothing_is_lent_that_is_not_there),
+		cmocka_unit_test(nothing_is_reserved_that_is_not_there),
 		cmocka_unit_test(what_does_not_fit_is_written),
-		cmocka_unit_test(what_is_lent_is_nobody_elses),
+		cmocka_unit_test(reserved_clusters_are_nobody_elses),
 		cmocka_unit_test(nor_is_it_found_by_the_scan),
 		cmocka_unit_test(what_is_in_use_is_not_trimmed),
 		cmocka_unit_test(what_is_kept_is_given_back),
 		cmocka_unit_test(written_again_and_again_it_does_not_grow),
 		cmocka_unit_test(runs_that_overlap_are_trimmed_once),
 		cmocka_unit_test(free_clusters_are_a_set_in_any_order),
-		cmocka_unit_test(loans_are_bounded),
+		cmocka_unit_test(reservations_are_bounded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
