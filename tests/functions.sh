@@ -26,6 +26,14 @@ skip()
 	exit 77
 }
 
+# The same on a disk: Debian 13 has /tmp in memory, but not /var/tmp.
+disk_tmpdir()
+{
+	[ "$(stat -f -c %T "${TMPDIR:-/tmp}")" != tmpfs ] || TMPDIR=/var/tmp
+	tmpdir
+	[ "$(stat -f -c %T .)" != tmpfs ] || skip "$tmp is in memory"
+}
+
 # need CMD...: skips the test where one of the commands is missing.
 need()
 {

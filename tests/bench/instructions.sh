@@ -7,7 +7,7 @@
 need_env ZNSD ZNSIMG ZNSBENCH
 need valgrind
 here=$(cd "$(dirname "$0")" && pwd)
-tmpdir
+disk_tmpdir # a file in memory takes another path
 . "$here/../daemon.sh"
 
 [ -z "${SANITIZE:-}" ] || skip "a sanitized build has other instructions"

@@ -8,10 +8,7 @@ need_env ZNSD ZNSIMG ZNSPROBE
 [ -z "${SANITIZE:-}" ] || skip "a sanitizer's own system calls would be counted"
 strace -o /dev/null true 2>/dev/null || skip "strace may not trace here"
 here=$(cd "$(dirname "$0")" && pwd)
-# Of a file in memory nothing is read by a ring. /tmp is in memory on Debian 13, /var/tmp is not.
-[ "$(stat -f -c %T "${TMPDIR:-/tmp}")" != tmpfs ] || TMPDIR=/var/tmp
-tmpdir
-[ "$(stat -f -c %T .)" != tmpfs ] || skip "$tmp is in memory"
+disk_tmpdir # a file in memory is read without a ring
 . "$here/../daemon.sh"
 dd if=/dev/zero of=probe bs=4096 count=1 oflag=direct status=none 2>/dev/null ||
 	skip "$tmp has no O_DIRECT"
