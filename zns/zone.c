@@ -248,7 +248,6 @@ static uint16_t write_begin_locked(struct zones *zs, struct zone_io *io, bool ap
 	zone_set_open(zs, z, z->state == EXPLICIT ? EXPLICIT : IMPLICIT);
 	io->lba = z->wp;
 	io->ended = false;
-	io->item.status = 0;
 	io->item.next = NULL;
 	z->wp += io->nlb;
 	if (z->last)

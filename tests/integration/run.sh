@@ -19,6 +19,10 @@ expect_status 0 timeout 30 "$ZNSD" --listen 127.0.0.1:0 --run \
 	'"$ZNSPROBE" "$traddr" "$trsvcid" "$subnqn"' disk.qcow2
 expect_out 'the same block came back'
 
+it "blocks no signal of the command"
+expect_status 0 timeout 30 "$ZNSD" --listen 127.0.0.1:0 --run 'grep SigBlk /proc/self/status' disk.qcow2
+expect_out '^SigBlk:.0000000000000000$'
+
 it "ends with the status of the command"
 for status in 0 1 7 77; do
 	expect_status $status timeout 30 "$ZNSD" --listen 127.0.0.1:0 --run "exit $status" disk.qcow2

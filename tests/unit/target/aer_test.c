@@ -54,6 +54,7 @@ static void only_a_reset_takes_them_away(void **state)
 
 	(void)state;
 	assert_int_equal(fake_property_set(fq, NVME_REG_CC, 0, CC_ENABLE), 0);
+	pump();
 	assert_int_equal(cmd->status, UNANSWERED);
 	assert_int_equal(fake_property_set(fq, NVME_REG_CC, 0, CC_DISABLE), 0);
 	pump();

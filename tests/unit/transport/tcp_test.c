@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <event2/event.h>
 #include "fake.h"
 #include "loop.h"
 #include "tcp.h"
@@ -954,6 +955,41 @@ static void data_that_does_not_come_ends_the_connection(void **state)
 	}
 }
 
+static int fail_at; /* the allocation of libevent that fails, counted from here; 0: none */
+
+static void *event_malloc(size_t n)
+{
+	return fail_at && !--fail_at ? NULL : malloc(n);
+}
+
+static int lowest_fd(void)
+{
+	int fd = dup(STDERR_FILENO);
+
+	close(fd);
+	return fd;
+}
+
+static void without_memory_for_its_events_there_is_no_listener(void **state)
+{
+	struct tcp_listener *l = NULL;
+	char err[256] = "";
+	int fd;
+
+	(void)state;
+	net_up(NULL);
+	fd = lowest_fd();
+	for (int n = 1; n <= 2; n++) {
+		fail_at = n;
+		assert_int_equal(tcp_listen(net.tcp, "127.0.0.1", 0, &l, err, sizeof(err)),
+				 -ENOMEM);
+		assert_int_equal(fail_at, 0);
+		assert_null(l);
+		assert_int_equal(lowest_fd(), fd); /* its socket is closed */
+	}
+	net_down();
+}
+
 static void what_cannot_be_listened_on_is_a_sentence(void **state)
 {
 	struct tcp_listener *l = NULL;
@@ -1002,8 +1038,10 @@ int main(void)
 		cmocka_unit_test(a_host_that_takes_nothing_is_closed),
 		cmocka_unit_test(data_that_does_not_come_ends_the_connection),
 		cmocka_unit_test(a_host_that_takes_little_is_closed),
+		cmocka_unit_test(without_memory_for_its_events_there_is_no_listener),
 		cmocka_unit_test(what_cannot_be_listened_on_is_a_sentence),
 	};
 
+	event_set_mem_functions(event_malloc, realloc, free);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
