@@ -347,7 +347,6 @@ static void serve(struct daemon *d, const sigset_t *set)
 			return;
 		}
 		if (d->child && waitpid(d->child, &status, WNOHANG) == d->child) {
-			d->child = 0;
 			d->child_status =
 				WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 			return;
