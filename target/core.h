@@ -14,13 +14,12 @@
 #include <sys/queue.h>
 #include "target.h"
 
-#define TGT_CSI_MAX	 8	/* command sets a target can have */
-#define TGT_MAX_CTRLS	 1024	/* controllers of one subsystem at a time */
-#define TGT_KAS_MS	 1000	/* granularity of the keep alive timer: KAS 10 */
-#define TGT_DISC_IDLE	 120000 /* ms without a command, after which a discovery controller ends */
-#define TGT_CONNECT_WAIT 20000	/* ms a Connect waits for the writes of associations that ended */
-#define TGT_CAP_TO	 30	/* 500 ms units: 15 s */
-#define TGT_VS		 0x020000 /* NVMe 2.0 */
+#define TGT_CSI_MAX   8	       /* command sets a target can have */
+#define TGT_MAX_CTRLS 1024     /* controllers of one subsystem at a time */
+#define TGT_KAS_MS    1000     /* granularity of the keep alive timer: KAS 10 */
+#define TGT_DISC_IDLE 120000   /* ms without a command, after which a discovery controller ends */
+#define TGT_CAP_TO    30       /* 500 ms units: 15 s */
+#define TGT_VS	      0x020000 /* NVMe 2.0 */
 
 #define NVME_CMD_FLUSH	0x00 /* the same opcode in every I/O command set */
 #define NVME_CMD_WRITE	0x01
@@ -122,7 +121,7 @@ struct tgt_ctrl {
 	/* In subsys->dying while nr_dying, the number of slots that are dying, is not 0. subsys->lock. */
 	LIST_ENTRY(tgt_ctrl) dying_link;
 	unsigned int nr_dying;
-	atomic_uint refs;	   /* queues attached, and shutdown flushes */
+	atomic_uint refs; /* queues attached, and shutdown flushes */
 	uint16_t cntlid;
 	uint8_t hostid[16];
 	char hostnqn[TGT_NQN_LEN + 1];

@@ -44,6 +44,8 @@ struct connect_wait;
 #define TGT_MDTS	 8 /* 2^8 pages of 4 KiB: 1 MiB */
 #define TGT_MAX_TRANSFER (4096u << TGT_MDTS)
 #define TGT_INCAPSULE	 8192 /* bytes of in-capsule data, every queue */
+/* ms a Connect waits for the queues of ended associations; a transport must give Connect longer */
+#define TGT_CONNECT_WAIT 8000
 #define TGT_NSID_MAX	 1024 /* NN */
 
 enum tgt_dir { TGT_NONE, TGT_H2C, TGT_C2H };

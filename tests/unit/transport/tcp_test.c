@@ -422,6 +422,13 @@ static void a_silent_peer_is_closed_in_time(void **state)
 	net_down();
 }
 
+/* So a Connect that waits too long is answered, with Controller Busy. */
+static void a_held_connect_ends_before_its_connection(void **state)
+{
+	(void)state;
+	assert_in_range(tcp_defaults.handshake_ms, TGT_CONNECT_WAIT + 1000, UINT32_MAX);
+}
+
 static void an_address_has_so_many_pending_connections(void **state)
 {
 	struct tcp_config config = tcp_defaults;
@@ -1021,6 +1028,7 @@ int main(void)
 		cmocka_unit_test(a_protocol_error_brings_a_termreq_then_the_end),
 		cmocka_unit_test(who_still_sends_after_a_termreq_is_not_reset),
 		cmocka_unit_test(a_silent_peer_is_closed_in_time),
+		cmocka_unit_test(a_held_connect_ends_before_its_connection),
 		cmocka_unit_test(an_address_has_so_many_pending_connections),
 		cmocka_unit_test(there_are_so_many_connections),
 		cmocka_unit_test(a_host_has_so_many_connections),
