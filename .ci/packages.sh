@@ -12,7 +12,7 @@ ROOT_PACKAGES="mmdebstrap systemd-container lintian buildah golang-github-contai
 # install_missing PACKAGE... : installs those that are not there; says so when it may not.
 install_missing()
 {
-	local missing=() package sudo=
+	local missing=() package sudo='' log
 	for package; do
 		dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
 			missing+=("$package")
@@ -25,7 +25,15 @@ install_missing()
 		}
 	fi
 	echo "$0: installing ${missing[*]}" >&2
-	$sudo apt-get -qq update &&
-		$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
-			install "${missing[@]}" >/dev/null
+	log=$(mktemp)
+	{
+		$sudo apt-get -qq update &&
+			$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
+				install "${missing[@]}"
+	} >"$log" 2>&1 || {
+		cat "$log" >&2
+		rm "$log"
+		return 1
+	}
+	rm "$log"
 }

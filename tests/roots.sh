@@ -37,7 +37,7 @@ inside()
 	local dir=$1
 
 	shift
-	systemd-nspawn --quiet --register=no --keep-unit --resolv-conf=copy-host --pipe -D "$dir" \
+	systemd-nspawn --quiet --register=no --keep-unit --resolv-conf=copy-host --timezone=off --pipe -D "$dir" \
 		--setenv=DEBIAN_FRONTEND=noninteractive --setenv=LC_ALL=C.UTF-8 "$@" \
 		2> >(grep -v 'Attempted to remove disk\|delaying package conf' >&2)
 }
