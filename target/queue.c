@@ -55,9 +55,9 @@ void tgt_queue_close(struct tgt_queue *queue)
 	queue_put(queue);
 }
 
-bool tgt_queue_gather(struct tgt_queue *queue)
+bool tgt_queue_batch_begin(struct tgt_queue *queue)
 {
-	queue->gathers = true;
+	queue->batching = true;
 	queue->taken_ms = clock_boot_ms();
 	ctrl_look(queue, queue->taken_ms);
 	return !(queue->ctrl && atomic_load(&queue->ctrl->dead));
@@ -159,7 +159,7 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 	req->execute = NULL;
 	req->len = 0;
 	req->lent = TGT_OWN;
-	req->may_gather = false;
+	req->may_batch = false;
 	req->early = NULL;
 	req->dir = TGT_NONE;
 	req->status = 0;

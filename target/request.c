@@ -20,7 +20,7 @@ void tgt_queue_init(struct tgt_queue *queue, struct tgt *tgt, const struct tgt_t
 		.loop = loop,
 		.port = port,
 	};
-	STAILQ_INIT(&queue->gathered);
+	STAILQ_INIT(&queue->batch);
 }
 
 bool queue_may_execute(const struct tgt_queue *queue)
@@ -29,20 +29,20 @@ bool queue_may_execute(const struct tgt_queue *queue)
 	       !(queue->ctrl && atomic_load(&queue->ctrl->dead));
 }
 
-void tgt_queue_run(struct tgt_queue *queue)
+void tgt_queue_batch_end(struct tgt_queue *queue)
 {
 	struct tgt_req *req;
 
-	queue->gathers = false;
-	while ((req = STAILQ_FIRST(&queue->gathered))) {
+	queue->batching = false;
+	while ((req = STAILQ_FIRST(&queue->batch))) {
 		const struct tgt_ns *ns = req->ns;
 		struct tgt_reqs reqs = STAILQ_HEAD_INITIALIZER(reqs);
 
-		while ((req = STAILQ_FIRST(&queue->gathered)) && req->ns == ns) {
-			STAILQ_REMOVE_HEAD(&queue->gathered, link);
+		while ((req = STAILQ_FIRST(&queue->batch)) && req->ns == ns) {
+			STAILQ_REMOVE_HEAD(&queue->batch, link);
 			STAILQ_INSERT_TAIL(&reqs, req, link);
 		}
-		ns->set->run(&reqs);
+		ns->set->run_batch(&reqs);
 	}
 }
 

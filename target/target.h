@@ -63,9 +63,9 @@ struct tgt_req {
 	struct tgt_ns *ns; /* NULL for admin and fabrics; held until the request is put */
 	void *buf; /* len bytes, 4096-aligned when len >= 4096; the transport's, if not lent */
 	enum tgt_loan lent; /* buf is the command set's */
-	bool may_gather; /* set by the parser: what executes it looks for its data in EARLY, too */
+	bool may_batch; /* set by the parser: execute() accepts data at EARLY, and may defer to run_batch() */
 	/*
-	 * Where the transport received the data, which is not in BUF then: good until tgt_queue_run() has
+	 * Where the transport received the data, which is not in BUF then: good until tgt_queue_batch_end() has
 	 * ended, or tgt_req_keep(). NULL: it is in BUF.
 	 */
 	const void *early;
@@ -73,7 +73,7 @@ struct tgt_req {
 	enum tgt_dir dir;
 	uint64_t seq;			   /* arrival number within the target */
 	void (*execute)(struct tgt_req *); /* set by tgt_req_init() */
-	STAILQ_ENTRY(tgt_req) link;	   /* the command set's, while it is gathered */
+	STAILQ_ENTRY(tgt_req) link;	   /* the command set's, while it is in queue->batch */
 	struct work work;
 	struct aio aio;
 	struct loop_msg msg;  /* tgt_req_complete_remote() */
@@ -98,9 +98,9 @@ struct tgt_queue {
 	bool closing;
 	uint32_t inflight; /* requests between tgt_req_init() and tgt_req_put() */
 	bool deleted; /* by the Disconnect command: as closing, but the connection is still there */
-	bool gathers; /* between tgt_queue_gather() and tgt_queue_run() */
-	uint64_t taken_ms; /* when the last tgt_queue_gather() was, by clock_boot_ms() */
-	struct tgt_reqs gathered;
+	bool batching;	   /* between tgt_queue_batch_begin() and tgt_queue_batch_end() */
+	uint64_t taken_ms; /* when the last tgt_queue_batch_begin() was, by clock_boot_ms() */
+	struct tgt_reqs batch;
 	struct connect_wait *waiting; /* a Connect held back (fabrics.c) */
 };
 
@@ -152,10 +152,10 @@ struct tgt_command_set {
 	/* Copies the data that lend() found for a read to BUF. 0 or -errno. The queue's loop. */
 	int (*copy)(struct tgt_req *req, void *buf);
 	/*
-	 * Takes from REQS, and does, all that its execute() has put there (queue->gathered) rather
-	 * than do it at once: requests of one namespace, in the order of their arrival.
+	 * Executes the requests that execute() put into queue->batch instead of executing them at once, and
+	 * removes them from REQS. They are of one namespace, in the order of their arrival. The queue's loop.
 	 */
-	void (*run)(struct tgt_reqs *reqs);
+	void (*run_batch)(struct tgt_reqs *reqs);
 	/* No request refers to NS any more: flush, close, free. 0 or -errno. A worker or main. */
 	int (*close)(struct tgt_ns *ns);
 };
@@ -205,16 +205,16 @@ void tgt_queue_close(struct tgt_queue *queue);
  */
 uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_capsule);
 /*
- * What is executed between these two may be done together, in the second: the transport calls them
- * around what one wake-up has brought. Nothing may stay gathered when the loop goes on.
+ * The transport calls these before and after the commands that one wake-up brought. Between them a command
+ * set may add small writes to queue->batch; tgt_queue_batch_end() executes them, and leaves the batch empty.
  *
- * tgt_queue_gather() is called after data was taken from the socket and before anything is done with it:
- * it reads the clock, and if the keep alive time of the controller is over, ends that. False: the
- * controller has ended. Nothing of what came is to be answered, and the connection is to be closed, so
- * that the host repeats its commands elsewhere, or in a new association.
+ * tgt_queue_batch_begin() is called after data was received and before any of it is handled. It reads the
+ * clock, and ends the controller if its keep alive time is over. False: the controller has ended; the
+ * transport answers nothing of what it received and closes the connection, so that the host repeats its
+ * commands on another path or in a new association. The queue's loop. NVMe Base 2.0, 3.9 (Keep Alive).
  */
-bool tgt_queue_gather(struct tgt_queue *queue);
-void tgt_queue_run(struct tgt_queue *queue);
+bool tgt_queue_batch_begin(struct tgt_queue *queue);
+void tgt_queue_batch_end(struct tgt_queue *queue);
 /*
  * May spare a request its buffer. A TGT_C2H one is not executed then: req->buf has the data, the transport
  * completes it with 0. It only sends from the buffer, or receives into it, by a system call, and notes in

@@ -11,7 +11,7 @@
  *    buffer was full, a larger one replaces it: for many small writes per recv the copy is worth it.
  *    For large data it is not, so after a large PDU only the next header is staged. A small write that
  *    is executed before the next recv is written from the staging buffer; the caller therefore calls
- *    tgt_queue_run() before rx_want().
+ *    tgt_queue_batch_end() before rx_want().
  * 2. No field is used before pdu_check() accepted it, and only the common header is used before the
  *    header digest was verified.
  * 3. A PDU is handled only when there is memory for it. Without a free slot its header stays in the
@@ -32,7 +32,8 @@
 #include <unistd.h>
 #include "conn.h"
 
-#define RX_MORE 1 /* returned by the steps: more bytes, a slot or a buffer are needed; 0: continue */
+#define RX_MORE                                                                                    \
+	1 /* returned by the steps: more bytes, a slot or a buffer are needed; 0: continue */
 
 static uint32_t staged(const struct rx *rx)
 {
@@ -371,8 +372,8 @@ static bool stays_staged(const struct conn *c)
 	const struct rx *rx = &c->rx;
 	const struct tgt_req *req = &rx->slot->req;
 
-	return rx->to && rx->left == req->len && staged(rx) >= rx->left && req->may_gather &&
-	       c->queue.gathers && !req->lent;
+	return rx->to && rx->left == req->len && staged(rx) >= rx->left && req->may_batch &&
+	       c->queue.batching && !req->lent;
 }
 
 static int step_data(struct conn *c)

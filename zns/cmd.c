@@ -307,8 +307,8 @@ static void zns_exec_write(struct tgt_req *req)
 		tgt_req_complete(req, status);
 		return;
 	}
-	if (req->queue->gathers && req->len <= RUN_PIECE) {
-		STAILQ_INSERT_TAIL(&req->queue->gathered, req, link);
+	if (req->queue->batching && req->len <= RUN_PIECE) {
+		STAILQ_INSERT_TAIL(&req->queue->batch, req, link);
 		return;
 	}
 	run_begin(&run, req);
@@ -537,7 +537,7 @@ static uint16_t parse_rw(struct tgt_req *req, enum tgt_dir dir, void (*execute)(
 	req->execute = execute;
 	req->dir = dir;
 	req->len = (uint32_t)len;
-	req->may_gather = dir == TGT_H2C && len <= RUN_PIECE;
+	req->may_batch = dir == TGT_H2C && len <= RUN_PIECE;
 	return 0;
 }
 

@@ -134,7 +134,7 @@ const struct tgt_command_set zns_command_set = {
 	.lend = zns_lend,
 	.release = zns_release,
 	.copy = zns_copy,
-	.run = zns_run_writes,
+	.run_batch = zns_run_writes,
 	.close = zns_close,
 };
 

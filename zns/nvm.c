@@ -78,6 +78,6 @@ const struct tgt_command_set nvm_command_set = {
 	.lend = nvm_lend,
 	.release = nvm_release,
 	.copy = nvm_copy,
-	.run = nvm_run,
+	.run_batch = nvm_run,
 	.close = nvm_close,
 };

@@ -195,7 +195,7 @@ static int receive_some(struct peer *p)
 		int pieces;
 
 		if (total) /* before the staging buffer is reused */
-			tgt_queue_run(&p->conn.queue);
+			tgt_queue_batch_end(&p->conn.queue);
 		pieces = rx_want(&p->conn, iov);
 		if (!pieces)
 			return 0;
@@ -210,7 +210,7 @@ static int receive_some(struct peer *p)
 		}
 		if (n <= 0)
 			return -ECONNRESET;
-		if (!tgt_queue_gather(&p->conn.queue))
+		if (!tgt_queue_batch_begin(&p->conn.queue))
 			return -ESHUTDOWN;
 		err = rx_got(&p->conn, (size_t)n);
 		total += (size_t)n;
@@ -223,7 +223,7 @@ static void peer_take(struct peer *p, int (*any)(struct peer *p))
 {
 	int err = any(p);
 
-	tgt_queue_run(&p->conn.queue);
+	tgt_queue_batch_end(&p->conn.queue);
 	if (err)
 		peer_fail(p, err);
 }
@@ -303,7 +303,7 @@ static void peer_send(struct peer *p)
 
 static int resume(struct peer *p)
 {
-	if (!tgt_queue_gather(&p->conn.queue))
+	if (!tgt_queue_batch_begin(&p->conn.queue))
 		return -ESHUTDOWN;
 	return rx_resume(&p->conn);
 }

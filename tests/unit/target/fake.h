@@ -278,12 +278,12 @@ static inline struct fake_cmd *fake_submit_data(struct fake_queue *fq, const voi
 	memset(&cmd->req, 0xa5, sizeof(cmd->req)); /* a slot that was used before */
 	memcpy(&cmd->req.cmd, sqe, sizeof(cmd->req.cmd));
 	cmd->req.cmd.cid = 0x1234;
-	tgt_queue_gather(&fq->q); /* a wake-up of its own */
+	tgt_queue_batch_begin(&fq->q); /* a wake-up of its own */
 	status = tgt_req_init(&cmd->req, &fq->q, datalen);
 	if (status) {
 		assert_int_equal(cmd->req.len, 0);
 		tgt_req_complete(&cmd->req, status);
-		tgt_queue_run(&fq->q);
+		tgt_queue_batch_end(&fq->q);
 		return cmd;
 	}
 	cmd->buf = malloc(cmd->req.len + 1);
@@ -292,7 +292,7 @@ static inline struct fake_cmd *fake_submit_data(struct fake_queue *fq, const voi
 		memcpy(cmd->buf, data, datalen);
 	cmd->req.buf = cmd->buf;
 	tgt_req_execute(&cmd->req);
-	tgt_queue_run(&fq->q);
+	tgt_queue_batch_end(&fq->q);
 	return cmd;
 }
 

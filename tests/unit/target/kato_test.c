@@ -240,8 +240,8 @@ static void whichever_queue_wakes_first(void **state)
 		struct fake_queue *queue[] = { io[0], io[1], admin };
 
 		slept += 2001;
-		assert_false(tgt_queue_gather(&queue[first]->q));
-		tgt_queue_run(&queue[first]->q);
+		assert_false(tgt_queue_batch_begin(&queue[first]->q));
+		tgt_queue_batch_end(&queue[first]->q);
 		assert_true(admin->disconnected && io[0]->disconnected && io[1]->disconnected);
 		assert_int_not_equal(do_write(io[1]), 0);
 		close_three(admin, io);
@@ -281,13 +281,13 @@ static void nor_is_data_that_comes_late(void **state)
 
 	(void)state;
 	cmd.req.cmd = write_of(NVME_SGL_TRANSPORT);
-	assert_true(tgt_queue_gather(&io[0]->q));
+	assert_true(tgt_queue_batch_begin(&io[0]->q));
 	assert_int_equal(tgt_req_init(&cmd.req, &io[0]->q, 0), 0);
-	tgt_queue_run(&io[0]->q);
+	tgt_queue_batch_end(&io[0]->q);
 	slept += 2001;
-	assert_false(tgt_queue_gather(&io[0]->q));
+	assert_false(tgt_queue_batch_begin(&io[0]->q));
 	tgt_req_execute(&cmd.req);
-	tgt_queue_run(&io[0]->q);
+	tgt_queue_batch_end(&io[0]->q);
 	assert_int_equal(cmd.status, NVME_SC_ABORT_QUEUE);
 	close_three(admin, io);
 }

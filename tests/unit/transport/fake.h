@@ -27,7 +27,7 @@ enum {
 	FAKE_WRITE,	 /* cdw10 bytes from the host */
 	FAKE_LEND,	 /* as FAKE_READ, but the data is lent: fake.lends */
 	FAKE_LEND_WRITE, /* as FAKE_WRITE, but what it goes to is lent */
-	FAKE_GATHER,	 /* as FAKE_WRITE, and may be gathered */
+	FAKE_BATCH,	 /* as FAKE_WRITE, and may join a batch */
 	FAKE_REFUSE,	 /* tgt_req_init() answers cdw12 */
 	FAKE_HOLD,	 /* completes when the test says so */
 	FAKE_CONNECT, /* from now on the queue has a controller, and 128 entries; cdw12: no SQHD */
@@ -45,8 +45,8 @@ static struct {
 	uint32_t wrote_len;
 	uint16_t wrote_cid, last_status;
 	const void *lends, *executed_on;
-	bool copies; /* what is lent can be copied out */
-	bool lent_gathers; /* what is lent may be gathered, too */
+	bool copies;	   /* what is lent can be copied out */
+	bool lent_batches; /* what is lent may join a batch, too */
 	unsigned int lent, released, unreadable, early;
 	uint8_t wrote[1 << 20]; /* data of the last write executed; not cleared */
 } fake;
@@ -116,12 +116,12 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 	req->len = 0;
 	req->execute = fake_execute;
 	req->lent = TGT_OWN;
-	req->may_gather = fake_op(req) == FAKE_GATHER || fake.lent_gathers;
+	req->may_batch = fake_op(req) == FAKE_BATCH || fake.lent_batches;
 	req->early = NULL;
 	if (fake_op(req) == FAKE_READ || fake_op(req) == FAKE_LEND)
 		req->dir = TGT_C2H;
 	if (fake_op(req) == FAKE_WRITE || fake_op(req) == FAKE_LEND_WRITE ||
-	    fake_op(req) == FAKE_GATHER)
+	    fake_op(req) == FAKE_BATCH)
 		req->dir = TGT_H2C;
 	if (req->dir != TGT_NONE)
 		req->len = le32toh(req->cmd.cdw10);
@@ -135,15 +135,15 @@ const char *tgt_queue_hostnqn(const struct tgt_queue *queue)
 	return queue->ctrl ? "nqn.2014-08.org.example:host" : NULL;
 }
 
-bool tgt_queue_gather(struct tgt_queue *queue)
+bool tgt_queue_batch_begin(struct tgt_queue *queue)
 {
-	queue->gathers = true;
+	queue->batching = true;
 	return true;
 }
 
-void tgt_queue_run(struct tgt_queue *queue)
+void tgt_queue_batch_end(struct tgt_queue *queue)
 {
-	queue->gathers = false;
+	queue->batching = false;
 }
 
 bool tgt_req_lend(struct tgt_req *req)

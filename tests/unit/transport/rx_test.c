@@ -926,7 +926,7 @@ static void a_stopped_connection_keeps_no_large_stage(void **state)
 /* What is whole in the stage, and will be done before the next recv, is not copied out of it. */
 static void a_small_write_may_stay_staged(void **state)
 {
-	const struct fake_cmd cmd = { .cid = 7, .op = FAKE_GATHER, .len = 2048 };
+	const struct fake_cmd cmd = { .cid = 7, .op = FAKE_BATCH, .len = 2048 };
 	uint8_t buf[16384];
 
 	(void)state;
@@ -937,22 +937,22 @@ static void a_small_write_may_stay_staged(void **state)
 		rig_handshake(dgst, 0);
 		rig_connect(dgst, false);
 		for (int i = 0; i < 4; i++) {
-			bool gathers = i & 1, whole = i & 2;
+			bool batching = i & 1, whole = i & 2;
 
 			memset(fake.wrote, 0, 2048);
 			fake.early = 0;
-			if (gathers)
-				tgt_queue_gather(&rig->conn.queue);
+			if (batching)
+				tgt_queue_batch_begin(&rig->conn.queue);
 			assert_int_equal(rig_feed(buf, n, whole ? SIZE_MAX : 100), 0);
 			assert_memory_equal(fake.wrote, pattern, 2048);
 			assert_int_equal(fake.last_status, 0);
-			assert_int_equal(fake.early, gathers && whole);
-			tgt_queue_run(&rig->conn.queue);
+			assert_int_equal(fake.early, batching && whole);
+			tgt_queue_batch_end(&rig->conn.queue);
 			rig_send(SIZE_MAX);
 		}
 		if (dgst & 2) { /* a digest is checked wherever the data lies */
 			buf[200] ^= 1;
-			tgt_queue_gather(&rig->conn.queue);
+			tgt_queue_batch_begin(&rig->conn.queue);
 			assert_int_equal(rig_feed(buf, n, SIZE_MAX), 0);
 			assert_int_equal(fake.last_status, NVME_SC_TRAN_TPORT_ERROR);
 		}
@@ -972,7 +972,7 @@ static void what_is_lent_is_filled_though_it_is_small(void **state)
 	rig_handshake(0, 0);
 	rig_connect(0, false);
 	fake.lends = place;
-	fake.lent_gathers = true;
+	fake.lent_batches = true;
 	n = make_cmd(buf,
 		     (struct fake_cmd){ .cid = 1, .op = FAKE_LEND_WRITE, .len = sizeof(place) },
 		     NULL, 0, 0);
@@ -980,12 +980,12 @@ static void what_is_lent_is_filled_though_it_is_small(void **state)
 	rig_send(SIZE_MAX);
 	memcpy(&r2t, rig->out + rig->nout - sizeof(r2t), sizeof(r2t));
 	n = make_h2c_data(buf, 1, le16toh(r2t.ttag), 0, true, pattern, sizeof(place), 0);
-	tgt_queue_gather(&rig->conn.queue);
+	tgt_queue_batch_begin(&rig->conn.queue);
 	assert_int_equal(rig_feed(buf, n, SIZE_MAX), 0);
 	assert_int_equal(fake.early, 0);
 	assert_memory_equal(place, pattern, sizeof(place));
 	rig_send(SIZE_MAX);
-	fake.lent_gathers = false;
+	fake.lent_batches = false;
 	rig_close();
 }
 

@@ -83,7 +83,7 @@ static inline void host_start(struct host *h, struct workers *pool)
 	h->loop = loop_new(pool);
 	assert_non_null(h->loop);
 	h->queue = (struct tgt_queue){ .ops = &host_ops, .loop = h->loop };
-	STAILQ_INIT(&h->queue.gathered);
+	STAILQ_INIT(&h->queue.batch);
 }
 
 static inline void host_go(struct host *h)
@@ -127,7 +127,7 @@ static void cmd_go(struct loop_msg *msg)
 		}
 		if (c->length != req->len)
 			abort();
-		if (req->dir == TGT_H2C && req->may_gather && c->host->stage) {
+		if (req->dir == TGT_H2C && req->may_batch && c->host->stage) {
 			req->early = memcpy(c->host->stage, c->data, req->len);
 			c->host->stage += req->len;
 		} else if (req->dir == TGT_H2C) {
@@ -196,13 +196,13 @@ static void burst_go(struct loop_msg *msg)
 
 	assert_non_null(stage);
 	h->stage = stage;
-	queue->gathers = true;
+	queue->batching = true;
 	for (unsigned int i = 0; i < b->n; i++)
 		cmd_go(&b->cmds[i].go);
-	queue->gathers = false;
+	queue->batching = false;
 	h->stage = NULL;
-	h->ns->set->run(&queue->gathered);
-	assert_true(STAILQ_EMPTY(&queue->gathered));
+	h->ns->set->run_batch(&queue->batch);
+	assert_true(STAILQ_EMPTY(&queue->batch));
 	memset(stage, 0xee, room); /* the next recv */
 	free(stage);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* tgt_queue_run(): what was gathered is handed out by namespace, in order, and to the last. */
+/* tgt_queue_batch_end(): a batch is handed out by namespace, in order, and to the last. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -28,13 +28,13 @@ static void record(struct tgt_reqs *reqs)
 		seen.reqs++;
 	}
 	if (seen.late) /* what comes while it runs is not forgotten */
-		STAILQ_INSERT_TAIL(&seen.queue->gathered, seen.late, link);
+		STAILQ_INSERT_TAIL(&seen.queue->batch, seen.late, link);
 	seen.late = NULL;
 }
 
-static void what_was_gathered_is_handed_out_by_namespace(void **state)
+static void a_batch_is_handed_out_by_namespace(void **state)
 {
-	static const struct tgt_command_set set = { .run = record };
+	static const struct tgt_command_set set = { .run_batch = record };
 	static const int of[] = { 0, 0, 1, 1, 1, 0, 1 };
 	enum { N = sizeof(of) / sizeof(of[0]) };
 	struct tgt_ns ns[2] = { { .set = &set }, { .set = &set } };
@@ -43,19 +43,19 @@ static void what_was_gathered_is_handed_out_by_namespace(void **state)
 
 	(void)state;
 	tgt_queue_init(&queue, NULL, NULL, NULL, NULL);
-	tgt_queue_run(&queue);
+	tgt_queue_batch_end(&queue);
 	assert_int_equal(seen.calls, 0);
-	tgt_queue_gather(&queue);
-	assert_true(queue.gathers);
+	tgt_queue_batch_begin(&queue);
+	assert_true(queue.batching);
 	for (int i = 0; i < N; i++) {
 		req[i] = (struct tgt_req){ .ns = &ns[of[i]], .seq = i + 1 };
-		STAILQ_INSERT_TAIL(&queue.gathered, &req[i], link);
+		STAILQ_INSERT_TAIL(&queue.batch, &req[i], link);
 	}
 	req[N] = (struct tgt_req){ .ns = &ns[0], .seq = N + 1 };
 	seen.queue = &queue;
 	seen.late = &req[N];
-	tgt_queue_run(&queue);
-	assert_false(queue.gathers);
+	tgt_queue_batch_end(&queue);
+	assert_false(queue.batching);
 	assert_int_equal(seen.calls, 5);
 	assert_int_equal(seen.reqs, N + 1);
 }
@@ -63,7 +63,7 @@ static void what_was_gathered_is_handed_out_by_namespace(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(what_was_gathered_is_handed_out_by_namespace),
+		cmocka_unit_test(a_batch_is_handed_out_by_namespace),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
