@@ -160,7 +160,7 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 	req->len = 0;
 	req->lent = TGT_OWN;
 	req->may_batch = false;
-	req->early = NULL;
+	req->in_place = NULL;
 	req->dir = TGT_NONE;
 	req->status = 0;
 	req->seq = atomic_fetch_add_explicit(&queue->tgt->seq, 1, memory_order_relaxed) + 1;

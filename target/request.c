@@ -72,11 +72,11 @@ bool tgt_req_copy(struct tgt_req *req, void *buf)
 	return true;
 }
 
-void tgt_req_keep(struct tgt_req *req)
+void tgt_req_copy_in(struct tgt_req *req)
 {
-	if (req->early)
-		memcpy(req->buf, req->early, req->len);
-	req->early = NULL;
+	if (req->in_place)
+		memcpy(req->buf, req->in_place, req->len);
+	req->in_place = NULL;
 }
 
 void tgt_req_execute(struct tgt_req *req)

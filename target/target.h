@@ -63,12 +63,12 @@ struct tgt_req {
 	struct tgt_ns *ns; /* NULL for admin and fabrics; held until the request is put */
 	void *buf; /* len bytes, 4096-aligned when len >= 4096; the transport's, if not lent */
 	enum tgt_loan lent; /* buf is the command set's */
-	bool may_batch; /* set by the parser: execute() accepts data at EARLY, and may defer to run_batch() */
+	bool may_batch; /* set by the parser: execute() accepts data in place, and may defer to run_batch() */
 	/*
-	 * Where the transport received the data, which is not in BUF then: good until tgt_queue_batch_end() has
-	 * ended, or tgt_req_keep(). NULL: it is in BUF.
+	 * Where the data lies in the transport's receive buffer; NULL: it is in BUF. Valid until
+	 * tgt_queue_batch_end() returns or tgt_req_copy_in() is called.
 	 */
-	const void *early;
+	const void *in_place;
 	uint32_t len; /* bytes of data the command moves, known after tgt_req_init() */
 	enum tgt_dir dir;
 	uint64_t seq;			   /* arrival number within the target */
@@ -238,7 +238,8 @@ void tgt_req_execute(struct tgt_req *req);
  * is to be completed with NVME_SC_ABORT_QUEUE. The queue's loop.
  */
 bool tgt_req_may_begin(struct tgt_req *req);
-void tgt_req_keep(struct tgt_req *req); /* the data is in BUF from now on. The queue's loop. */
+/* Copies data that is still in the receive buffer to BUF, before that is reused. The queue's loop. */
+void tgt_req_copy_in(struct tgt_req *req);
 void tgt_req_put(struct tgt_req *req);
 
 /* Called by what executes. The queue's loop; the remote twin: any thread. */

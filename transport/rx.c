@@ -384,7 +384,7 @@ static int step_data(struct conn *c)
 	int err = 0;
 
 	if (stays_staged(c)) {
-		rx->slot->req.early = from;
+		rx->slot->req.in_place = from;
 		rx->left = 0;
 		if (c->ctx.ddgst)
 			rx->crc = crc_feed(rx->crc, from, n);

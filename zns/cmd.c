@@ -140,7 +140,7 @@ static int run_pieces(struct tgt_req *first, struct iovec iov[RUN_WRITES], uint6
 
 	*len = 0;
 	for (struct tgt_req *req = first; req; req = STAILQ_NEXT(req, link)) {
-		const void *data = req->early ? req->early : req->buf;
+		const void *data = req->in_place ? req->in_place : req->buf;
 
 		iov[n++] = (struct iovec){ (void *)(uintptr_t)data, req->len };
 		*len += req->len;
@@ -183,11 +183,11 @@ static void zns_write_work(struct work *w)
 
 static void zns_write_done(struct work *w);
 
-/* What is not done on the spot needs a place for its data. */
-static void keep_run(struct tgt_req *first)
+/* The receive buffer is reused soon: copies the data of all requests of a run to their own buffers. */
+static void copy_in_run(struct tgt_req *first)
 {
 	for (struct tgt_req *req = first; req; req = STAILQ_NEXT(req, link))
-		tgt_req_keep(req);
+		tgt_req_copy_in(req);
 }
 
 static void write_by_worker(struct tgt_req *first)
@@ -205,7 +205,7 @@ static void end_run(struct tgt_req *first, int err)
 		next = STAILQ_NEXT(req, link);
 		STAILQ_NEXT(req, link) = NULL;
 		if (err && !alone) {
-			tgt_req_keep(req);
+			tgt_req_copy_in(req);
 			write_by_worker(req);
 		} else {
 			zns_write_end(req, err);
@@ -285,7 +285,7 @@ static void write_run(struct write_run *run)
 		end_run(first, err);
 		return;
 	}
-	keep_run(first);
+	copy_in_run(first);
 	write_by_ring(first);
 }
 
@@ -300,7 +300,7 @@ static void zns_exec_write(struct tgt_req *req)
 	io->nlb = req_nlb(req);
 	status = zone_write_begin(&zns->zones, io, req->cmd.opcode == nvme_zns_cmd_append);
 	if (status == ZONE_WAIT) {
-		tgt_req_keep(req); /* it comes back by a message to this loop */
+		tgt_req_copy_in(req); /* it comes back by a message to this loop */
 		return;
 	}
 	if (status) {

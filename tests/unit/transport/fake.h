@@ -47,7 +47,7 @@ static struct {
 	const void *lends, *executed_on;
 	bool copies;	   /* what is lent can be copied out */
 	bool lent_batches; /* what is lent may join a batch, too */
-	unsigned int lent, released, unreadable, early;
+	unsigned int lent, released, unreadable, in_place;
 	uint8_t wrote[1 << 20]; /* data of the last write executed; not cleared */
 } fake;
 
@@ -83,8 +83,8 @@ static void fake_execute(struct tgt_req *req)
 		memset(req->buf, req->cmd.cid & 0xff, req->len);
 	if (req->dir == TGT_H2C && req->len && req->len <= sizeof(fake.wrote)) {
 		pthread_mutex_lock(&fake_lock);
-		memcpy(fake.wrote, req->early ? req->early : req->buf, req->len);
-		fake.early += req->early != NULL;
+		memcpy(fake.wrote, req->in_place ? req->in_place : req->buf, req->len);
+		fake.in_place += req->in_place != NULL;
 		fake.wrote_len = req->len;
 		fake.wrote_cid = req->cmd.cid;
 		pthread_mutex_unlock(&fake_lock);
@@ -117,7 +117,7 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 	req->execute = fake_execute;
 	req->lent = TGT_OWN;
 	req->may_batch = fake_op(req) == FAKE_BATCH || fake.lent_batches;
-	req->early = NULL;
+	req->in_place = NULL;
 	if (fake_op(req) == FAKE_READ || fake_op(req) == FAKE_LEND)
 		req->dir = TGT_C2H;
 	if (fake_op(req) == FAKE_WRITE || fake_op(req) == FAKE_LEND_WRITE ||

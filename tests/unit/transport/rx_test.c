@@ -940,13 +940,13 @@ static void a_small_write_may_stay_staged(void **state)
 			bool batching = i & 1, whole = i & 2;
 
 			memset(fake.wrote, 0, 2048);
-			fake.early = 0;
+			fake.in_place = 0;
 			if (batching)
 				tgt_queue_batch_begin(&rig->conn.queue);
 			assert_int_equal(rig_feed(buf, n, whole ? SIZE_MAX : 100), 0);
 			assert_memory_equal(fake.wrote, pattern, 2048);
 			assert_int_equal(fake.last_status, 0);
-			assert_int_equal(fake.early, batching && whole);
+			assert_int_equal(fake.in_place, batching && whole);
 			tgt_queue_batch_end(&rig->conn.queue);
 			rig_send(SIZE_MAX);
 		}
@@ -982,7 +982,7 @@ static void what_is_lent_is_filled_though_it_is_small(void **state)
 	n = make_h2c_data(buf, 1, le16toh(r2t.ttag), 0, true, pattern, sizeof(place), 0);
 	tgt_queue_batch_begin(&rig->conn.queue);
 	assert_int_equal(rig_feed(buf, n, SIZE_MAX), 0);
-	assert_int_equal(fake.early, 0);
+	assert_int_equal(fake.in_place, 0);
 	assert_memory_equal(place, pattern, sizeof(place));
 	rig_send(SIZE_MAX);
 	fake.lent_batches = false;

@@ -19,7 +19,7 @@ struct host {
 	struct tgt_queue queue;
 	struct tgt_ns *ns;
 	bool borrows;	/* takes what it is lent */
-	uint8_t *stage; /* of a burst, for early data; NULL: there is none */
+	uint8_t *stage; /* of a burst, for data in place; NULL: there is none */
 };
 
 struct cmd {
@@ -128,7 +128,7 @@ static void cmd_go(struct loop_msg *msg)
 		if (c->length != req->len)
 			abort();
 		if (req->dir == TGT_H2C && req->may_batch && c->host->stage) {
-			req->early = memcpy(c->host->stage, c->data, req->len);
+			req->in_place = memcpy(c->host->stage, c->data, req->len);
 			c->host->stage += req->len;
 		} else if (req->dir == TGT_H2C) {
 			memcpy(req->buf, c->data, req->len);
