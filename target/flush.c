@@ -45,7 +45,7 @@ static void flush_disconnect(struct tgt_queue *queue)
 
 static void flush_copy_out(struct tgt_queue *queue)
 {
-	(void)queue; /* nothing is lent to a Flush */
+	(void)queue; /* no data is zero-copy to a Flush */
 }
 
 static const struct tgt_transport_ops flush_ops = {

@@ -158,7 +158,7 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 	req->ns = NULL;
 	req->execute = NULL;
 	req->len = 0;
-	req->lent = TGT_OWN;
+	req->zero_copy = TGT_BUFFERED;
 	req->may_batch = false;
 	req->in_place = NULL;
 	req->dir = TGT_NONE;
@@ -184,8 +184,8 @@ void tgt_req_put(struct tgt_req *req)
 {
 	struct tgt_queue *queue = req->queue;
 
-	if (req->lent)
-		req->ns->set->release(req);
+	if (req->zero_copy)
+		req->ns->set->zero_copy_end(req);
 	if (req->ns)
 		tgt_ns_put(req->ns);
 	req->ns = NULL;

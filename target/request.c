@@ -51,23 +51,23 @@ const char *tgt_queue_hostnqn(const struct tgt_queue *queue)
 	return queue->ctrl ? queue->ctrl->hostnqn : NULL;
 }
 
-bool tgt_req_lend(struct tgt_req *req)
+bool tgt_req_zero_copy(struct tgt_req *req)
 {
-	if (!req->ns || !queue_may_execute(req->queue) || !req->ns->set->lend(req))
+	if (!req->ns || !queue_may_execute(req->queue) || !req->ns->set->zero_copy(req))
 		return false;
-	req->lent = TGT_LENT;
+	req->zero_copy = TGT_ZERO_COPY;
 	return true;
 }
 
-bool tgt_req_copy(struct tgt_req *req, void *buf)
+bool tgt_req_copy_out(struct tgt_req *req, void *buf)
 {
 	const struct tgt_command_set *set = req->ns->set;
-	int err = set->copy(req, buf);
+	int err = set->copy_out(req, buf);
 
 	if (err)
 		return false;
-	set->release(req);
-	req->lent = TGT_OWN;
+	set->zero_copy_end(req);
+	req->zero_copy = TGT_BUFFERED;
 	req->buf = buf;
 	return true;
 }

@@ -8,7 +8,8 @@
  *
  *	transport: a capsule arrived, a free slot was taken, req->cmd copied
  *	tgt_req_init()		parse: sets execute, dir and len, or refuses with a status
- *	tgt_req_lend()		may have a read's data at hand: then the next two steps are left out
+ *	tgt_req_zero_copy()		may make the data zero-copy: a write then needs no buffer, and a read
+ *				needs neither of the next two steps
  *	transport: provides req->buf; brings the data in if dir is TGT_H2C
  *	tgt_req_execute()	on the queue's loop
  *	tgt_req_complete()	fills req->cqe, calls ops->respond: the transport sends data and CQE,
@@ -49,10 +50,11 @@ struct connect_wait;
 #define TGT_NSID_MAX	 1024 /* NN */
 
 enum tgt_dir { TGT_NONE, TGT_H2C, TGT_C2H };
-enum tgt_loan {
-	TGT_OWN,
-	TGT_LENT,
-	TGT_UNREADABLE /* lent, and the transport could not read or fill it */
+/* Where req->buf is. */
+enum tgt_data_path {
+	TGT_BUFFERED,  /* a buffer of the transport */
+	TGT_ZERO_COPY, /* the command set's mapping of the image, for system calls only */
+	TGT_FAULTED    /* as TGT_ZERO_COPY, and a system call failed on it with EFAULT */
 };
 
 /* One NVMe command, embedded in the transport's command slot. */
@@ -61,8 +63,8 @@ struct tgt_req {
 	struct nvme_cqe cqe;
 	struct tgt_queue *queue;
 	struct tgt_ns *ns; /* NULL for admin and fabrics; held until the request is put */
-	void *buf; /* len bytes, 4096-aligned when len >= 4096; the transport's, if not lent */
-	enum tgt_loan lent; /* buf is the command set's */
+	void *buf;	   /* len bytes; the transport's is 4096-aligned when len >= 4096 */
+	enum tgt_data_path zero_copy;
 	bool may_batch; /* set by the parser: execute() accepts data in place, and may defer to run_batch() */
 	/*
 	 * Where the data lies in the transport's receive buffer; NULL: it is in BUF. Valid until
@@ -116,8 +118,8 @@ struct tgt_transport_ops {
 	 */
 	void (*disconnect)(struct tgt_queue *queue);
 	/*
-	 * Calls, soon and on the queue's loop, tgt_req_copy() for all responses whose data is still lent.
-	 * Called and bound as disconnect() is.
+	 * Has the transport call tgt_req_copy_out() soon, on the queue's loop, for all responses whose
+	 * zero-copy data is not sent yet. Called from any thread, under the same rules as disconnect().
 	 */
 	void (*copy_out)(struct tgt_queue *queue);
 };
@@ -141,16 +143,15 @@ struct tgt_command_set {
 	void (*identify_ctrl_csi)(void *id);		      /* CNS 06h; 4096 zeroed bytes */
 	void (*effects)(struct nvme_cmd_effects_log *log);    /* log 05h: iocs part */
 	/*
-	 * A read whose data lies ready in memory: points req->buf at its len bytes, for a system call to
-	 * read, and has nothing more to do. A write: points req->buf at where a system call may put its
-	 * data, to be executed as ever. False: nothing happened, the transport has the buffer, and
-	 * execute() brings or takes the data. It is good until release(), which the request's end calls.
-	 * The queue's loop.
+	 * Read: points req->buf at its len bytes in the page cache; sendmsg() reads them there, and execute()
+	 * is not called. Write: points req->buf at memory of the image that readv() may fill; then execute() is
+	 * called. False: nothing was done; the transport provides a buffer and calls execute(). On true,
+	 * req->buf is valid until zero_copy_end(), which tgt_req_put() calls. The queue's loop.
 	 */
-	bool (*lend)(struct tgt_req *req);
-	void (*release)(struct tgt_req *req);
-	/* Copies the data that lend() found for a read to BUF. 0 or -errno. The queue's loop. */
-	int (*copy)(struct tgt_req *req, void *buf);
+	bool (*zero_copy)(struct tgt_req *req);
+	void (*zero_copy_end)(struct tgt_req *req);
+	/* Copies the data of a zero-copy read to BUF (req->len bytes). 0 or -errno. The queue's loop. */
+	int (*copy_out)(struct tgt_req *req, void *buf);
 	/*
 	 * Executes the requests that execute() put into queue->batch instead of executing them at once, and
 	 * removes them from REQS. They are of one namespace, in the order of their arrival. The queue's loop.
@@ -216,19 +217,21 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 bool tgt_queue_batch_begin(struct tgt_queue *queue);
 void tgt_queue_batch_end(struct tgt_queue *queue);
 /*
- * May spare a request its buffer. A TGT_C2H one is not executed then: req->buf has the data, the transport
- * completes it with 0. It only sends from the buffer, or receives into it, by a system call, and notes in
- * req->lent if it could not.
+ * Makes the request's data zero-copy if the command set can: req->buf is then a mapping of the image, which
+ * the transport accesses only by system calls. It sets req->zero_copy to TGT_FAULTED if one fails with
+ * EFAULT. A TGT_C2H request is not executed: the transport completes it with status 0. False: the transport
+ * must provide a buffer. The queue's loop.
  */
-bool tgt_req_lend(struct tgt_req *req);
+bool tgt_req_zero_copy(struct tgt_req *req);
 /*
- * Copies the data of a read that was lent to BUF, which is the transport's, and gives up what was lent:
- * the response is sent from BUF. False: it could not be read; the connection must end.
+ * Ends zero-copy for a read: copies its data to BUF, a buffer of the transport of req->len bytes, and
+ * releases the mapping. The response is then sent from BUF. False: the data could not be read, and the
+ * connection must end. The queue's loop.
  */
-bool tgt_req_copy(struct tgt_req *req, void *buf);
+bool tgt_req_copy_out(struct tgt_req *req, void *buf);
 /*
- * Somebody waits for what reads of NS have lent: has all queues of its subsystem copy what they have not
- * sent yet, so that nobody waits for a peer. Any thread, without locks.
+ * A reset or finish waits for zero-copy reads of NS: has every queue of its subsystem copy the data that it
+ * has not sent yet, so that the wait never depends on a peer. Any thread, without locks.
  */
 void tgt_ns_copy_out(struct tgt_ns *ns);
 void tgt_req_execute(struct tgt_req *req);

@@ -18,39 +18,40 @@ static void command_ready(struct slot *slot)
 }
 
 /*
- * Whether LEN more bytes of reads may be lent. They are charged to the host's share, in quanta, so that
- * there is memory if they have to be copied out.
+ * Charges LEN more bytes of zero-copy reads to the host's share, by the quantum, so that there is memory
+ * if they have to be copied out. False: the connection or the host has too many; the read needs a buffer.
  */
-static bool may_lend_read(struct conn *c, uint32_t len)
+static bool charge_zero_copy(struct conn *c, uint32_t len)
 {
-	if (c->lent + len <= c->lent_charged)
+	if (c->zero_copy + len <= c->zero_copy_charged)
 		return true;
-	if (c->lent + len > CONN_LENT_MAX || !pool_charge(c->pool, &c->user, CONN_LENT_QUANTUM))
+	if (c->zero_copy + len > CONN_ZERO_COPY_MAX ||
+	    !pool_charge(c->pool, &c->user, CONN_ZERO_COPY_QUANTUM))
 		return false;
-	c->lent_charged += CONN_LENT_QUANTUM;
-	return may_lend_read(c, len);
+	c->zero_copy_charged += CONN_ZERO_COPY_QUANTUM;
+	return charge_zero_copy(c, len);
 }
 
 /*
- * Zero-copy: the data of a read is sent from where it lies in the page cache, that of a write received
- * where it will stay. Not with a data digest, for which we would have to read it ourselves.
+ * Tries zero-copy: the data of a read is sent from the page cache, that of a write is received into the
+ * image's memory. Not with a data digest, which would have to read the memory outside a system call.
  */
-static bool command_lends(struct slot *slot)
+static bool command_zero_copy(struct slot *slot)
 {
 	struct conn *c = slot->conn;
 	bool read = slot->req.dir == TGT_C2H;
 
-	if (c->ctx.ddgst || *c->no_loans || (read && !may_lend_read(c, slot->req.len)) ||
-	    !tgt_req_lend(&slot->req))
+	if (c->ctx.ddgst || *c->no_zero_copy || (read && !charge_zero_copy(c, slot->req.len)) ||
+	    !tgt_req_zero_copy(&slot->req))
 		return false;
-	c->lent += read ? slot->req.len : 0;
+	c->zero_copy += read ? slot->req.len : 0;
 	return true;
 }
 
 void command_start(struct slot *slot)
 {
 	bool data = !slot->status && slot->req.len;
-	int err = data && !command_lends(slot) ? slot_buffer(slot) : 0;
+	int err = data && !command_zero_copy(slot) ? slot_buffer(slot) : 0;
 
 	if (err == -EAGAIN) {
 		slot->state = SLOT_WAIT;
@@ -58,7 +59,7 @@ void command_start(struct slot *slot)
 	}
 	if (err)
 		slot->status = NVME_SC_INTERNAL;
-	if (slot->req.lent && slot->req.dir == TGT_C2H) {
+	if (slot->req.zero_copy && slot->req.dir == TGT_C2H) {
 		slot->state = SLOT_EXEC;
 		tgt_req_complete(&slot->req, 0);
 		return;

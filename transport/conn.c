@@ -19,14 +19,15 @@ static struct slot *req_slot(struct tgt_req *req)
 }
 
 void conn_init(struct conn *c, struct tgt *tgt, const struct tgt_transport_ops *ops,
-	       struct loop *loop, struct tgt_port *port, struct pool *pool, const bool *no_loans)
+	       struct loop *loop, struct tgt_port *port, struct pool *pool,
+	       const bool *no_zero_copy)
 {
 	memset(c, 0, sizeof(*c));
 	tgt_queue_init(&c->queue, tgt, ops, loop, port);
 	c->ctx.max_capsule = TGT_INCAPSULE;
 	c->ctx.max_h2cdata = PDU_MAX_H2CDATA;
 	c->pool = pool;
-	c->no_loans = no_loans;
+	c->no_zero_copy = no_zero_copy;
 	pool_user_init(&c->user);
 	rx_init(&c->rx);
 	STAILQ_INIT(&c->tx.queue);
@@ -89,13 +90,14 @@ void conn_respond(struct tgt_req *req)
 	tx_response(slot);
 }
 
-/* Returns the charge for lent reads as far as the reads that are lent now do not need it. */
+/* Returns what is charged to the host's share beyond what its zero-copy reads in flight need. */
 static void conn_uncharge(struct conn *c)
 {
-	uint32_t need = (c->lent + CONN_LENT_QUANTUM - 1) / CONN_LENT_QUANTUM * CONN_LENT_QUANTUM;
-	uint32_t spare = c->lent_charged - need;
+	uint32_t need = (c->zero_copy + CONN_ZERO_COPY_QUANTUM - 1) / CONN_ZERO_COPY_QUANTUM *
+			CONN_ZERO_COPY_QUANTUM;
+	uint32_t spare = c->zero_copy_charged - need;
 
-	c->lent_charged = need;
+	c->zero_copy_charged = need;
 	if (spare)
 		pool_uncharge(c->pool, &c->user, spare);
 }
@@ -142,8 +144,8 @@ bool conn_copy_out(struct conn *c)
 /* Whether SLOT waits for its host: to send data, or to take a response. */
 static bool waits_for_host(const struct slot *slot)
 {
-	return slot->state == SLOT_CAPSULE || slot->state == SLOT_R2T ||
-	       slot->state == SLOT_DATA || slot->state == SLOT_RESP;
+	return slot->state == SLOT_CAPSULE || slot->state == SLOT_R2T || slot->state == SLOT_DATA ||
+	       slot->state == SLOT_RESP;
 }
 
 enum conn_wait conn_tick(struct conn *c)

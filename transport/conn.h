@@ -21,13 +21,14 @@ struct conn;
 #define CONN_MAX_SLOTS	(CONN_BOOT_SLOTS + TGT_QUEUE_DEPTH + CONN_MORE_SLOTS)
 static_assert(CONN_MAX_SLOTS < 255, "a slot's index is the low byte of its TTAG");
 
-#define CONN_LENT_MAX	  (8u << 20) /* bytes of reads lent at a time: what a reset may have to copy */
-#define CONN_LENT_QUANTUM (256u << 10)
-#define CONN_CID_BUCKETS  256
-#define RX_STAGE	  4096	/* bytes of the staging buffer for small PDUs */
-#define RX_STAGE_MAX	  65536 /* for hosts that fill the small one */
-#define RX_BULK		  16384 /* a PDU with at least so many bytes of data is not staged */
-#define RX_BULK_HEADERS	  512	/* bytes staged at a time between such PDUs */
+/* Bytes of zero-copy reads at a time: a reset may have to copy all of them. */
+#define CONN_ZERO_COPY_MAX     (8u << 20)
+#define CONN_ZERO_COPY_QUANTUM (256u << 10)
+#define CONN_CID_BUCKETS       256
+#define RX_STAGE	       4096  /* bytes of the staging buffer for small PDUs */
+#define RX_STAGE_MAX	       65536 /* for hosts that fill the small one */
+#define RX_BULK		       16384 /* a PDU with at least so many bytes of data is not staged */
+#define RX_BULK_HEADERS	       512   /* bytes staged at a time between such PDUs */
 
 enum slot_state {
 	SLOT_FREE,
@@ -108,7 +109,7 @@ struct tx {
 	uint32_t sent; /* bytes of the first item that were sent */
 	struct tx_control icresp;
 	struct tx_control term;
-	bool lent;	 /* lent data was queued; for who sends it to clear */
+	bool zero_copy;	 /* zero-copy data was queued; the sender clears it */
 	bool terminated; /* a C2HTermReq is the last thing queued, ever */
 };
 
@@ -122,9 +123,9 @@ struct conn {
 	uint8_t tick;	/* counts conn_tick() */
 	struct pool *pool;
 	struct pool_user user;
-	const bool *no_loans;  /* nothing is to be borrowed now */
-	uint32_t lent;	       /* bytes of reads that are lent */
-	uint32_t lent_charged; /* to the host's share, for these */
+	const bool *no_zero_copy;   /* zero-copy is off for now */
+	uint32_t zero_copy;	    /* bytes of zero-copy reads in flight */
+	uint32_t zero_copy_charged; /* bytes charged to the host's share for these */
 	/* Schedules sending, and rx_resume(), for the end of this wake-up. */
 	void (*wake)(struct conn *);
 	bool (*on_connect)(struct conn *); /* Connect succeeded; false: refuse it all the same */
@@ -140,7 +141,8 @@ struct conn {
 
 /* Every function here runs on the queue's loop. conn.c: */
 void conn_init(struct conn *c, struct tgt *tgt, const struct tgt_transport_ops *ops,
-	       struct loop *loop, struct tgt_port *port, struct pool *pool, const bool *no_loans);
+	       struct loop *loop, struct tgt_port *port, struct pool *pool,
+	       const bool *no_zero_copy);
 /*
  * Ends C as a queue: no further command is executed, responses are dropped, and the target is told
  * (tgt_queue_close()). A PDU that was sent in part, and a TermReq, are still sent. Idempotent.
@@ -162,7 +164,7 @@ enum conn_wait { CONN_IDLE, CONN_WAITS, CONN_LATE };
 enum conn_wait conn_tick(struct conn *c);
 /* Frees memory that an idle connection does not need. */
 void conn_trim(struct conn *c);
-/* Copies all data that responses have lent and that is not sent yet. False: the connection must end. */
+/* Copies the zero-copy data that is not sent yet to buffers. False: the connection must end. */
 bool conn_copy_out(struct conn *c);
 /* Whether no command executes (AERs excepted) and no response waits to be sent. */
 bool conn_quiet(const struct conn *c);
@@ -175,7 +177,7 @@ bool slot_claim_cid(struct slot *slot); /* false: the CID is in flight already *
 int slot_buffer(struct slot *slot);	/* gets its buffer; returns as pool_get() */
 /* Returns its buffer, if it has one, to the pool; commands that waited for it may start in here. */
 void slot_drop_buffer(struct slot *slot);
-/* Copies the data of a response that is still lent to a buffer. False: the connection must end. */
+/* Copies the data of a response to a buffer if it is zero-copy. False: the connection must end. */
 bool slot_copy_out(struct slot *slot);
 /* Executes the command, whose data has arrived, or completes it with slot->status. */
 void slot_run(struct slot *slot);
@@ -203,7 +205,7 @@ int rx_got(struct conn *c, size_t n);
 bool rx_has_staged(const struct conn *c); /* whether rx_resume() may have something to do */
 /* Handles staged bytes after a slot or buffer became free. Returns as rx_got(). */
 int rx_resume(struct conn *c);
-/* The memory that data was received into faulted: notes that for the target if it lent that memory. */
+/* readv() got EFAULT: marks the request whose data is arriving TGT_FAULTED if it is zero-copy. */
 void rx_unwritable(struct conn *c);
 void rx_stop(struct conn *c);
 
@@ -216,7 +218,7 @@ void tx_term(struct conn *c, enum pdu_fes fes, uint32_t fei, const void *hdr, ui
 int tx_iov(struct conn *c, struct iovec *iov, int max);
 /* Removes N bytes that were sent from the queue. */
 void tx_sent(struct conn *c, size_t n);
-/* Lent memory faulted while it was sent: notes that in all queued requests that have some. */
+/* sendmsg() got EFAULT: marks all queued requests with zero-copy data TGT_FAULTED. */
 void tx_unreadable(struct conn *c);
 /* Drops queued responses and R2Ts. ALL: also a PDU that was sent in part, and control PDUs. */
 void tx_drop(struct conn *c, bool all);

@@ -19,8 +19,8 @@
  *    (RX_NO_BUFFER). rx_want() then returns 0, and TCP's flow control stops the host (backpressure).
  * 4. The data of every command is consumed. That of a refused command is discarded (rx.to is NULL). A
  *    command with a bad data digest completes with Transient Transport Error when all of its data has
- *    arrived, and the connection continues. Memory that the target has lent is written only by the
- *    kernel, since it may fault.
+ *    arrived, and the connection continues. Zero-copy memory is written only by the kernel, since
+ *    it may fault.
  * 5. H2CData is accepted only by a slot in state DATA, whose R2T was sent completely, and only for its
  *    next byte.
  */
@@ -310,8 +310,8 @@ static int step_header(struct conn *c)
 	return err;
 }
 
-/* Copies to lent memory by a system call, for which a fault is an error instead of a signal. */
-static int copy_lent(struct conn *c, const uint8_t *from, uint32_t n)
+/* Copies to zero-copy memory by a system call, for which a fault is an error instead of a signal. */
+static int copy_to_mapping(struct conn *c, const uint8_t *from, uint32_t n)
 {
 	struct rx *rx = &c->rx;
 	struct iovec local = { (void *)(uintptr_t)from, n }, remote = { rx->to, n };
@@ -328,8 +328,8 @@ static int data_in(struct conn *c, const uint8_t *from, uint32_t n)
 	struct rx *rx = &c->rx;
 
 	if (rx->to) {
-		if (from != rx->to && n && rx->slot->req.lent) {
-			int err = copy_lent(c, from, n);
+		if (from != rx->to && n && rx->slot->req.zero_copy) {
+			int err = copy_to_mapping(c, from, n);
 
 			if (err)
 				return err;
@@ -346,8 +346,8 @@ static int data_in(struct conn *c, const uint8_t *from, uint32_t n)
 
 void rx_unwritable(struct conn *c)
 {
-	if (c->rx.slot && c->rx.slot->req.lent)
-		c->rx.slot->req.lent = TGT_UNREADABLE;
+	if (c->rx.slot && c->rx.slot->req.zero_copy)
+		c->rx.slot->req.zero_copy = TGT_FAULTED;
 }
 
 /* All data of the PDU has arrived and its digest, if any, was checked. */
@@ -373,7 +373,7 @@ static bool stays_staged(const struct conn *c)
 	const struct tgt_req *req = &rx->slot->req;
 
 	return rx->to && rx->left == req->len && staged(rx) >= rx->left && req->may_batch &&
-	       c->queue.batching && !req->lent;
+	       c->queue.batching && !req->zero_copy;
 }
 
 static int step_data(struct conn *c)

@@ -107,15 +107,16 @@ bool slot_copy_out(struct slot *slot)
 {
 	struct conn *c = slot->conn;
 
-	if (slot->state != SLOT_RESP || slot->req.lent != TGT_LENT || slot->req.dir != TGT_C2H)
+	if (slot->state != SLOT_RESP || slot->req.zero_copy != TGT_ZERO_COPY ||
+	    slot->req.dir != TGT_C2H)
 		return true;
 	slot->mem = pool_force(c->pool, &c->user, slot->req.len);
 	if (!slot->mem)
 		return false;
 	slot->buf_len = slot->req.len;
-	if (!tgt_req_copy(&slot->req, slot->mem))
+	if (!tgt_req_copy_out(&slot->req, slot->mem))
 		return false;
-	c->lent -= slot->req.len;
+	c->zero_copy -= slot->req.len;
 	return true;
 }
 
@@ -124,7 +125,7 @@ void slot_drop_buffer(struct slot *slot)
 	struct conn *c = slot->conn;
 	void *mem = slot->mem;
 
-	if (!mem) /* what is lent is given up when the request is put */
+	if (!mem) /* tgt_req_put() ends the zero-copy */
 		return;
 	slot->req.buf = slot->mem = NULL;
 	pool_put(c->pool, &c->user, mem, slot->buf_len, slot->in_capsule);
@@ -136,8 +137,8 @@ void slot_finish(struct slot *slot)
 
 	assert(slot->state != SLOT_FREE);
 	drop_cid(slot);
-	if (slot->req.lent && slot->req.dir == TGT_C2H)
-		c->lent -= slot->req.len;
+	if (slot->req.zero_copy && slot->req.dir == TGT_C2H)
+		c->zero_copy -= slot->req.len;
 	tgt_req_put(&slot->req);
 	slot->state = SLOT_FREE;
 	slot->next_free = c->free;

@@ -160,7 +160,7 @@ void tx_response(struct slot *slot)
 	slot->head_len = slot->pad_len = slot->tail_len = 0;
 	slot->tail_at = PDU_DIGEST_LEN;
 	slot->data_len = 0;
-	c->tx.lent |= req->lent;
+	c->tx.zero_copy |= req->zero_copy;
 	if (data)
 		make_c2h_data(slot, success);
 	if (!success) {
@@ -274,8 +274,8 @@ void tx_unreadable(struct conn *c)
 
 	STAILQ_FOREACH (item, &c->tx.queue, link)
 		if (item->kind == TX_RESP && item_slot(item)->req.dir == TGT_C2H &&
-		    item_slot(item)->req.lent)
-			item_slot(item)->req.lent = TGT_UNREADABLE;
+		    item_slot(item)->req.zero_copy)
+			item_slot(item)->req.zero_copy = TGT_FAULTED;
 }
 
 void tx_drop(struct conn *c, bool all)

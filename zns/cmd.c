@@ -6,15 +6,15 @@
  *	zns_exec_write()	loop: zone_write_begin() judges and gives the LBAs; the store is
  *				written on the spot with NOWAIT; where that would block, by the
  *				loop's ring, or by a worker
- *	zns_run_writes()	loop: what came in one wake-up and is small waits for its end, and what
- *				then lies side by side is written together
+ *	zns_run_writes()	loop: executes the batch: small writes of one wake-up; those to adjacent LBAs
+ *				become one write of the store
  *	zns_write_end()		loop: zone_write_end() gives back the writes that may now complete
  *	zns_dispatch()		loop: acts on what the zones give back, for any command of any loop
  *	zns_finish()		loop: completes, or hands to the next flush what must be durable
- *	zns_lend()		loop: a read of what lies in memory is sent from there, and goes none of
- *				these ways; zns_release() when it is sent. A write that is large may be
- *				received into reserved clusters of the store, and is committed
- *				rather than written
+ *	zns_zero_copy()		loop: a read of data in the page cache is sent from there, and takes none of
+ *				these ways. A large write may be received into reserved clusters of the
+ *				store, which are then committed instead of written
+ *	zns_zero_copy_end()	loop: ends the read, or releases clusters that were not committed
  *
  * Invariants:
  *
@@ -166,7 +166,7 @@ static int write_store(struct tgt_req *first, unsigned int flags)
 	struct iovec iov[RUN_WRITES];
 	int n = run_pieces(first, iov, &len), err = -EEXIST;
 
-	if (first->lent && n == 1)
+	if (first->zero_copy && n == 1)
 		err = commit(first, off, flags);
 	if (err == -EEXIST)
 		err = zns->store->ops->write(zns->store, iov, n, off, len, flags);
@@ -461,7 +461,7 @@ static uint32_t req_zone(const struct tgt_req *req)
 	return (uint32_t)(req_slba(req) / req_zns(req)->zones.zsze);
 }
 
-/* Has the data of a write received into clusters of the store. False: it needs a buffer. */
+/* Reserves clusters of the store to receive a write's data into. False: the write needs a buffer. */
 static bool reserve_for_write(struct tgt_req *req)
 {
 	struct store *store = req_zns(req)->store;
@@ -470,13 +470,13 @@ static bool reserve_for_write(struct tgt_req *req)
 	return req->buf;
 }
 
-bool zns_lend(struct tgt_req *req)
+bool zns_zero_copy(struct tgt_req *req)
 {
 	struct zns *zns = req_zns(req);
 	struct zone_io *io = &req_cmd(req)->io;
 	const void *data;
 
-	if (atomic_load_explicit(&zns->lends_no_more, memory_order_relaxed))
+	if (atomic_load_explicit(&zns->no_zero_copy, memory_order_relaxed))
 		return false;
 	if (req->dir == TGT_H2C)
 		return reserve_for_write(req);
@@ -495,12 +495,12 @@ bool zns_lend(struct tgt_req *req)
 	return true;
 }
 
-void zns_release(struct tgt_req *req)
+void zns_zero_copy_end(struct tgt_req *req)
 {
 	struct zns *zns = req_zns(req);
 
-	if (req->lent == TGT_UNREADABLE &&
-	    !atomic_exchange_explicit(&zns->lends_no_more, true, memory_order_relaxed))
+	if (req->zero_copy == TGT_FAULTED &&
+	    !atomic_exchange_explicit(&zns->no_zero_copy, true, memory_order_relaxed))
 		log_err("namespace %u: data of the image could not be %s", zns->ns.nsid,
 			req->dir == TGT_H2C ? "received into its file" : "read while it was sent");
 	if (req->dir == TGT_C2H)
@@ -509,7 +509,7 @@ void zns_release(struct tgt_req *req)
 		zns->store->ops->release(zns->store, req_zone(req), req->buf, req->len);
 }
 
-int zns_copy(struct tgt_req *req, void *buf)
+int zns_copy_out(struct tgt_req *req, void *buf)
 {
 	const struct zns *zns = req_zns(req);
 

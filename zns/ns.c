@@ -131,9 +131,9 @@ const struct tgt_command_set zns_command_set = {
 	.identify_ns_csi = zns_identify_ns_csi,
 	.identify_ctrl_csi = zns_identify_ctrl_csi,
 	.effects = zns_effects,
-	.lend = zns_lend,
-	.release = zns_release,
-	.copy = zns_copy,
+	.zero_copy = zns_zero_copy,
+	.zero_copy_end = zns_zero_copy_end,
+	.copy_out = zns_copy_out,
 	.run_batch = zns_run_writes,
 	.close = zns_close,
 };

@@ -48,7 +48,7 @@ struct zns {
 	struct zns_flusher flusher;
 	struct zns_idle idle;
 	atomic_bool
-		lends_no_more; /* what the store lent could not be read: reads copy, and tell the host */
+		no_zero_copy; /* a mapping faulted: data is copied from now on, and errors reach the host */
 	/* ns: after a write has blocked, until when the next ones go to the workers. */
 	_Atomic uint64_t slow_until;
 	_Atomic uint64_t watch_until; /* ns: and until when a slow one is asked whether it slept */
@@ -115,9 +115,9 @@ static inline bool req_fua(const struct tgt_req *req)
 
 /* cmd.c */
 uint16_t zns_parse(struct tgt_req *req);
-bool zns_lend(struct tgt_req *req);
-void zns_release(struct tgt_req *req);
-int zns_copy(struct tgt_req *req, void *buf);
+bool zns_zero_copy(struct tgt_req *req);
+void zns_zero_copy_end(struct tgt_req *req);
+int zns_copy_out(struct tgt_req *req, void *buf);
 void zns_run_writes(struct tgt_reqs *reqs);
 
 /* status.c */

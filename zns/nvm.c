@@ -39,18 +39,18 @@ static void nvm_effects(struct nvme_cmd_effects_log *log)
 	log->iocs[nvme_cmd_write] = htole32(NVME_CMD_EFFECTS_CSUPP | NVME_CMD_EFFECTS_LBCC);
 }
 
-static bool nvm_lend(struct tgt_req *req)
+static bool nvm_zero_copy(struct tgt_req *req)
 {
 	(void)req;
 	return false;
 }
 
-static void nvm_release(struct tgt_req *req)
+static void nvm_zero_copy_end(struct tgt_req *req)
 {
 	(void)req;
 }
 
-static int nvm_copy(struct tgt_req *req, void *buf)
+static int nvm_copy_out(struct tgt_req *req, void *buf)
 {
 	(void)req;
 	(void)buf;
@@ -75,9 +75,9 @@ const struct tgt_command_set nvm_command_set = {
 	.identify_ns_csi = nvm_identify_ns_csi,
 	.identify_ctrl_csi = nvm_identify_ctrl_csi,
 	.effects = nvm_effects,
-	.lend = nvm_lend,
-	.release = nvm_release,
-	.copy = nvm_copy,
+	.zero_copy = nvm_zero_copy,
+	.zero_copy_end = nvm_zero_copy_end,
+	.copy_out = nvm_copy_out,
 	.run_batch = nvm_run,
 	.close = nvm_close,
 };

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT
 /*
- * What connections report to their loop: that lent memory was sent, that a command waits for its host,
- * and that a connection has ended.
+ * What connections report to their loop: that they sent zero-copy data, that a command waits for its host,
+ * and that they have ended.
  *
- * Lent memory (tgt_req_lend()) is a mapping of the image that only sendmsg() reads. If that had to wait
- * for the disk, which the thread's count of major page faults shows, nothing is lent for a while: reads
- * then use buffers, and the workers wait for the disk. Memory that cannot be read is an EFAULT, which
- * ends the connection; when the host repeats the command, the command fails.
+ * Zero-copy data (tgt_req_zero_copy()) is a mapping of the image, which sendmsg() reads. If sendmsg() had
+ * to wait for the disk, the thread's count of major page faults has risen. The loop then turns zero-copy
+ * off for ZERO_COPY_PAUSE_MS: reads use buffers, and worker threads wait for the disk. If a page cannot be
+ * read at all, sendmsg() returns EFAULT and the connection ends; the command fails when the host repeats it.
  *
  * Threads: the loop's own.
  */
 #include <sys/resource.h>
 #include "peer.h"
 
-#define LOAN_PAUSE_MS 200 /* after a major page fault */
+#define ZERO_COPY_PAUSE_MS 200 /* after a major page fault */
 
 static void loop_drained(struct loop_msg *msg)
 {
@@ -45,6 +45,6 @@ void tcp_loop_look_for_faults(struct tcp_loop *home)
 	if (getrusage(RUSAGE_THREAD, &usage))
 		return;
 	if (usage.ru_majflt != home->faults)
-		home->no_loans = !loop_timer_arm(&home->loans_again, LOAN_PAUSE_MS);
+		home->no_zero_copy = !loop_timer_arm(&home->zero_copy_timer, ZERO_COPY_PAUSE_MS);
 	home->faults = usage.ru_majflt;
 }

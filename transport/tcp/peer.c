@@ -314,9 +314,9 @@ void peer_flush(struct peer *p)
 		peer_take(p, resume);
 	if (p->state != PEER_CLOSED)
 		peer_send(p);
-	if (p->conn.tx.lent)
+	if (p->conn.tx.zero_copy)
 		tcp_loop_look_for_faults(p->home);
-	p->conn.tx.lent = false;
+	p->conn.tx.zero_copy = false;
 	if (p->state == PEER_DRAIN && conn_quiet(&p->conn))
 		peer_linger(p, BYE_MS);
 	arm(p);
@@ -454,7 +454,7 @@ void peer_start(struct loop_msg *msg)
 		return;
 	}
 	conn_init(&p->conn, home->tcp->tgt, &tcp_ops, home->loop, &p->local, &home->pool,
-		  &home->no_loans);
+		  &home->no_zero_copy);
 	memcpy(p->conn.name, name, sizeof(name));
 	p->conn.wake = peer_wake;
 	p->conn.on_connect = peer_connected;

@@ -52,9 +52,9 @@ struct tcp_loop {
 	struct loop_timer tick; /* for conn_tick(), while a command waits for its host */
 	bool watching;		/* armed */
 	bool draining;
-	bool no_loans;
+	bool no_zero_copy;
 	long faults; /* major page faults of this thread, when last checked */
-	struct loop_timer loans_again;
+	struct loop_timer zero_copy_timer;
 	uint64_t trim_gets; /* pool.gets when it was armed */
 	LIST_HEAD(, peer) peers;
 	TAILQ_HEAD(, peer) dirty;
@@ -118,7 +118,7 @@ void quota_give(struct tcp_server *tcp, struct quota *q); /* Q may be NULL */
 void tcp_loop_left(struct tcp_loop *home);
 /* A command on a connection of HOME waits for its host: the time is watched from now on. */
 void tcp_loop_watch(struct tcp_loop *home);
-/* Lent memory was sent. If that caused a major page fault, nothing is lent for a while. */
+/* Zero-copy data was sent. If that caused a major page fault, turns zero-copy off for a while. */
 void tcp_loop_look_for_faults(struct tcp_loop *home);
 
 #endif

@@ -21,9 +21,9 @@ const struct tcp_config tcp_defaults = {
 	.host_ms = 30000,
 };
 
-static void borrow_again(struct loop_timer *t)
+static void resume_zero_copy(struct loop_timer *t)
 {
-	msg_owner(t, struct tcp_loop, loans_again)->no_loans = false;
+	msg_owner(t, struct tcp_loop, zero_copy_timer)->no_zero_copy = false;
 }
 
 static void flush_dirty(evutil_socket_t fd, short what, void *arg)
@@ -85,7 +85,7 @@ static int home_init(struct tcp_server *tcp, struct tcp_loop *home, struct loop 
 	home->flush = event_new(loop_base(loop), -1, 0, flush_dirty, home);
 	if (!home->flush)
 		return -ENOMEM;
-	if (loop_timer_init(&home->loans_again, loop, borrow_again) ||
+	if (loop_timer_init(&home->zero_copy_timer, loop, resume_zero_copy) ||
 	    loop_timer_init(&home->tick, loop, home_tick))
 		return -ENOMEM;
 	return loop_timer_init(&home->trim, loop, trim_idle);
@@ -154,7 +154,7 @@ void tcp_free(struct tcp_server *tcp)
 		assert(LIST_EMPTY(&home->peers));
 		if (home->flush)
 			event_free(home->flush);
-		loop_timer_free(&home->loans_again);
+		loop_timer_free(&home->zero_copy_timer);
 		loop_timer_free(&home->tick);
 		loop_timer_free(&home->trim);
 		pool_fini(&home->pool);

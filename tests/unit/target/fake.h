@@ -81,7 +81,7 @@ static void fake_disconnect(struct tgt_queue *queue)
 
 static void fake_copy_out(struct tgt_queue *queue)
 {
-	(void)queue; /* nothing is lent here */
+	(void)queue; /* no data is zero-copy here */
 }
 
 static const struct tgt_transport_ops fake_ops = { "fake", fake_respond, fake_disconnect,
@@ -144,7 +144,7 @@ static void set_effects(struct nvme_cmd_effects_log *log)
 	log->iocs[NVME_CMD_FLUSH] = htole32(1);
 }
 
-static bool set_lend(struct tgt_req *req)
+static bool set_zero_copy(struct tgt_req *req)
 {
 	(void)req;
 	return false;
@@ -179,7 +179,7 @@ static const struct tgt_command_set fake_zns = { NVME_CSI_ZNS,
 						 set_identify_ns_csi,
 						 set_identify_zns_ctrl,
 						 set_effects,
-						 set_lend,
+						 set_zero_copy,
 						 set_release,
 						 set_copy,
 						 set_run,
@@ -190,7 +190,7 @@ static const struct tgt_command_set fake_nvm = { NVME_CSI_NVM,
 						 set_identify_ns_csi,
 						 set_identify_nvm_ctrl,
 						 set_effects,
-						 set_lend,
+						 set_zero_copy,
 						 set_release,
 						 set_copy,
 						 set_run,

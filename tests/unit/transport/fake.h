@@ -22,14 +22,14 @@
 #include "conn.h"
 
 enum {
-	FAKE_NONE,	 /* no data; completes at once */
-	FAKE_READ,	 /* cdw10 bytes to the host */
-	FAKE_WRITE,	 /* cdw10 bytes from the host */
-	FAKE_LEND,	 /* as FAKE_READ, but the data is lent: fake.lends */
-	FAKE_LEND_WRITE, /* as FAKE_WRITE, but what it goes to is lent */
-	FAKE_BATCH,	 /* as FAKE_WRITE, and may join a batch */
-	FAKE_REFUSE,	 /* tgt_req_init() answers cdw12 */
-	FAKE_HOLD,	 /* completes when the test says so */
+	FAKE_NONE,	      /* no data; completes at once */
+	FAKE_READ,	      /* cdw10 bytes to the host */
+	FAKE_WRITE,	      /* cdw10 bytes from the host */
+	FAKE_ZERO_COPY,	      /* as FAKE_READ, but zero-copy, from fake.mapping */
+	FAKE_ZERO_COPY_WRITE, /* as FAKE_WRITE, but received into fake.mapping */
+	FAKE_BATCH,	      /* as FAKE_WRITE, and may join a batch */
+	FAKE_REFUSE,	      /* tgt_req_init() answers cdw12 */
+	FAKE_HOLD,	      /* completes when the test says so */
 	FAKE_CONNECT, /* from now on the queue has a controller, and 128 entries; cdw12: no SQHD */
 };
 
@@ -44,10 +44,10 @@ static struct {
 	struct tgt_queue *queue; /* the last that connected */
 	uint32_t wrote_len;
 	uint16_t wrote_cid, last_status;
-	const void *lends, *executed_on;
-	bool copies;	   /* what is lent can be copied out */
-	bool lent_batches; /* what is lent may join a batch, too */
-	unsigned int lent, released, unreadable, in_place;
+	const void *mapping, *executed_on;
+	bool copies;	      /* zero-copy data can be copied out */
+	bool mapping_batches; /* zero-copy writes may join a batch, too */
+	unsigned int zero_copies, released, unreadable, in_place;
 	uint8_t wrote[1 << 20]; /* data of the last write executed; not cleared */
 } fake;
 
@@ -115,12 +115,12 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 	req->dir = TGT_NONE;
 	req->len = 0;
 	req->execute = fake_execute;
-	req->lent = TGT_OWN;
-	req->may_batch = fake_op(req) == FAKE_BATCH || fake.lent_batches;
+	req->zero_copy = TGT_BUFFERED;
+	req->may_batch = fake_op(req) == FAKE_BATCH || fake.mapping_batches;
 	req->in_place = NULL;
-	if (fake_op(req) == FAKE_READ || fake_op(req) == FAKE_LEND)
+	if (fake_op(req) == FAKE_READ || fake_op(req) == FAKE_ZERO_COPY)
 		req->dir = TGT_C2H;
-	if (fake_op(req) == FAKE_WRITE || fake_op(req) == FAKE_LEND_WRITE ||
+	if (fake_op(req) == FAKE_WRITE || fake_op(req) == FAKE_ZERO_COPY_WRITE ||
 	    fake_op(req) == FAKE_BATCH)
 		req->dir = TGT_H2C;
 	if (req->dir != TGT_NONE)
@@ -146,24 +146,24 @@ void tgt_queue_batch_end(struct tgt_queue *queue)
 	queue->batching = false;
 }
 
-bool tgt_req_lend(struct tgt_req *req)
+bool tgt_req_zero_copy(struct tgt_req *req)
 {
 	assert_false(req->queue->closing);
-	if (fake_op(req) != FAKE_LEND && fake_op(req) != FAKE_LEND_WRITE)
+	if (fake_op(req) != FAKE_ZERO_COPY && fake_op(req) != FAKE_ZERO_COPY_WRITE)
 		return false;
-	COUNT(lent);
-	req->buf = (void *)(uintptr_t)fake.lends;
-	req->lent = TGT_LENT;
+	COUNT(zero_copies);
+	req->buf = (void *)(uintptr_t)fake.mapping;
+	req->zero_copy = TGT_ZERO_COPY;
 	return true;
 }
 
-bool tgt_req_copy(struct tgt_req *req, void *buf)
+bool tgt_req_copy_out(struct tgt_req *req, void *buf)
 {
 	if (!fake.copies)
 		return false;
 	memcpy(buf, req->buf, req->len);
 	COUNT(released);
-	req->lent = TGT_OWN;
+	req->zero_copy = TGT_BUFFERED;
 	req->buf = buf;
 	return true;
 }
@@ -188,9 +188,9 @@ void tgt_req_complete(struct tgt_req *req, uint16_t status)
 void tgt_req_put(struct tgt_req *req)
 {
 	COUNT(put);
-	if (req->lent)
+	if (req->zero_copy)
 		COUNT(released);
-	if (req->lent == TGT_UNREADABLE)
+	if (req->zero_copy == TGT_FAULTED)
 		COUNT(unreadable);
 	assert_true(req->queue->inflight > 0);
 	req->queue->inflight--;
@@ -310,7 +310,7 @@ static inline size_t make_h2c_data(uint8_t *out, uint16_t cid, uint16_t ttag, ui
 struct rig {
 	struct pool pool;
 	struct conn conn;
-	bool no_loans;
+	bool no_zero_copy;
 	unsigned int wakes, connects;
 	size_t nout; /* bytes sent */
 	uint8_t out[4 << 20];
@@ -353,7 +353,7 @@ static inline void rig_open_sized(uint64_t memory)
 	memset(&fake, 0, offsetof(typeof(fake), wrote));
 	memset(rig, 0, offsetof(struct rig, out));
 	pool_init(&rig->pool, memory, command_granted);
-	conn_init(&rig->conn, NULL, &rig_ops, NULL, NULL, &rig->pool, &rig->no_loans);
+	conn_init(&rig->conn, NULL, &rig_ops, NULL, NULL, &rig->pool, &rig->no_zero_copy);
 	rig->conn.wake = rig_wake;
 	rig->conn.on_connect = rig_on_connect;
 	strcpy(rig->conn.name, "rig");
@@ -373,8 +373,8 @@ static inline void rig_close(void)
 		tgt_req_complete(fake.held[--fake.nheld], 0);
 	assert_int_equal(fake.inits, fake.put);
 	assert_int_equal(rig->conn.queue.inflight, 0);
-	assert_int_equal(rig->conn.lent, 0);
-	assert_int_equal(rig->pool.used, rig->conn.lent_charged);
+	assert_int_equal(rig->conn.zero_copy, 0);
+	assert_int_equal(rig->pool.used, rig->conn.zero_copy_charged);
 	assert_int_equal(fake.closed, 1);
 	conn_fini(&rig->conn);
 	assert_int_equal(rig->pool.used, 0);

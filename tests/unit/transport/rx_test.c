@@ -960,7 +960,7 @@ static void a_small_write_may_stay_staged(void **state)
 	}
 }
 
-/* Nor into what is lent: it would be adopted. */
+/* Nor is a zero-copy write executed in place: its memory would be committed without the data. */
 static void what_is_lent_is_filled_though_it_is_small(void **state)
 {
 	uint8_t buf[16384], place[4096] = { 0 };
@@ -971,11 +971,12 @@ static void what_is_lent_is_filled_though_it_is_small(void **state)
 	rig_open();
 	rig_handshake(0, 0);
 	rig_connect(0, false);
-	fake.lends = place;
-	fake.lent_batches = true;
-	n = make_cmd(buf,
-		     (struct fake_cmd){ .cid = 1, .op = FAKE_LEND_WRITE, .len = sizeof(place) },
-		     NULL, 0, 0);
+	fake.mapping = place;
+	fake.mapping_batches = true;
+	n = make_cmd(
+		buf,
+		(struct fake_cmd){ .cid = 1, .op = FAKE_ZERO_COPY_WRITE, .len = sizeof(place) },
+		NULL, 0, 0);
 	assert_int_equal(rig_feed(buf, n, SIZE_MAX), 0);
 	rig_send(SIZE_MAX);
 	memcpy(&r2t, rig->out + rig->nout - sizeof(r2t), sizeof(r2t));
@@ -985,11 +986,11 @@ static void what_is_lent_is_filled_though_it_is_small(void **state)
 	assert_int_equal(fake.in_place, 0);
 	assert_memory_equal(place, pattern, sizeof(place));
 	rig_send(SIZE_MAX);
-	fake.lent_batches = false;
+	fake.mapping_batches = false;
 	rig_close();
 }
 
-/* Data whose place is lent goes there and nowhere else, however it comes. */
+/* Data of a zero-copy write goes to its mapping and nowhere else, however it comes. */
 static void what_is_lent_is_received_into(void **state)
 {
 	enum { LEN = 1 << 17, HALF = LEN / 2 };
@@ -1004,9 +1005,10 @@ static void what_is_lent_is_received_into(void **state)
 		rig_handshake(0, 0);
 		rig_connect(0, false);
 		memset(place, 0, LEN);
-		fake.lends = place;
+		fake.mapping = place;
 		gets = rig->pool.gets;
-		n = make_cmd(buf, (struct fake_cmd){ .cid = 1, .op = FAKE_LEND_WRITE, .len = LEN },
+		n = make_cmd(buf,
+			     (struct fake_cmd){ .cid = 1, .op = FAKE_ZERO_COPY_WRITE, .len = LEN },
 			     NULL, 0, 0);
 		assert_int_equal(rig_feed(buf, n, SIZE_MAX), 0);
 		rig_send(SIZE_MAX);

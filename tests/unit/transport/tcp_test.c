@@ -749,8 +749,8 @@ static void free_buffers_go_back_when_idle(void **state)
 	net_down();
 }
 
-/* The page behind a loan cannot be had: sendmsg() says EFAULT, and no signal comes. */
-static void a_loan_that_cannot_be_read_ends_the_connection(void **state)
+/* A page of the mapping cannot be read: sendmsg() says EFAULT, and no signal comes. */
+static void a_mapping_that_cannot_be_read_ends_the_connection(void **state)
 {
 	void *hole = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	uint8_t buf[128];
@@ -759,11 +759,11 @@ static void a_loan_that_cannot_be_read_ends_the_connection(void **state)
 	(void)state;
 	assert_ptr_not_equal(hole, MAP_FAILED);
 	net_up(NULL);
-	fake.lends = hole;
+	fake.mapping = hole;
 	fd = dial_connected(0);
 	put_all(fd, buf,
-		make_cmd(buf, (struct fake_cmd){ .cid = 1, .op = FAKE_LEND, .len = 4096 }, NULL, 0,
-			 0));
+		make_cmd(buf, (struct fake_cmd){ .cid = 1, .op = FAKE_ZERO_COPY, .len = 4096 },
+			 NULL, 0, 0));
 	while (recv(fd, buf, sizeof(buf), 0) > 0)
 		;
 	close(fd);
@@ -773,33 +773,34 @@ static void a_loan_that_cannot_be_read_ends_the_connection(void **state)
 	munmap(hole, 4096);
 }
 
-/* The peer is gone, and that says nothing of what was lent to it. */
-static void a_loan_to_a_lost_peer_was_readable(void **state)
+/* The peer is gone, which says nothing about the mapping that was sent to it. */
+static void a_mapping_sent_to_a_lost_peer_was_readable(void **state)
 {
 	enum { LEN = 1 << 20, N = 8 };
 	const struct linger reset = { .l_onoff = 1 };
-	uint8_t *lent = calloc(1, LEN), buf[128];
+	uint8_t *mapping = calloc(1, LEN), buf[128];
 	int fd;
 
 	(void)state;
 	net_up(NULL);
-	fake.lends = lent;
+	fake.mapping = mapping;
 	fd = dial_connected(0);
 	for (uint16_t i = 0; i < N; i++)
 		put_all(fd, buf,
-			make_cmd(buf, (struct fake_cmd){ .cid = i, .op = FAKE_LEND, .len = LEN },
+			make_cmd(buf,
+				 (struct fake_cmd){ .cid = i, .op = FAKE_ZERO_COPY, .len = LEN },
 				 NULL, 0, 0));
-	assert_true(comes_to(&fake.lent, N));
+	assert_true(comes_to(&fake.zero_copies, N));
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	close(fd);
 	net_down();
 	assert_int_equal(fake.released, N);
 	assert_int_equal(fake.unreadable, 0);
-	free(lent);
+	free(mapping);
 }
 
 /* Nor can it be filled, be it by readv() or from what was staged. */
-static void a_loan_that_cannot_be_filled_ends_the_connection(void **state)
+static void a_mapping_that_cannot_be_filled_ends_the_connection(void **state)
 {
 	enum { LEN = 1 << 17 };
 	void *hole = mmap(NULL, LEN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -813,12 +814,13 @@ static void a_loan_that_cannot_be_filled_ends_the_connection(void **state)
 		size_t n;
 
 		net_up(NULL);
-		fake.lends = hole;
+		fake.mapping = hole;
 		fake.released = fake.unreadable = 0;
 		fd = dial_connected(0);
 		put_all(fd, buf,
 			make_cmd(buf,
-				 (struct fake_cmd){ .cid = 1, .op = FAKE_LEND_WRITE, .len = LEN },
+				 (struct fake_cmd){
+					 .cid = 1, .op = FAKE_ZERO_COPY_WRITE, .len = LEN },
 				 NULL, 0, 0));
 		assert_int_equal(recv(fd, &r2t, sizeof(r2t), MSG_WAITALL), sizeof(r2t));
 		assert_int_equal(r2t.h.type, PDU_R2T);
@@ -1040,9 +1042,9 @@ int main(void)
 		cmocka_unit_test(the_target_ends_a_connection_from_any_thread),
 		cmocka_unit_test(disconnect_and_vanishing_may_race),
 		cmocka_unit_test(free_buffers_go_back_when_idle),
-		cmocka_unit_test(a_loan_that_cannot_be_read_ends_the_connection),
-		cmocka_unit_test(a_loan_to_a_lost_peer_was_readable),
-		cmocka_unit_test(a_loan_that_cannot_be_filled_ends_the_connection),
+		cmocka_unit_test(a_mapping_that_cannot_be_read_ends_the_connection),
+		cmocka_unit_test(a_mapping_sent_to_a_lost_peer_was_readable),
+		cmocka_unit_test(a_mapping_that_cannot_be_filled_ends_the_connection),
 		cmocka_unit_test(a_host_that_takes_nothing_is_closed),
 		cmocka_unit_test(data_that_does_not_come_ends_the_connection),
 		cmocka_unit_test(a_host_that_takes_little_is_closed),

@@ -152,21 +152,21 @@ static void success_replaces_the_response_only_where_it_may(void **state)
 static void what_is_lent_needs_no_buffer(void **state)
 {
 	static const uint8_t data[4096] = { 1, 2, 3 };
-	const struct fake_cmd cmd = { .cid = 9, .op = FAKE_LEND, .len = sizeof(data) };
+	const struct fake_cmd cmd = { .cid = 9, .op = FAKE_ZERO_COPY, .len = sizeof(data) };
 	uint64_t gets;
 
 	(void)state;
 	for (uint8_t dgst = 0; dgst < 2; dgst++) {
 		rig_open();
-		fake.lends = data;
+		fake.mapping = data;
 		rig_handshake(dgst, 0);
 		rig_connect(dgst, true);
 		gets = rig->pool.gets;
 		issue(cmd, dgst);
-		assert_int_equal(rig->pool.used, CONN_LENT_QUANTUM); /* charged, */
-		assert_int_equal(rig->pool.gets, gets);		     /* but there is no buffer */
+		assert_int_equal(rig->pool.used, CONN_ZERO_COPY_QUANTUM); /* charged, */
+		assert_int_equal(rig->pool.gets, gets); /* but there is no buffer */
 		assert_int_equal(fake.released, 0);
-		assert_true(rig->conn.tx.lent);
+		assert_true(rig->conn.tx.zero_copy);
 		rig_send(SIZE_MAX);
 		assert_int_equal(rig->nout,
 				 sizeof(struct pdu_data) + (dgst ? 4 : 0) + sizeof(data));
@@ -176,11 +176,11 @@ static void what_is_lent_needs_no_buffer(void **state)
 	}
 }
 
-/* Somebody wants what is lent, while a response is sent in part and another waits. */
+/* A reset has zero-copy reads copied out while a response is sent in part and another waits. */
 static void what_is_lent_is_copied_out(void **state)
 {
 	static uint8_t data[4096];
-	struct fake_cmd cmd = { .op = FAKE_LEND, .len = sizeof(data) };
+	struct fake_cmd cmd = { .op = FAKE_ZERO_COPY, .len = sizeof(data) };
 	uint8_t want[sizeof(data)];
 	size_t at;
 
@@ -189,7 +189,7 @@ static void what_is_lent_is_copied_out(void **state)
 		memset(data, 0xd1, sizeof(data));
 		memcpy(want, data, sizeof(data));
 		rig_open();
-		fake.lends = data;
+		fake.mapping = data;
 		fake.copies = dies < 2;
 		rig_handshake(0, 0);
 		rig_connect(0, true);
@@ -218,18 +218,18 @@ static void what_is_lent_is_copied_out(void **state)
 /* Not with a data digest, which we would have to read; nor when it had to wait for the disk. */
 static void what_may_not_be_borrowed_is_not(void **state)
 {
-	const struct fake_cmd cmd = { .cid = 9, .op = FAKE_LEND, .len = 4096 };
+	const struct fake_cmd cmd = { .cid = 9, .op = FAKE_ZERO_COPY, .len = 4096 };
 
 	(void)state;
 	for (int paused = 0; paused < 2; paused++) {
 		const uint8_t dgst = paused ? 0 : 2;
 
 		rig_open();
-		rig->no_loans = paused;
+		rig->no_zero_copy = paused;
 		rig_handshake(dgst, 0);
 		rig_connect(dgst, true);
 		issue(cmd, dgst);
-		assert_int_equal(fake.lent, 0);
+		assert_int_equal(fake.zero_copies, 0);
 		assert_int_equal(fake.executed, 2); /* with Connect */
 		rig_send(SIZE_MAX);
 		rig_close();

@@ -975,8 +975,8 @@ static void a_read_is_lent_what_lies_ready(void **ctx)
 {
 	struct bench *b = *ctx;
 
-	b->h.borrows = true;
-	b->ram->lends = true;
+	b->h.zero_copy = true;
+	b->ram->peeks = true;
 	memset(data, 0x5a, 4 * 512);
 	assert_int_equal(host_write(&b->h, ZONE(1), 3, data, 0), 0);
 	assert_int_equal(host_read(&b->h, ZONE(1), 3, back), 0);
@@ -986,19 +986,19 @@ static void a_read_is_lent_what_lies_ready(void **ctx)
 	assert_memory_equal(back, data, 3 * 512);
 	assert_int_equal(back[3 * 512], 0);
 	assert_int_equal(b->ram->reads, 1);
-	b->ram->lends = false; /* the store has not got it at hand */
+	b->ram->peeks = false; /* the store has not got it at hand */
 	assert_int_equal(host_read(&b->h, ZONE(1), 3, back), 0);
 	assert_memory_equal(back, data, 3 * 512);
 	assert_int_equal(b->ram->reads, 2);
 }
 
-static void a_reset_waits_for_what_was_lent(void **ctx)
+static void a_reset_waits_for_zero_copy_reads(void **ctx)
 {
 	struct bench *b = *ctx;
 	struct cmd read, reset;
 
-	b->h.borrows = true;
-	b->ram->lends = true;
+	b->h.zero_copy = true;
+	b->ram->peeks = true;
 	memset(data, 0x5a, 4 * 512);
 	assert_int_equal(host_write(&b->h, ZONE(1), 1, data, 0), 0);
 	cmd_init(&read, nvme_cmd_read, ZONE(1), 0, 0);
@@ -1009,7 +1009,7 @@ static void a_reset_waits_for_what_was_lent(void **ctx)
 	ram_sleep(20);
 	assert_false(cmd_is_done(&reset));
 	assert_memory_equal(read.req.buf, data, 512);
-	cmd_give_back(&read, TGT_LENT);
+	cmd_zero_copy_end(&read, TGT_ZERO_COPY);
 	assert_int_equal(cmd_wait(&reset), 0);
 }
 
@@ -1018,14 +1018,14 @@ static void what_could_not_be_read_is_lent_no_more(void **ctx)
 	struct bench *b = *ctx;
 	struct cmd read;
 
-	b->h.borrows = true;
-	b->ram->lends = true;
+	b->h.zero_copy = true;
+	b->ram->peeks = true;
 	memset(data, 0x5a, 4 * 512);
 	assert_int_equal(host_write(&b->h, ZONE(1), 1, data, 0), 0);
 	cmd_init(&read, nvme_cmd_read, ZONE(1), 0, 0);
 	read.keeps = true;
 	assert_int_equal(host_run(&b->h, &read, back, 512), 0);
-	cmd_give_back(&read, TGT_UNREADABLE);
+	cmd_zero_copy_end(&read, TGT_FAULTED);
 	b->ram->read_err = -EIO;
 	assert_int_equal(host_read(&b->h, ZONE(1), 1, back), ZONE_MEDIA_STATUS(NVME_SC_READ_ERROR));
 	assert_int_equal(b->ram->reads, 1);
@@ -1036,8 +1036,8 @@ static void a_write_may_be_committed(void **ctx)
 {
 	struct bench *b = *ctx;
 
-	b->h.borrows = true;
-	b->ram->lends = true;
+	b->h.zero_copy = true;
+	b->ram->peeks = true;
 	b->ram->reservable = 3 * 512;
 	memset(data, 0x5a, 4 * 512);
 	assert_int_equal(host_write(&b->h, ZONE(1), 3, data, 0), 0);
@@ -1055,8 +1055,8 @@ static void what_is_not_committed_is_released(void **ctx)
 {
 	struct bench *b = *ctx;
 
-	b->h.borrows = true;
-	b->ram->lends = true;
+	b->h.zero_copy = true;
+	b->ram->peeks = true;
 	b->ram->reservable = 2 * 512;
 	memset(data, 0x5a, 4 * 512);
 	b->ram->commit_err = -EEXIST;
@@ -1117,7 +1117,7 @@ int main(void)
 		TEST(peers_behind_a_failed_write_fail_too),
 		TEST(a_failed_read_is_a_read_error),
 		TEST(a_read_is_lent_what_lies_ready),
-		TEST(a_reset_waits_for_what_was_lent),
+		TEST(a_reset_waits_for_zero_copy_reads),
 		TEST(what_could_not_be_read_is_lent_no_more),
 		TEST(a_write_may_be_committed),
 		TEST(what_is_not_committed_is_released),

@@ -18,7 +18,7 @@ struct host {
 	pthread_t thread;
 	struct tgt_queue queue;
 	struct tgt_ns *ns;
-	bool borrows;	/* takes what it is lent */
+	bool zero_copy; /* uses zero-copy where it can */
 	uint8_t *stage; /* of a burst, for data in place; NULL: there is none */
 };
 
@@ -27,15 +27,15 @@ struct cmd {
 	struct loop_msg go;
 	struct host *host;
 	sem_t done;
-	bool keeps;    /* what it was lent, until cmd_give_back() */
+	bool keeps;    /* its zero-copy data, until cmd_zero_copy_end() */
 	void *data;    /* the host's, of req.len bytes when executed; NULL: none */
 	size_t length; /* of data; must agree with what the command moves */
 };
 
 static void give_back(struct tgt_req *req)
 {
-	req->ns->set->release(req);
-	req->lent = TGT_OWN;
+	req->ns->set->zero_copy_end(req);
+	req->zero_copy = TGT_BUFFERED;
 	req->buf = NULL;
 }
 
@@ -45,9 +45,9 @@ static void host_respond(struct tgt_req *req)
 
 	if (c->data && req->dir == TGT_C2H)
 		memcpy(c->data, req->buf, req->len);
-	if (req->lent && !c->keeps)
+	if (req->zero_copy && !c->keeps)
 		give_back(req);
-	if (!req->lent)
+	if (!req->zero_copy)
 		free(req->buf);
 	sem_post(&c->done);
 }
@@ -78,7 +78,7 @@ static void *host_thread(void *arg)
 static inline void host_start(struct host *h, struct workers *pool)
 {
 	h->pool = pool;
-	h->borrows = false;
+	h->zero_copy = false;
 	h->stage = NULL;
 	h->loop = loop_new(pool);
 	assert_non_null(h->loop);
@@ -113,15 +113,15 @@ static void cmd_go(struct loop_msg *msg)
 		tgt_req_complete(req, status);
 		return;
 	}
-	if (req->dir == TGT_C2H && c->host->borrows && req->ns->set->lend(req)) {
-		req->lent = TGT_LENT;
+	if (req->dir == TGT_C2H && c->host->zero_copy && req->ns->set->zero_copy(req)) {
+		req->zero_copy = TGT_ZERO_COPY;
 		tgt_req_complete(req, 0);
 		return;
 	}
-	if (req->dir == TGT_H2C && c->host->borrows && req->ns->set->lend(req))
-		req->lent = TGT_LENT;
+	if (req->dir == TGT_H2C && c->host->zero_copy && req->ns->set->zero_copy(req))
+		req->zero_copy = TGT_ZERO_COPY;
 	if (req->len) {
-		if (!req->lent) {
+		if (!req->zero_copy) {
 			req->buf = malloc(req->len); /* not zeroed: what is not filled shows */
 			memset(req->buf, 0xdd, req->len);
 		}
@@ -164,10 +164,10 @@ static void cmd_returns(struct loop_msg *msg)
 	sem_post(&c->done);
 }
 
-/* The end of a command that keeps what it was lent, with HOW it went. */
-static inline void cmd_give_back(struct cmd *c, enum tgt_loan how)
+/* Ends a command that keeps its zero-copy data, with HOW the transfer went. */
+static inline void cmd_zero_copy_end(struct cmd *c, enum tgt_data_path how)
 {
-	c->req.lent = how;
+	c->req.zero_copy = how;
 	c->go.fn = cmd_returns;
 	sem_init(&c->done, 0, 0);
 	loop_post(c->host->loop, &c->go);

@@ -26,7 +26,7 @@ struct store_ram {
 	atomic_int read_err, write_err, commit_err, reset_err, finish_err, flush_err;
 	atomic_llong write_err_at; /* only writes at this offset fail; -1: all */
 	atomic_bool nowait_again;  /* NOWAIT calls answer -EAGAIN */
-	atomic_bool lends;	   /* peek() finds what is there */
+	atomic_bool peeks;	   /* peek() finds what is there */
 	atomic_uint reservable;	   /* reserve() finds clusters for this length alone; 0: for none */
 	atomic_int locates;	   /* a descriptor to be found by locate(); -1: none */
 	atomic_int write_ms;	   /* a write takes so long */
@@ -94,7 +94,7 @@ static const void *ram_peek(struct store *s, uint64_t off, uint64_t len)
 	struct store_ram *r = store_ram(s);
 
 	ram_check(s, off, len);
-	return r->lends && r->data ? r->data + off : NULL;
+	return r->peeks && r->data ? r->data + off : NULL;
 }
 
 static int ram_write(struct store *s, const struct iovec *iov, int n, uint64_t off, uint64_t len,
