@@ -120,7 +120,7 @@ void tgt_req_complete(struct tgt_req *req, uint16_t status)
 	queue->ops->respond(req);
 }
 
-static void complete_at_home(struct loop_msg *msg)
+static void complete_on_loop(struct loop_msg *msg)
 {
 	struct tgt_req *req = (struct tgt_req *)((char *)msg - offsetof(struct tgt_req, msg));
 
@@ -130,6 +130,6 @@ static void complete_at_home(struct loop_msg *msg)
 void tgt_req_complete_remote(struct tgt_req *req, uint16_t status)
 {
 	req->status = status;
-	req->msg.fn = complete_at_home;
+	req->msg.fn = complete_on_loop;
 	loop_post(req->queue->loop, &req->msg);
 }

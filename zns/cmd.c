@@ -98,7 +98,7 @@ static void zns_write_end(struct tgt_req *req, int err)
 
 	zone_items_init(&items);
 	zone_write_end(&zns->zones, &req_cmd(req)->io, store_status(zns, err, true), &items);
-	zns_touched(zns);
+	zns_mark_dirty(zns);
 	zns_dispatch(&items);
 }
 

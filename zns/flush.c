@@ -199,7 +199,7 @@ static void idle_retry(struct zns *zns, int err)
 	idle_post(idle);
 }
 
-void zns_touched(struct zns *zns)
+void zns_mark_dirty(struct zns *zns)
 {
 	struct zns_idle *idle = &zns->idle;
 

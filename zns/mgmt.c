@@ -77,7 +77,7 @@ static void zns_claim_done(struct work *w)
 
 	zone_items_init(&items);
 	zone_claim_end(&zns->zones, &req_cmd(req)->claim, &items);
-	zns_touched(zns);
+	zns_mark_dirty(zns);
 	zns_finish(req, req->status);
 	zns_dispatch(&items);
 }
@@ -121,7 +121,8 @@ static void zns_exec_mgmt_send(struct tgt_req *req)
 	struct tgt_ns *ns = req->ns;
 	uint16_t status;
 
-	req->msg.fn = claim_started; /* zns_dispatch() posts it, from any loop, if the claim has to wait */
+	req->msg.fn =
+		claim_started; /* zns_dispatch() posts it, from any loop, if the claim has to wait */
 	status = zone_manage(&zns->zones, claim, zone, req_zsa(req));
 	if (status == ZONE_WAIT) { /* REQ may have gone on, on another loop */
 		tgt_ns_copy_out(ns);

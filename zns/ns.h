@@ -145,7 +145,8 @@ int zns_flusher_init(struct zns *zns, struct loop *loop);
 void zns_flusher_free(struct zns *zns);
 void zns_exec_flush(struct tgt_req *req);
 void zns_complete_flushed(struct tgt_req *req); /* completes it after the next flush. Any loop. */
-void zns_touched(struct zns *zns);    /* something changed that a flush would record. Any loop. */
+/* Call after a change that a flush would make durable: starts the timer that writes it back. Any loop. */
+void zns_mark_dirty(struct zns *zns);
 int zns_flush_store(struct zns *zns); /* the flush itself: 0 or -errno; blocks; one at a time */
 
 /* identify.c */

@@ -88,7 +88,7 @@ static struct peer *peer_new(struct tcp_server *tcp, int fd, const struct sockad
 		return NULL;
 	}
 	p->fd = fd;
-	p->home = &tcp->loops[tcp->next++ % tcp->nloops];
+	p->loop = &tcp->loops[tcp->next++ % tcp->nloops];
 	atomic_fetch_add(&tcp->conns, 1);
 	return p;
 }
@@ -119,10 +119,10 @@ static int accept_one(struct tcp_listener *l)
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
 	describe(p, l, &sa);
 	p->start_msg.fn = peer_start;
-	if (p->home == &tcp->loops[0])
+	if (p->loop == &tcp->loops[0])
 		peer_start(&p->start_msg);
 	else
-		loop_post(p->home->loop, &p->start_msg);
+		loop_post(p->loop->loop, &p->start_msg);
 	return 0;
 }
 

@@ -42,9 +42,9 @@ static struct peer *conn_peer(struct conn *c)
 	return (struct peer *)c; /* its first member */
 }
 
-static void peer_settled(struct peer *p)
+static void peer_release_pending(struct peer *p)
 {
-	quota_give(p->home->tcp, p->pending);
+	quota_give(p->loop->tcp, p->pending);
 	p->pending = NULL;
 }
 
@@ -52,9 +52,9 @@ static void peer_settled(struct peer *p)
 
 static void peer_free(struct peer *p)
 {
-	struct tcp_server *tcp = p->home->tcp;
+	struct tcp_server *tcp = p->loop->tcp;
 
-	peer_settled(p);
+	peer_release_pending(p);
 	quota_give(tcp, p->of_host);
 	if (p->fd >= 0)
 		close(p->fd);
@@ -70,14 +70,14 @@ static void peer_free(struct peer *p)
 static void peer_reap(struct loop_msg *msg)
 {
 	struct peer *p = msg_owner(msg, struct peer, reap_msg);
-	struct tcp_loop *home = p->home;
+	struct tcp_loop *tl = p->loop;
 
 	if (p->dirty)
-		TAILQ_REMOVE(&home->dirty, p, dirty_link);
+		TAILQ_REMOVE(&tl->dirty, p, dirty_link);
 	LIST_REMOVE(p, link);
 	conn_fini(&p->conn);
 	peer_free(p);
-	tcp_loop_left(home);
+	tcp_loop_left(tl);
 }
 
 static void try_reap(struct peer *p)
@@ -86,7 +86,7 @@ static void try_reap(struct peer *p)
 		return;
 	p->reaping = true;
 	p->reap_msg.fn = peer_reap;
-	loop_post(p->home->loop, &p->reap_msg);
+	loop_post(p->loop->loop, &p->reap_msg);
 }
 
 /* Receives and discards, up to a budget. 0: no more for now; else -errno. */
@@ -119,7 +119,7 @@ static void peer_close(struct peer *p)
 	discard(p);
 	close(p->fd);
 	p->fd = -1;
-	peer_settled(p);
+	peer_release_pending(p);
 	log_debug("%s: closed", p->conn.name);
 	try_reap(p);
 }
@@ -130,7 +130,7 @@ static void peer_linger(struct peer *p, uint32_t ms)
 		return;
 	p->state = PEER_LINGER;
 	conn_kill(&p->conn);
-	peer_settled(p);
+	peer_release_pending(p);
 	if (loop_timer_arm(&p->timer, ms))
 		peer_close(p); /* no timer would end the linger */
 	else
@@ -141,7 +141,7 @@ static void peer_linger(struct peer *p, uint32_t ms)
 static void peer_fail(struct peer *p, int err)
 {
 	if (err == -EPROTO)
-		peer_linger(p, p->home->tcp->config.linger_ms);
+		peer_linger(p, p->loop->tcp->config.linger_ms);
 	else if (err == -ESHUTDOWN)
 		peer_linger(p, BYE_MS);
 	else
@@ -167,7 +167,7 @@ static void arm(struct peer *p)
 	if (p->state == PEER_CLOSED)
 		return;
 	if (p->state == PEER_OPEN && (p->conn.waits || rx->slot))
-		tcp_loop_watch(p->home);
+		tcp_loop_watch(p->loop);
 	read = p->state == PEER_LINGER ||
 	       (p->state == PEER_OPEN && rx->state != RX_STOPPED && rx->block == RX_RUNS);
 	write = p->full && tx_pending(&p->conn);
@@ -234,7 +234,7 @@ static void peer_readable(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	loop_note_activity(p->home->loop);
+	loop_note_activity(p->loop->loop);
 	if (p->state == PEER_LINGER) {
 		if (discard(p))
 			peer_close(p);
@@ -251,7 +251,7 @@ bool peer_tick(struct peer *p)
 	if (wait == CONN_LATE) {
 		log_info("%s: the host neither sends the data of a command nor takes its response "
 			 "for %u s: closing",
-			 p->conn.name, p->home->tcp->config.host_ms / 1000);
+			 p->conn.name, p->loop->tcp->config.host_ms / 1000);
 		peer_close(p);
 	}
 	p->conn.waits = wait == CONN_WAITS;
@@ -315,7 +315,7 @@ void peer_flush(struct peer *p)
 	if (p->state != PEER_CLOSED)
 		peer_send(p);
 	if (p->conn.tx.zero_copy)
-		tcp_loop_look_for_faults(p->home);
+		tcp_loop_look_for_faults(p->loop);
 	p->conn.tx.zero_copy = false;
 	if (p->state == PEER_DRAIN && conn_quiet(&p->conn))
 		peer_linger(p, BYE_MS);
@@ -333,14 +333,14 @@ static void peer_writable(evutil_socket_t fd, short what, void *arg)
 static void peer_wake(struct conn *c)
 {
 	struct peer *p = conn_peer(c);
-	struct tcp_loop *home = p->home;
+	struct tcp_loop *tl = p->loop;
 
 	if (p->dirty)
 		return;
 	p->dirty = true;
-	if (TAILQ_EMPTY(&home->dirty))
-		event_active(home->flush, EV_TIMEOUT, 0);
-	TAILQ_INSERT_TAIL(&home->dirty, p, dirty_link);
+	if (TAILQ_EMPTY(&tl->dirty))
+		event_active(tl->flush, EV_TIMEOUT, 0);
+	TAILQ_INSERT_TAIL(&tl->dirty, p, dirty_link);
 }
 
 void peer_drain(struct peer *p)
@@ -349,7 +349,7 @@ void peer_drain(struct peer *p)
 		return;
 	if (p->state == PEER_OPEN)
 		p->state = PEER_DRAIN;
-	if (loop_timer_arm(&p->timer, p->home->tcp->config.drain_ms))
+	if (loop_timer_arm(&p->timer, p->loop->tcp->config.drain_ms))
 		peer_close(p);
 	else
 		peer_wake(&p->conn);
@@ -383,7 +383,7 @@ static void tcp_disconnect(struct tgt_queue *queue)
 	struct peer *p = msg_owner(queue, struct peer, conn.queue);
 
 	if (!atomic_exchange(&p->ending, true))
-		loop_post(p->home->loop, &p->end_msg);
+		loop_post(p->loop->loop, &p->end_msg);
 }
 
 static void peer_copy_out(struct loop_msg *msg)
@@ -403,7 +403,7 @@ static void tcp_copy_out(struct tgt_queue *queue)
 	struct peer *p = msg_owner(queue, struct peer, conn.queue);
 
 	if (!atomic_exchange(&p->copying, true))
-		loop_post(p->home->loop, &p->copy_msg);
+		loop_post(p->loop->loop, &p->copy_msg);
 }
 
 static const struct tgt_transport_ops tcp_ops = {
@@ -419,7 +419,7 @@ static const struct tgt_transport_ops tcp_ops = {
 static bool peer_connected(struct conn *c)
 {
 	struct peer *p = conn_peer(c);
-	struct tcp_server *tcp = p->home->tcp;
+	struct tcp_server *tcp = p->loop->tcp;
 	const char *hostnqn = tgt_queue_hostnqn(&c->queue);
 
 	p->of_host = quota_take(tcp, &tcp->hosts, hostnqn, (uint32_t)strlen(hostnqn),
@@ -429,7 +429,7 @@ static bool peer_connected(struct conn *c)
 			 c->name, hostnqn, tcp->config.max_host_conns);
 		return false;
 	}
-	peer_settled(p);
+	peer_release_pending(p);
 	if (p->state == PEER_OPEN)
 		loop_timer_disarm(&p->timer);
 	return true;
@@ -438,29 +438,29 @@ static bool peer_connected(struct conn *c)
 void peer_start(struct loop_msg *msg)
 {
 	struct peer *p = msg_owner(msg, struct peer, start_msg);
-	struct tcp_loop *home = p->home;
-	struct event_base *base = loop_base(home->loop);
+	struct tcp_loop *tl = p->loop;
+	struct event_base *base = loop_base(tl->loop);
 	char name[sizeof(p->conn.name)];
 
 	memcpy(name, p->conn.name, sizeof(name));
 	p->rd = event_new(base, p->fd, EV_READ | EV_PERSIST, peer_readable, p);
 	p->wr = event_new(base, p->fd, EV_WRITE | EV_PERSIST, peer_writable, p);
 	/* libevent allocates per descriptor, for both directions: so arm() cannot fail later. */
-	if (!p->rd || !p->wr || loop_timer_init(&p->timer, home->loop, peer_timeout) ||
-	    loop_timer_arm(&p->timer, home->tcp->config.handshake_ms) || event_add(p->rd, NULL)) {
+	if (!p->rd || !p->wr || loop_timer_init(&p->timer, tl->loop, peer_timeout) ||
+	    loop_timer_arm(&p->timer, tl->tcp->config.handshake_ms) || event_add(p->rd, NULL)) {
 		log_err("%s: no memory for a connection", name);
 		peer_free(p);
-		tcp_loop_left(home);
+		tcp_loop_left(tl);
 		return;
 	}
-	conn_init(&p->conn, home->tcp->tgt, &tcp_ops, home->loop, &p->local, &home->pool,
-		  &home->no_zero_copy);
+	conn_init(&p->conn, tl->tcp->tgt, &tcp_ops, tl->loop, &p->local, &tl->pool,
+		  &tl->no_zero_copy);
 	memcpy(p->conn.name, name, sizeof(name));
 	p->conn.wake = peer_wake;
 	p->conn.on_connect = peer_connected;
 	p->end_msg.fn = peer_end;
 	p->copy_msg.fn = peer_copy_out;
 	p->reading = true;
-	LIST_INSERT_HEAD(&home->peers, p, link);
+	LIST_INSERT_HEAD(&tl->peers, p, link);
 	arm(p);
 }

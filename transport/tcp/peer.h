@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Shared by the files of this folder: tcp.c is the server and its state on each loop, listen.c accepts
- * connections, peer.c runs a connection, quota.c limits connections per address and per host, home.c is
+ * connections, peer.c runs a connection, quota.c limits connections per address and per host, tcp_loop.c is
  * what connections report to their loop. Other rooms include tcp.h.
  *
  * Threads: accept and the shutdown of the server run on the first loop; a connection and its loop's state
@@ -21,7 +21,7 @@ enum peer_state { PEER_OPEN, PEER_DRAIN, PEER_LINGER, PEER_CLOSED };
 
 struct peer {
 	struct conn conn;
-	struct tcp_loop *home;
+	struct tcp_loop *loop;
 	enum peer_state state;
 	int fd;
 	bool reading, writing; /* armed */
@@ -86,7 +86,7 @@ struct tcp_server {
 
 /* ---- peer.c ---- */
 
-/* Starts a connection whose fd, home, local, pending and conn.name are set; a message to its loop. */
+/* Starts a connection whose fd, loop, local, pending and conn.name are set; a message to its loop. */
 void peer_start(struct loop_msg *msg);
 /* Resumes receiving, and sends all that was queued in this wake-up. */
 void peer_flush(struct peer *p);
@@ -112,13 +112,13 @@ struct quota *quota_take(struct tcp_server *tcp, struct quotas *list, const void
 			 uint32_t len, uint32_t most);
 void quota_give(struct tcp_server *tcp, struct quota *q); /* Q may be NULL */
 
-/* ---- home.c ---- */
+/* ---- tcp_loop.c ---- */
 
-/* A connection of HOME was freed; it may be the last one that a shutdown waits for. */
-void tcp_loop_left(struct tcp_loop *home);
-/* A command on a connection of HOME waits for its host: the time is watched from now on. */
-void tcp_loop_watch(struct tcp_loop *home);
+/* A connection of TL was freed; it may be the last one that a shutdown waits for. */
+void tcp_loop_left(struct tcp_loop *tl);
+/* A command on a connection of TL waits for its host: the time is watched from now on. */
+void tcp_loop_watch(struct tcp_loop *tl);
 /* Zero-copy data was sent. If that caused a major page fault, turns zero-copy off for a while. */
-void tcp_loop_look_for_faults(struct tcp_loop *home);
+void tcp_loop_look_for_faults(struct tcp_loop *tl);
 
 #endif

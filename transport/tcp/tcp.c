@@ -28,67 +28,67 @@ static void resume_zero_copy(struct loop_timer *t)
 
 static void flush_dirty(evutil_socket_t fd, short what, void *arg)
 {
-	struct tcp_loop *home = arg;
+	struct tcp_loop *tl = arg;
 	struct peer *p;
 
 	(void)fd;
 	(void)what;
-	while ((p = TAILQ_FIRST(&home->dirty))) {
-		TAILQ_REMOVE(&home->dirty, p, dirty_link);
+	while ((p = TAILQ_FIRST(&tl->dirty))) {
+		TAILQ_REMOVE(&tl->dirty, p, dirty_link);
 		p->dirty = false;
 		peer_flush(p);
 	}
-	if (!home->trimming && home->pool.cached) {
-		home->trim_gets = home->pool.gets;
-		home->trimming = !loop_timer_arm(&home->trim, home->tcp->config.idle_ms);
+	if (!tl->trimming && tl->pool.cached) {
+		tl->trim_gets = tl->pool.gets;
+		tl->trimming = !loop_timer_arm(&tl->trim, tl->tcp->config.idle_ms);
 	}
 }
 
 static void trim_idle(struct loop_timer *t)
 {
-	struct tcp_loop *home = msg_owner(t, struct tcp_loop, trim);
+	struct tcp_loop *tl = msg_owner(t, struct tcp_loop, trim);
 	struct peer *p;
 
-	if (home->pool.gets == home->trim_gets) {
-		home->trimming = false;
-		LIST_FOREACH (p, &home->peers, link)
+	if (tl->pool.gets == tl->trim_gets) {
+		tl->trimming = false;
+		LIST_FOREACH (p, &tl->peers, link)
 			conn_trim(&p->conn);
-		pool_trim(&home->pool);
+		pool_trim(&tl->pool);
 		return;
 	}
-	home->trim_gets = home->pool.gets;
-	home->trimming = !loop_timer_arm(t, home->tcp->config.idle_ms);
+	tl->trim_gets = tl->pool.gets;
+	tl->trimming = !loop_timer_arm(t, tl->tcp->config.idle_ms);
 }
 
 /* Closes connections whose hosts are late; goes on while commands wait for others. */
-static void home_tick(struct loop_timer *t)
+static void tcp_loop_tick(struct loop_timer *t)
 {
-	struct tcp_loop *home = msg_owner(t, struct tcp_loop, tick);
+	struct tcp_loop *tl = msg_owner(t, struct tcp_loop, tick);
 	struct peer *p;
 	bool wait = false;
 
-	LIST_FOREACH (p, &home->peers, link)
+	LIST_FOREACH (p, &tl->peers, link)
 		wait |= peer_tick(p);
-	home->watching = false;
+	tl->watching = false;
 	if (wait)
-		tcp_loop_watch(home);
+		tcp_loop_watch(tl);
 }
 
-static int home_init(struct tcp_server *tcp, struct tcp_loop *home, struct loop *loop,
-		     uint64_t memory)
+static int tcp_loop_init(struct tcp_server *tcp, struct tcp_loop *tl, struct loop *loop,
+			 uint64_t memory)
 {
-	home->tcp = tcp;
-	home->loop = loop;
-	LIST_INIT(&home->peers);
-	TAILQ_INIT(&home->dirty);
-	pool_init(&home->pool, memory, command_granted);
-	home->flush = event_new(loop_base(loop), -1, 0, flush_dirty, home);
-	if (!home->flush)
+	tl->tcp = tcp;
+	tl->loop = loop;
+	LIST_INIT(&tl->peers);
+	TAILQ_INIT(&tl->dirty);
+	pool_init(&tl->pool, memory, command_granted);
+	tl->flush = event_new(loop_base(loop), -1, 0, flush_dirty, tl);
+	if (!tl->flush)
 		return -ENOMEM;
-	if (loop_timer_init(&home->zero_copy_timer, loop, resume_zero_copy) ||
-	    loop_timer_init(&home->tick, loop, home_tick))
+	if (loop_timer_init(&tl->zero_copy_timer, loop, resume_zero_copy) ||
+	    loop_timer_init(&tl->tick, loop, tcp_loop_tick))
 		return -ENOMEM;
-	return loop_timer_init(&home->trim, loop, trim_idle);
+	return loop_timer_init(&tl->trim, loop, trim_idle);
 }
 
 struct tcp_server *tcp_new(struct tgt *tgt, struct loop *const *loops, unsigned int nloops,
@@ -106,7 +106,7 @@ struct tcp_server *tcp_new(struct tgt *tgt, struct loop *const *loops, unsigned 
 	LIST_INIT(&tcp->hosts);
 	pthread_mutex_init(&tcp->lock, NULL);
 	for (unsigned int i = 0; i < nloops; i++) {
-		if (home_init(tcp, &tcp->loops[i], loops[i], tcp->config.memory / nloops)) {
+		if (tcp_loop_init(tcp, &tcp->loops[i], loops[i], tcp->config.memory / nloops)) {
 			tcp->nloops = i + 1;
 			tcp_free(tcp);
 			return NULL;
@@ -117,13 +117,13 @@ struct tcp_server *tcp_new(struct tgt *tgt, struct loop *const *loops, unsigned 
 
 static void home_drain(struct loop_msg *msg)
 {
-	struct tcp_loop *home = msg_owner(msg, struct tcp_loop, drain_msg);
+	struct tcp_loop *tl = msg_owner(msg, struct tcp_loop, drain_msg);
 	struct peer *p;
 
-	home->draining = true;
-	LIST_FOREACH (p, &home->peers, link)
+	tl->draining = true;
+	LIST_FOREACH (p, &tl->peers, link)
 		peer_drain(p);
-	tcp_loop_left(home);
+	tcp_loop_left(tl);
 }
 
 static void shutdown_start(struct loop_msg *msg)
@@ -149,15 +149,15 @@ void tcp_free(struct tcp_server *tcp)
 {
 	listeners_free(tcp);
 	for (unsigned int i = 0; i < tcp->nloops; i++) {
-		struct tcp_loop *home = &tcp->loops[i];
+		struct tcp_loop *tl = &tcp->loops[i];
 
-		assert(LIST_EMPTY(&home->peers));
-		if (home->flush)
-			event_free(home->flush);
-		loop_timer_free(&home->zero_copy_timer);
-		loop_timer_free(&home->tick);
-		loop_timer_free(&home->trim);
-		pool_fini(&home->pool);
+		assert(LIST_EMPTY(&tl->peers));
+		if (tl->flush)
+			event_free(tl->flush);
+		loop_timer_free(&tl->zero_copy_timer);
+		loop_timer_free(&tl->tick);
+		loop_timer_free(&tl->trim);
+		pool_fini(&tl->pool);
 	}
 	pthread_mutex_destroy(&tcp->lock);
 	free(tcp);

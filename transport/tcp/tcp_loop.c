@@ -23,28 +23,27 @@ static void loop_drained(struct loop_msg *msg)
 		tcp->done(tcp->done_arg);
 }
 
-void tcp_loop_left(struct tcp_loop *home)
+void tcp_loop_left(struct tcp_loop *tl)
 {
-	if (home->draining && LIST_EMPTY(&home->peers)) {
-		home->drained_msg.fn = loop_drained;
-		loop_post(home->tcp->loops[0].loop, &home->drained_msg);
+	if (tl->draining && LIST_EMPTY(&tl->peers)) {
+		tl->drained_msg.fn = loop_drained;
+		loop_post(tl->tcp->loops[0].loop, &tl->drained_msg);
 	}
 }
 
-void tcp_loop_watch(struct tcp_loop *home)
+void tcp_loop_watch(struct tcp_loop *tl)
 {
-	if (!home->watching)
-		home->watching =
-			!loop_timer_arm(&home->tick, home->tcp->config.host_ms / CONN_TICKS);
+	if (!tl->watching)
+		tl->watching = !loop_timer_arm(&tl->tick, tl->tcp->config.host_ms / CONN_TICKS);
 }
 
-void tcp_loop_look_for_faults(struct tcp_loop *home)
+void tcp_loop_look_for_faults(struct tcp_loop *tl)
 {
 	struct rusage usage;
 
 	if (getrusage(RUSAGE_THREAD, &usage))
 		return;
-	if (usage.ru_majflt != home->faults)
-		home->no_zero_copy = !loop_timer_arm(&home->zero_copy_timer, ZERO_COPY_PAUSE_MS);
-	home->faults = usage.ru_majflt;
+	if (usage.ru_majflt != tl->faults)
+		tl->no_zero_copy = !loop_timer_arm(&tl->zero_copy_timer, ZERO_COPY_PAUSE_MS);
+	tl->faults = usage.ru_majflt;
 }
