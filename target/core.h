@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the files of target/ share, and nobody else sees. Divided by file, in the order in which a
- * command meets them.
+ * Types and functions that the files of target/ share; other rooms include target.h. The sections are
+ * in the order in which a command reaches the files.
  *
- * Lock order: tgt->lock, subsys->lock, ctrl->lock. All are held for moments, never across I/O,
- * never while a request executes. docs/threads.md has the table.
+ * Lock order: tgt->lock, subsys->lock, ctrl->lock. All are held briefly, never across I/O, and never while
+ * a request executes. docs/threads.md lists all locks.
  */
 #ifndef TARGET_CORE_H
 #define TARGET_CORE_H
@@ -26,7 +26,7 @@
 #define NVME_CMD_READ	0x02
 #define NVME_CMD_APPEND 0x7d
 
-/* The units of the SMART log, kept per controller, relaxed: a statistic, not an account. */
+/* The units of the SMART log, kept per controller, updated without ordering, since they are only statistics. */
 struct tgt_counters {
 	_Atomic uint64_t blocks_read, blocks_written; /* 512 bytes each */
 	_Atomic uint64_t reads, writes;		      /* commands */
@@ -88,8 +88,8 @@ bool tgt_host_allowed(struct tgt_subsys *subsys, const char *hostnqn);
 bool tgt_host_allowed_locked(struct tgt_subsys *subsys, const char *hostnqn);
 
 /*
- * The namespace, or NULL. A reference in name: namespaces stay while the target serves, and the day
- * they may go, this and tgt_ns_put() are the two places that count.
+ * Looks up a namespace; NULL: there is none. The caller ends its use by tgt_ns_put(). Nothing is counted,
+ * since no namespace is removed while the target serves.
  */
 static inline struct tgt_ns *tgt_ns_get(struct tgt_subsys *subsys, uint32_t nsid)
 {
@@ -126,7 +126,7 @@ struct tgt_ctrl {
 	uint8_t hostid[16];
 	char hostnqn[TGT_NQN_LEN + 1];
 
-	atomic_bool dead;  /* ended: nothing of it executes any more */
+	atomic_bool dead;  /* ended: none of its requests executes any more */
 	atomic_bool ready; /* CSTS.RDY and CC.EN */
 	atomic_bool iocs;  /* CC.CSS 6: all command sets, not just NVM */
 	/*
@@ -153,13 +153,13 @@ struct tgt_ctrl {
 	uint8_t changed_ns[TGT_NSID_MAX / 8 + 1];
 };
 
-/* subsys->lock held; NULL and *STATUS if there can be none. */
+/* Creates a controller for an admin Connect. NULL: *STATUS has the reason. subsys->lock held. */
 struct tgt_ctrl *ctrl_new_locked(struct tgt_subsys *subsys, const struct nvmf_connect_data *data,
 				 uint32_t kato, struct tgt_queue *admin, uint16_t *status);
 void ctrl_put(struct tgt_ctrl *ctrl);
-/* Attaches an I/O queue as QID; a status if it may not be. subsys->lock held. */
+/* Attaches an I/O queue as QID. 0, or the status with which Connect fails. subsys->lock held. */
 uint16_t ctrl_attach_locked(struct tgt_ctrl *ctrl, struct tgt_queue *queue, uint16_t qid);
-/* The queue is closed and drained: it leaves its controller. The queue's loop. */
+/* Removes a queue that is closed and has no request in flight from its controller. The queue's loop. */
 void ctrl_detach(struct tgt_queue *queue);
 /* Ends the controller: all its queues are disconnected. Any thread, any number of times. */
 void ctrl_end(struct tgt_ctrl *ctrl, const char *why);
@@ -169,7 +169,7 @@ void ctrl_queue_closed(struct tgt_queue *queue);
 bool ctrl_host_is_dying_locked(struct tgt_subsys *subsys, const char *hostnqn);
 uint16_t ctrl_property_get(struct tgt_ctrl *ctrl, uint32_t offset, bool wide, uint64_t *value);
 uint16_t ctrl_property_set(struct tgt_ctrl *ctrl, uint32_t offset, bool wide, uint64_t value);
-/* Moves the keep alive timer; the admin queue's loop. -ENOMEM: it is as it was. */
+/* Sets the keep alive time and its timer. 0, or -ENOMEM: unchanged. The admin queue's loop. */
 int ctrl_set_kato(struct tgt_ctrl *ctrl, uint64_t kato_ms);
 /* The first command of an interval came: see ctrl_heard(). */
 void ctrl_extend(struct tgt_ctrl *ctrl, uint64_t deadline, uint32_t kato_ms);
@@ -192,13 +192,13 @@ void ctrl_look(struct tgt_queue *queue, uint64_t now);
 
 /* event.c */
 void event_execute_aer(struct tgt_req *req);
-/* Something happened: tells the host once, unless it does not want to know. Any thread. */
+/* Reports an event to the host by an AER, once until the host reads the log page, unless AEC disables it. Any thread. */
 void ctrl_event_raise(struct tgt_ctrl *ctrl, enum ctrl_event event);
-/* The discovery log changed: counts that, and raises the event. tgt->lock held. */
+/* Increments GENCTR of the discovery log and raises the event. tgt->lock held. */
 void tgt_discovery_changed_locked(struct tgt *tgt);
-/* The host read the log page with RAE 0. ctrl->lock held. */
+/* Re-enables an event after the host read its log page with RAE 0. ctrl->lock held. */
 void ctrl_event_seen_locked(struct tgt_ctrl *ctrl, enum ctrl_event event);
-/* Takes the outstanding requests away: into REQS (of TGT_AERS); returns how many. */
+/* Removes the outstanding AERs, stores them in REQS (TGT_AERS entries) and returns their number. */
 unsigned int ctrl_take_aers(struct tgt_ctrl *ctrl, struct tgt_req **reqs);
 #define AEC_NS	      (1u << 8)
 #define AEC_DISCOVERY (1u << 31)

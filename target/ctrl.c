@@ -147,25 +147,25 @@ void ctrl_put(struct tgt_ctrl *ctrl)
 }
 
 /*
- * Keep alive, with traffic (CTRATT TBKAS; NVMe Base 2.0, 3.9): time is divided into intervals of KATO.
- * At the end of an interval in which a command came the next begins; else the controller ends, not just
- * its admin queue. The deadline is the end of the present interval, as long as no command came in it,
- * and the end of the next one, once a command came: so the first command of an interval moves it by
- * KATO, and the others find it more than KATO away.
+ * Keep alive, traffic based (CTRATT TBKAS; NVMe Base 2.0, 3.9): time is divided into intervals of KATO.
+ * If no command arrives in an interval, the controller ends at its end, with all its queues. The deadline
+ * is the end of the current interval until a command arrives in it, and the end of the next interval
+ * afterwards. So the first command of an interval moves the deadline by KATO; later ones find it more than
+ * KATO away and leave it.
  *
- * Whoever takes data from a socket looks at the clock behind that, and at the deadline before it acts on
- * the data, since neither the timer nor the admin queue's loop may have run for a while: the program was
- * stopped, or the machine suspended. Only what was taken before the deadline moves it, so that no queue
- * can save what another has found overdue.
+ * After a loop has received data it reads the clock, and it checks the deadline before it handles the data:
+ * the program may have been stopped, or the machine suspended, so that neither the timer nor the admin
+ * queue's loop ran. Only data received before the deadline moves it, so no queue can extend the life of a
+ * controller that another queue has found overdue.
  *
- * The timer is for controllers to which nothing comes. It may fire early or late (it stands still while
+ * The timer ends controllers that receive nothing. It may fire early or late (it stands still while
  * the machine is suspended): the deadline decides.
  */
 static const char expired[] = "keep alive timer expired";
 
 void ctrl_extend(struct tgt_ctrl *ctrl, uint64_t deadline, uint32_t kato_ms)
 {
-	/* If this fails, another loop has moved it, or it was set anew. */
+	/* If this fails, another loop has moved the deadline, or a Set Features has replaced it. */
 	atomic_compare_exchange_strong(&ctrl->deadline, &deadline, deadline + kato_ms);
 }
 

@@ -2,15 +2,16 @@
 /*
  * Fabrics commands (NVMe Base 2.0, 6): Connect, Property Get and Set, Disconnect.
  *
- * Connect is judged whole before anything is made; what is wrong is told by its place: IATTR says
- * whether in the data, IPO the byte (figure 359). The order is that of the fields a host can fix
- * first: format, subsystem, host, controller, queue.
+ * Connect is validated completely before anything is created. An error gives the place of the invalid
+ * field: IATTR says whether it is in the data or the SQE, IPO is its byte offset (figure 359). Fields are
+ * checked in this order: format, subsystem, host, controller, queue.
  *
- * An admin Connect may have to wait. A host that lost a connection comes back and writes again,
- * while writes of the old association are still with the workers; were the new one admitted, an old
- * write could land after a new one (nvme-rules.md B.5.7). So as long as queues of this host are dying
- * (subsys->dying), the Connect is held in subsys->waiting. A host is known by its name: after it has
- * started anew it may come with another host ID. Queues of other hosts delay nobody (docs/threads.md).
+ * An admin Connect may have to wait. A host that lost a connection reconnects and repeats its writes while
+ * worker threads may still execute writes of the old association. If the new association began at once, an
+ * old write could overwrite a new one (nvme-rules.md B.5.7). So as long as queues of this host are dying
+ * (subsys->dying), the Connect is held in subsys->waiting. A host is identified
+ * by its NQN, since its host ID may differ after a reboot. Queues of other hosts delay no Connect
+ * (docs/threads.md).
  *
  *	connect_hold()			into the list, bounded by a timer
  *	fabrics_wake_waiting_locked()	nothing of its host is dying any more: posted to its loop
@@ -21,7 +22,7 @@
  * A struct connect_wait is on the list, or posted, never both (listed, under subsys->lock). While
  * it is posted only connect_resume() frees it.
  *
- * Properties are answered at once, whatever else is going on: hosts reserve but one tag for them.
+ * Properties are always answered at once: hosts reserve only one tag for them.
  */
 #include <stdlib.h>
 #include <stddef.h>

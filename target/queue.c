@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A request's way: init, execute, complete, put. Everything a host can get wrong in a command is
- * judged in tgt_req_init() and the parsers it calls; past it nothing is checked again.
+ * Queues, and how requests begin and end: tgt_req_init() parses a command, tgt_req_put() ends it.
+ * tgt_req_init() and the parsers that it calls validate everything that a host can get wrong in a command;
+ * the code that executes a request does not validate it again.
  *
  *	not connected	-> fabrics.c, Connect alone
  *	fabrics opcode	-> fabrics.c
@@ -9,13 +10,13 @@
  *	else		-> the namespace's command set
  *
  * Invariants:
- *  1. inflight counts requests between init and put; a queue leaves its controller when it is
- *     closed and inflight is 0, so queue->ctrl is good for the whole life of a request.
- *  2. len is what the command moves, and equals the length of its SGL. dir is TGT_NONE and len 0
+ *  1. inflight counts requests between tgt_req_init() and tgt_req_put(). A queue leaves its controller
+ *     when it is closed and inflight is 0, so queue->ctrl is valid as long as a request exists.
+ *  2. len is the number of bytes that the command moves, and equals the length of its SGL. dir is TGT_NONE and len 0
  *     for a refused command.
  *  3. Nothing executes on a closing queue, or for a dead controller.
  *
- * request.c, below, has what every command needs: execution and completion.
+ * request.c executes and completes requests.
  *
  * Threads: a queue's loop.
  */

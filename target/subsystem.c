@@ -4,8 +4,8 @@
  *
  * Invariants:
  *  1. A subsystem lives as long as the target.
- *  2. ns[nsid] goes from NULL to a namespace once, and back when the target ends: readers on the
- * hot path take no lock.
+ *  2. ns[nsid] changes from NULL to a namespace once, and back to NULL when the target ends. So readers
+ *     on the hot path take no lock.
  *  3. NGUID and UUID are unique over all subsystems of the target (a Linux host ignores the second
  *     namespace that bears one, nvme-rules.md B.7.17).
  *
@@ -17,7 +17,7 @@
 #include <string.h>
 #include "core.h"
 
-/* FNV-1a, 64 bits: a serial number that is the name's own, whatever machine serves it. */
+/* FNV-1a, 64 bits: makes the serial number a function of the NQN, so that it is the same on every machine. */
 static uint64_t nqn_hash(const char *nqn)
 {
 	uint64_t hash = 0xcbf29ce484222325;

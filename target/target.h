@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The vocabulary of the NVMe controller: subsystem, controller, queue, namespace, request, and the
- * two tables by which it meets a transport below and a command set above. target/ knows neither
- * sockets nor zones nor files.
+ * The types and functions of the NVMe controller: subsystem, controller, queue, namespace, request, and
+ * two tables of callbacks, one that a transport implements and one that a command set implements.
+ * target/ contains no code for sockets, zones or files.
  *
- * A request's life:
+ * The steps of a request:
  *
- *	transport: a capsule arrived, a free slot was taken, req->cmd copied
- *	tgt_req_init()		parse: sets execute, dir and len, or refuses with a status
+ *	transport: receives a capsule, takes a free slot, copies the SQE to req->cmd
+ *	tgt_req_init()		parses the SQE: sets execute, dir and len, or returns an error status
  *	tgt_req_zero_copy()		may make the data zero-copy: a write then needs no buffer, and a read
  *				needs neither of the next two steps
- *	transport: provides req->buf; brings the data in if dir is TGT_H2C
+ *	transport: provides req->buf; receives the data if dir is TGT_H2C
  *	tgt_req_execute()	on the queue's loop
  *	tgt_req_complete()	fills req->cqe, calls ops->respond: the transport sends data and CQE,
  *				then tgt_req_put(), and the slot is free
@@ -109,12 +109,12 @@ struct tgt_queue {
 /* All members are required. */
 struct tgt_transport_ops {
 	const char *name;
-	/* Sends the response (with req->buf first, if dir is TGT_C2H and the status 0). Queue's loop. */
+	/* Sends the response; before it req->buf, if dir is TGT_C2H and the status is 0. The queue's loop. */
 	void (*respond)(struct tgt_req *req);
 	/*
-	 * Ends the connection soon, from any thread; the transport then calls tgt_queue_close().
-	 * Called with locks held, so it only posts a message, and calls nothing of the target.
-	 * Never called once tgt_queue_close() has returned.
+	 * Closes the connection asynchronously; the transport then calls tgt_queue_close(). The target calls
+	 * this from any thread and with locks held, so it may only post a message and must not call the
+	 * target. The target does not call it after tgt_queue_close() has returned.
 	 */
 	void (*disconnect)(struct tgt_queue *queue);
 	/*
@@ -136,7 +136,7 @@ struct tgt_port {
 /* A command set: one static table each; all members are required. */
 struct tgt_command_set {
 	uint8_t csi; /* NVME_CSI_NVM, NVME_CSI_ZNS */
-	/* Sets req->execute, dir, len from an I/O command, or refuses. req->ns is set. */
+	/* Parses an I/O command: sets req->execute, dir and len and returns 0, or returns a status. req->ns is set. */
 	uint16_t (*parse)(struct tgt_req *req);
 	void (*identify_ns)(struct tgt_ns *ns, struct nvme_id_ns *id); /* CNS 00h; ID is zeroed */
 	void (*identify_ns_csi)(struct tgt_ns *ns, void *id); /* CNS 05h; 4096 zeroed bytes */
@@ -157,7 +157,7 @@ struct tgt_command_set {
 	 * removes them from REQS. They are of one namespace, in the order of their arrival. The queue's loop.
 	 */
 	void (*run_batch)(struct tgt_reqs *reqs);
-	/* No request refers to NS any more: flush, close, free. 0 or -errno. A worker or main. */
+	/* Flushes, closes and frees NS, to which no request refers any more. 0 or -errno. A worker or main. */
 	int (*close)(struct tgt_ns *ns);
 };
 
@@ -174,7 +174,7 @@ struct tgt_ns {
 
 /* target.c: the whole; made and ended by main. */
 struct tgt *tgt_new(void);
-/* After all queues are closed: closes the namespaces. 0, or -errno if one could not be written. */
+/* Closes all namespaces and frees TGT, after all queues were closed. 0, or -errno if a namespace could not be flushed. */
 int tgt_free(struct tgt *tgt);
 /* Registers a command set, whether a namespace of it exists or not. Before serving. */
 void tgt_add_command_set(struct tgt *tgt, const struct tgt_command_set *set);
@@ -189,20 +189,21 @@ int tgt_ns_add(struct tgt_subsys *subsys, struct tgt_ns *ns, char *err, size_t e
 /* Queue and request: called by the transport, on the queue's loop. */
 void tgt_queue_init(struct tgt_queue *queue, struct tgt *tgt, const struct tgt_transport_ops *ops,
 		    struct loop *loop, struct tgt_port *port);
-/* The NQN of the queue's host; NULL before Connect. Good as long as the queue is not closed and drained. */
+/* The NQN of the queue's host; NULL before Connect. Valid until the queue is closed and has no request in flight. */
 const char *tgt_queue_hostnqn(const struct tgt_queue *queue);
 /*
- * The connection is gone: nothing of it is executed any more, the controller (if this is its admin
- * queue, and with it its other queues) ends. The transport frees the queue when inflight is 0.
- * Requests that only wait (AERs, a Connect held back) are completed from here: respond() is called as
- * ever, and the transport drops what it would send and puts the request. To be called once.
+ * Ends the queue of a lost connection: it executes no further request. If it is an admin queue, its controller
+ * ends, with all its other queues. Completes the requests that only wait (AERs, a held Connect): respond()
+ * is called for each, and the transport drops the response and puts the request. The transport calls this
+ * once, on the queue's loop, and frees the queue when inflight is 0.
  */
 void tgt_queue_close(struct tgt_queue *queue);
 
 /*
- * Judges req->cmd, incl. its SGL against what the command moves; with IN_CAPSULE, that many bytes
- * of data came in the capsule. Returns 0, or the status with which the caller must complete the
- * request (after swallowing its in-capsule data). Counts it in flight in both cases.
+ * Parses and validates req->cmd, including its SGL, which must describe exactly the data that the command
+ * moves. IN_CAPSULE is the number of data bytes in the capsule. Returns 0, or the status
+ * with which the caller must complete the request, after discarding its in-capsule data. In both cases the
+ * request counts as in flight until tgt_req_put(). The queue's loop.
  */
 uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_capsule);
 /*
@@ -234,18 +235,23 @@ bool tgt_req_copy_out(struct tgt_req *req, void *buf);
  * has not sent yet, so that the wait never depends on a peer. Any thread, without locks.
  */
 void tgt_ns_copy_out(struct tgt_ns *ns);
+/* Executes a request whose data has arrived, or aborts it if its queue has ended. The queue's loop. */
 void tgt_req_execute(struct tgt_req *req);
 /*
- * For a request that was executed, has waited since, and is to begin now: false if its queue is closed or
- * its controller has ended, or ends now as its keep alive time is over. Then it must take no effect, and
- * is to be completed with NVME_SC_ABORT_QUEUE. The queue's loop.
+ * Checks whether a request that had to wait after tgt_req_execute() may still take effect. False: its queue is
+ * closed or its controller has ended; this also ends the controller if its keep alive time is over. The
+ * caller then completes the request with NVME_SC_ABORT_QUEUE. The queue's loop.
  */
 bool tgt_req_may_begin(struct tgt_req *req);
 /* Copies data that is still in the receive buffer to BUF, before that is reused. The queue's loop. */
 void tgt_req_copy_in(struct tgt_req *req);
+/* Ends a request after its response was sent or dropped: the slot may be reused. The queue's loop. */
 void tgt_req_put(struct tgt_req *req);
 
-/* Called by what executes. The queue's loop; the remote twin: any thread. */
+/*
+ * Fills in the CQE and sends the response. Whoever executes the request calls one of these once:
+ * tgt_req_complete() on the queue's loop, tgt_req_complete_remote() on any thread.
+ */
 void tgt_req_complete(struct tgt_req *req, uint16_t status);
 void tgt_req_complete_remote(struct tgt_req *req, uint16_t status);
 

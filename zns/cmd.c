@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Read, Write and Zone Append, and the ways a command of this set goes.
+ * Read, Write and Zone Append, and how a command of this command set is executed.
  *
- *	zns_parse()		decode and refuse: all that can be told from the SQE and constants
- *	zns_exec_write()	loop: zone_write_begin() judges and gives the LBAs; the store is
- *				written on the spot with NOWAIT; where that would block, by the
- *				loop's ring, or by a worker
+ *	zns_parse()		decodes and validates what depends only on the SQE and constants
+ *	zns_exec_write()	loop: zone_write_begin() checks the zone and assigns the LBAs; the
+ *				store is written at once with NOWAIT; if that would block, by the
+ *				loop's ring or by a worker
  *	zns_run_writes()	loop: executes the batch: small writes of one wake-up; those to adjacent LBAs
  *				become one write of the store
- *	zns_write_end()		loop: zone_write_end() gives back the writes that may now complete
- *	zns_dispatch()		loop: acts on what the zones give back, for any command of any loop
- *	zns_finish()		loop: completes, or hands to the next flush what must be durable
+ *	zns_write_end()		loop: zone_write_end() returns the writes that may now complete
+ *	zns_dispatch()		loop: completes, starts or retries what the zones return, of any loop
+ *	zns_finish()		loop: completes a command, after the next flush if it must be durable
  *	zns_zero_copy()		loop: a read of data in the page cache is sent from there, and takes none of
  *				these ways. A large write may be received into reserved clusters of the
  *				store, which are then committed instead of written
@@ -18,25 +18,25 @@
  *
  * Invariants:
  *
- *  1. Between zone_write_begin() and zone_write_end() the request's LBAs are its own; after the
- *     latter it belongs to the zones until it comes back through zns_dispatch(), maybe in another
- *     request's call on another loop. So nothing is touched after zone_write_end() but its list.
- *  2. A request is completed, started or retried on its own loop: from elsewhere by req->msg.
+ *  1. Between zone_write_begin() and zone_write_end() the request owns its LBAs. After zone_write_end()
+ *     the zones own the request until zns_dispatch() gets it, possibly in a call for another request on
+ *     another loop. So after zone_write_end() only the list that it returned may be accessed.
+ *  2. A request is completed, started or retried on its own loop; other loops post req->msg to it.
  *  3. A command waits for a worker at most twice: for its data, and for its flush (FUA on a write
  *     that could not be done on the loop).
  *  4. A retried command begins again at tgt_req_execute() and decodes its SQE anew; set_data is
  *     scratch.
- *  5. What the ring did not move whole, a worker moves as if the ring had not been asked: there alone
- *     it is found out why, and what that means. A write by the ring is told to the store before
+ *  5. If the ring moves less than the whole request, a worker repeats the request from its start; only
+ *     the worker's path handles errors. A write by the ring is reported to the store (wrote()) before
  *     zone_write_end(), so that no flush misses it.
  *
- * The ring is for images that go around the page cache, where whatever is read or written waits for
- * the disk; for the others the store locates nothing. It takes what lies in one piece and is aligned.
+ * The ring is for images with O_DIRECT, where every read and write waits for the disk; for other images
+ * locate() always fails. It takes requests that are aligned and contiguous in the file.
  *
- * Writes go to the page cache and seldom block. One that took over a millisecond may have slept for
- * the disk, or only have lost the processor to another program: so the ones after it are watched for
- * a second, and when one that is slow has slept, the next ones go to the workers for a while
- * (slow_until), so that the loop, and the reads on it, go on.
+ * Writes go to the page cache and seldom block. A write that takes over a millisecond may have waited for
+ * the disk, or was only preempted. So for a second after it, writes are watched: if another slow one gave
+ * up the processor to wait (ru_nvcsw), writes go to the workers until slow_until, so that the loop is
+ * free for reads.
  */
 #include <errno.h>
 #include <string.h>
@@ -47,9 +47,9 @@
 #define WRITE_WATCH_NS 1000000000ull /* so long it is then seen whether such writes sleep */
 #define WRITE_PACE_NS  200000000ull  /* and the next ones are not tried inline for so long */
 
-#define RUNS	   8 /* of neighbours, in what one wake-up brought */
+#define RUNS	   8 /* of adjacent writes, in one batch */
 #define RUN_WRITES 32
-#define RUN_PIECE  32768u /* bytes; for larger ones a system call of their own is little */
+#define RUN_PIECE  32768u /* bytes; larger writes gain little from sharing a system call */
 static_assert(RUN_WRITES <= AIO_PIECES, "");
 
 #define RW_DTYPE 0x00f00000u /* CDW12: directive type; we have no directives */
@@ -125,7 +125,7 @@ static void run_begin(struct write_run *run, struct tgt_req *req)
 	run_add(run, req);
 }
 
-/* Only in a zone: behind its end comes the start of another. */
+/* Whether REQ continues RUN. A run ends with its zone, as the next LBA belongs to another zone. */
 static bool run_continues(const struct write_run *run, const struct tgt_req *req)
 {
 	uint64_t lba = req_cmd_const(req)->io.lba;
@@ -195,7 +195,7 @@ static void write_by_worker(struct tgt_req *first)
 	work_submit(first->queue->loop, &first->work, zns_write_work, zns_write_done);
 }
 
-/* Each of several that failed is tried again alone, for a status of its own. */
+/* Ends the requests of a run. If a run of several failed, each is repeated alone to get its own status. */
 static void end_run(struct tgt_req *first, int err)
 {
 	bool alone = !STAILQ_NEXT(first, link);
@@ -251,7 +251,7 @@ static long sleeps(void)
 	return getrusage(RUSAGE_THREAD, &usage) ? 0 : usage.ru_nvcsw;
 }
 
-/* Writes on the spot if that will not block. -EAGAIN: it would, or has lately. */
+/* Writes on the loop. 0 or -errno; -EAGAIN: it would block, or writes have blocked recently. */
 static int write_inline(struct tgt_req *first)
 {
 	struct zns *zns = req_zns(first);
@@ -315,7 +315,7 @@ static void zns_exec_write(struct tgt_req *req)
 	write_run(&run);
 }
 
-/* Several runs grow at a time, for a host that writes several zones in turn. */
+/* Builds several runs at a time, for a host that writes to several zones alternately. */
 void zns_run_writes(struct tgt_reqs *reqs)
 {
 	struct write_run runs[RUNS];

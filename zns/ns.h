@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The namespace as the files of this room see it; others see zns.h.
+ * The namespace and the functions that the files of zns/ share; other rooms include zns.h.
  */
 #ifndef ZNS_NS_H
 #define ZNS_NS_H
@@ -49,9 +49,9 @@ struct zns {
 	struct zns_idle idle;
 	atomic_bool
 		no_zero_copy; /* a mapping faulted: data is copied from now on, and errors reach the host */
-	/* ns: after a write has blocked, until when the next ones go to the workers. */
+	/* Until this time (clock_ns()) writes go to the workers, because one has blocked. */
 	_Atomic uint64_t slow_until;
-	_Atomic uint64_t watch_until; /* ns: and until when a slow one is asked whether it slept */
+	_Atomic uint64_t watch_until; /* until this time slow writes are checked for blocking */
 };
 
 /* What a command keeps in req->set_data. */
@@ -122,15 +122,15 @@ void zns_run_writes(struct tgt_reqs *reqs);
 
 /* status.c */
 uint16_t zns_check_range(const struct zns *zns, uint64_t slba, uint64_t nlb);
-/* What an errno of the store means to the host. Logs it. */
+/* Maps a negative errno of the store to an NVMe status, and logs it. */
 uint16_t store_status(const struct zns *zns, int err, bool write);
 
 /* finish.c */
-/* Acts on what the zones gave back: completes, starts, retries. Any loop. */
+/* Completes, starts or retries the requests that the zones returned, each on its own loop. Any loop. */
 void zns_dispatch(struct zone_items *items);
 /*
- * The command is done, with STATUS. When it has to be durable (FUA, writethrough) and went well,
- * it is completed by the next flush. Any loop.
+ * Ends a command with STATUS. If it succeeded and must be durable (FUA, writethrough), it completes after
+ * the next flush, otherwise at once. Any loop.
  */
 void zns_finish(struct tgt_req *req, uint16_t status);
 

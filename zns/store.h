@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What zns asks of an image; store_qcow2.c answers. The interface belongs to its consumer.
- * Offsets and lengths are bytes. Functions return 0 or -errno, and block, unless told NOWAIT.
+ * The interface that zns/ needs of an image; store_qcow2.c implements it. Offsets and lengths are in bytes.
+ * Functions return 0 or -errno, and may block unless STORE_NOWAIT is given.
  *
  * Threads: reads and writes of disjoint ranges run in parallel, on loops and workers; the zone
- * state machine keeps them out of a zone that is reset or finished. The others run on workers (or
- * before serving, or after): resets and finishes of different zones and one flush in parallel, which
- * the store keeps apart. Each of them takes effect as a whole, before or after the others.
+ * state machine never runs them in a zone that is being reset or finished. The others run on workers (or
+ * before serving, or after): resets and finishes of different zones may run in parallel with one
+ * flush. The store serializes them: each takes effect as a whole, before or after the others.
  */
 #ifndef ZNS_STORE_H
 #define ZNS_STORE_H
@@ -28,19 +28,19 @@ struct store_geometry {
 	uint8_t uuid[16];
 };
 
-#define STORE_NOWAIT 0x1 /* answer -EAGAIN rather than wait: the caller will ask a worker */
+#define STORE_NOWAIT 0x1 /* return -EAGAIN instead of blocking; the caller then uses a worker */
 
 /* All members are required. */
 struct store_ops {
-	/* Below the zone's write pointer only. */
+	/* Reads LEN bytes at OFF, all below the zone's write pointer, into BUF. */
 	int (*read)(struct store *s, void *buf, uint64_t off, uint64_t len, unsigned int flags);
 	/*
-	 * LEN bytes below the write pointer and within one zone, where they lie in memory, for a system
-	 * call to read (only that survives a byte that cannot be had); or NULL. Good until the zone is
-	 * reset or finished. Does not block.
+	 * Returns a mapping of LEN bytes, below the write pointer and within one zone, if they are in the page
+	 * cache, else NULL. Only a system call may read it: it returns EFAULT where the program would get
+	 * SIGBUS. Valid until the zone is reset or finished. Does not block.
 	 */
 	const void *(*peek)(struct store *s, uint64_t off, uint64_t len);
-	/* LEN bytes in N pieces, within one zone. */
+	/* Writes LEN bytes, in N pieces, at OFF, within one zone. */
 	int (*write)(struct store *s, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		     unsigned int flags);
 	/*
@@ -54,36 +54,35 @@ struct store_ops {
 	int (*commit)(struct store *s, void *mem, uint64_t off, uint64_t len, unsigned int flags);
 	void (*release)(struct store *s, uint32_t zone, void *mem, uint64_t len);
 	/*
-	 * Where LEN bytes lie in a file that goes around the page cache, so that the caller may move
-	 * them to or from the N pieces of IOV without a worker: a descriptor, and its offset in *AT;
-	 * whole, or else by read() or write(), which know why it failed. -1: by those in any case.
-	 * As for those: below the write pointer, or within one zone. Does not block.
+	 * For a file with O_DIRECT: returns the file descriptor, and in *AT the file offset, of LEN bytes, so
+	 * that the caller can read or write them itself (N pieces in IOV), with io_uring. If that moves fewer
+	 * than LEN bytes, the caller must repeat it by read() or write(), which handle errors. -1: use read()
+	 * or write(). The range has the limits of read() or write(). Does not block.
 	 */
 	int (*locate)(struct store *s, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		      bool write, uint64_t *at);
-	/* After each write that was made so, before its completion. Takes no lock. */
+	/* Reports a write made by way of locate(), before its command completes. Takes no lock. */
 	void (*wrote)(struct store *s);
-	/* The write pointer of ZONE as the image has it: an absolute byte offset. */
+	/* Returns the write pointer of ZONE in the image, as an absolute byte offset. */
 	uint64_t (*wp)(struct store *s, uint32_t zone);
 	/*
-	 * All below WP is written; to be recorded by the next flush. Called for every write before
-	 * its completion, on any loop, also during a flush, but never in a zone that is reset or
-	 * finished. Takes no lock.
+	 * Reports that everything in ZONE below WP (an absolute byte offset) is written; the next flush records
+	 * it. Called for every write before it completes, on any loop, also during a flush, but not while the
+	 * zone is reset or finished. Takes no lock.
 	 */
 	void (*wp_advance)(struct store *s, uint32_t zone, uint64_t wp);
 	/*
-	 * Reset and finish: the zone is quiet, and they are durable after the next flush. One that
-	 * fails has left what lies below the write pointer as it was.
+	 * Resets a zone: discards its data. As for finish(), no read or write of the zone is in flight, the
+	 * change is durable after the next flush, and an error leaves the data below the write pointer as it was.
 	 */
-	/* Forgets the zone's data. */
 	int (*reset)(struct store *s, uint32_t zone);
-	/* Full, and zeroes from WP on. */
+	/* Finishes a zone: makes it full; it reads as zeroes from WP, an absolute byte offset, to its end. */
 	int (*finish)(struct store *s, uint32_t zone, uint64_t wp);
-	/* Gives back what is kept for writes to come: there are none. Blocks, as long as it takes. */
+	/* Returns the space of free clusters that the image keeps for reuse (tmpfs) to the file system. May block long. */
 	void (*trim)(struct store *s);
-	/* Makes all that was done before durable. -EROFS: nor will any other flush. */
+	/* Makes all earlier changes durable. -EROFS: no later flush will succeed either. */
 	int (*flush)(struct store *s);
-	/* Flushes and frees. */
+	/* Flushes and frees S, also if the flush fails. */
 	int (*close)(struct store *s);
 };
 
@@ -93,8 +92,8 @@ struct store {
 };
 
 /*
- * Opens a zoned qcow2 image (store_qcow2.c). ERR (of ERRLEN bytes) says what is wrong in a
- * sentence. CACHE is how writes are kept.
+ * Opens a zoned qcow2 image (store_qcow2.c). On failure ERR (ERRLEN bytes)
+ * holds a sentence. cache is the cache mode.
  */
 enum store_cache { STORE_WRITEBACK, STORE_WRITETHROUGH, STORE_NONE, STORE_UNSAFE };
 struct store_qcow2_opts {
