@@ -152,14 +152,16 @@ enum conn_wait conn_tick(struct conn *c)
 {
 	enum conn_wait wait = CONN_IDLE;
 
-	if (c->rx.block == RX_NO_BUFFER)
-		return CONN_WAITS;
 	c->tick++;
 	for (unsigned int i = 0; i < c->nslots; i++) {
-		const struct slot *slot = slot_at(c, i);
+		struct slot *slot = slot_at(c, i);
 
 		if (!waits_for_host(slot))
 			continue;
+		/* Nothing is received, so the host cannot send; but it can take responses. */
+		if (c->rx.block == RX_NO_BUFFER &&
+		    (slot->state == SLOT_CAPSULE || slot->state == SLOT_DATA))
+			slot->tick++;
 		if ((uint8_t)(c->tick - slot->tick) > CONN_TICKS)
 			return CONN_LATE;
 		wait = CONN_WAITS;

@@ -157,7 +157,7 @@ void conn_respond(struct tgt_req *req);
  * CONN_TICKS calls the host did not send the data of a command, or did not take a response. It holds a
  * buffer, so the connection must end. (The command alone cannot end: its data may still come, under a
  * TTAG that another command would have.) While nothing is received, since in-capsule data has no buffer
- * yet, the time does not count.
+ * yet, the time of data does not count; that of responses does.
  */
 #define CONN_TICKS 2
 enum conn_wait { CONN_IDLE, CONN_WAITS, CONN_LATE };

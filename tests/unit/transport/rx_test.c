@@ -789,6 +789,38 @@ static void a_starved_capsule_goes_on_or_dies(void **state)
 	free(buf);
 }
 
+/* While a capsule waits for its buffer, the host may still take its responses: it has to. */
+static void a_starved_capsule_does_not_stop_the_time_of_responses(void **state)
+{
+	struct fake_cmd rd = { .cid = 1, .op = FAKE_READ, .len = 4096 };
+	struct fake_cmd in = { .cid = 2, .op = FAKE_WRITE, .len = 8192 };
+	uint8_t *buf = malloc(16384);
+	struct pool_user nobody;
+	size_t taken;
+
+	(void)state;
+	pool_user_init(&nobody);
+	for (int reads = 0; reads < 2; reads++) {
+		rig_open();
+		rig_handshake(0, 0);
+		if (reads)
+			assert_int_equal(rig_feed(buf, make_cmd(buf, rd, NULL, 0, 0), SIZE_MAX), 0);
+		rig->pool.used += rig->pool.limit;
+		assert_int_equal(
+			rig_feed_some(buf, make_cmd(buf, in, pattern, 8192, 0), SIZE_MAX, &taken),
+			0);
+		for (int i = 0; i < CONN_TICKS; i++)
+			assert_int_equal(conn_tick(&rig->conn), CONN_WAITS);
+		for (int i = 0; i < 10; i++) /* ours is the delay of the capsule, not the host's */
+			assert_int_equal(conn_tick(&rig->conn), reads ? CONN_LATE : CONN_WAITS);
+		conn_kill(&rig->conn);
+		rig->pool.used -= rig->pool.limit;
+		pool_leave(&rig->pool, &nobody, NULL);
+		rig_close();
+	}
+	free(buf);
+}
+
 /* Before any capsule was judged there is none that these could be like. */
 static void a_header_of_zeroes_is_judged(void **state)
 {
@@ -1074,6 +1106,7 @@ int main(void)
 		cmocka_unit_test(capsules_pass_when_memory_waits_for_data),
 		cmocka_unit_test(a_write_returns_its_buffer_before_its_response_is_sent),
 		cmocka_unit_test(a_starved_capsule_goes_on_or_dies),
+		cmocka_unit_test(a_starved_capsule_does_not_stop_the_time_of_responses),
 		cmocka_unit_test(a_header_of_zeroes_is_judged),
 		cmocka_unit_test(a_small_write_may_stay_staged),
 		cmocka_unit_test(what_is_lent_is_filled_though_it_is_small),
