@@ -165,6 +165,34 @@ static void nor_for_who_takes_a_byte_now_and_then(void **state)
 	assert_true(took < 1000 * (uint64_t)rig_slowness());
 }
 
+/* Half of a zone is read, and nothing taken, while ZSA is done to it, or to all zones. */
+static void beside_reads_of_half_a_zone(enum nvme_zns_send_action zsa, bool all)
+{
+	uint64_t start, took;
+
+	assert_int_equal(
+		host_zone(&good.c.io[0], 1, ZONE * good.ns.zsze, NVME_ZNS_ZSA_RESET, false), 0);
+	rig_write(&good.c.io[0], &good.ns, ZONE * good.ns.zsze, good.ns.zsze / 2, 1);
+	ask();
+	start = peers_us();
+	assert_int_equal(host_zone(&good.c.io[0], 1, all ? 0 : ZONE * good.ns.zsze, zsa, all), 0);
+	took = (peers_us() - start) / 1000;
+	printf("it took %llu ms\n", (unsigned long long)took);
+	assert_true(took < 1000 * (uint64_t)rig_slowness());
+}
+
+static void nor_does_a_finish(void **state)
+{
+	(void)state;
+	beside_reads_of_half_a_zone(NVME_ZNS_ZSA_FINISH, false);
+}
+
+static void nor_does_a_reset_of_all(void **state)
+{
+	(void)state;
+	beside_reads_of_half_a_zone(NVME_ZNS_ZSA_RESET, true);
+}
+
 static void nor_does_the_end(void **state)
 {
 	int took;
@@ -184,6 +212,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		t(a_reset_does_not_wait_for_who_takes_nothing),
 		t(nor_for_who_takes_a_byte_now_and_then),
+		t(nor_does_a_finish),
+		t(nor_does_a_reset_of_all),
 		t(nor_does_the_end),
 	};
 
