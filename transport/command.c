@@ -18,8 +18,9 @@ static void command_ready(struct slot *slot)
 }
 
 /*
- * Charges LEN more bytes of zero-copy reads to the host's share, by the quantum, so that there is memory
- * if they have to be copied out. False: the connection or the host has too many; the read needs a buffer.
+ * Charges LEN more bytes, the size of the buffer that a zero-copy read would need, to the host's share,
+ * by the quantum, so that there is memory if the read has to be copied out. False: the connection or the
+ * host has too many; the read needs a buffer.
  */
 static bool charge_zero_copy(struct conn *c, uint32_t len)
 {
@@ -41,10 +42,11 @@ static bool command_zero_copy(struct slot *slot)
 	struct conn *c = slot->conn;
 	bool read = slot->req.dir == TGT_C2H;
 
-	if (c->ctx.ddgst || *c->no_zero_copy || (read && !charge_zero_copy(c, slot->req.len)) ||
+	if (c->ctx.ddgst || *c->no_zero_copy ||
+	    (read && !charge_zero_copy(c, pool_size(slot->req.len))) ||
 	    !tgt_req_zero_copy(&slot->req))
 		return false;
-	c->zero_copy += read ? slot->req.len : 0;
+	c->zero_copy += read ? pool_size(slot->req.len) : 0;
 	return true;
 }
 

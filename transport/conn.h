@@ -124,7 +124,7 @@ struct conn {
 	struct pool *pool;
 	struct pool_user user;
 	const bool *no_zero_copy;   /* zero-copy is off for now */
-	uint32_t zero_copy;	    /* bytes of zero-copy reads in flight */
+	uint32_t zero_copy;	    /* bytes of buffers that copies of zero-copy reads need */
 	uint32_t zero_copy_charged; /* bytes charged to the host's share for these */
 	/* Schedules sending, and rx_resume(), for the end of this wake-up. */
 	void (*wake)(struct conn *);

@@ -30,12 +30,15 @@
 
 static unsigned int size_class(uint32_t len)
 {
-	unsigned int c = 0;
+	uint32_t pages = (len - 1) / POOL_MIN;
 
 	assert(len && len <= POOL_MAX);
-	while ((POOL_MIN << c) < len)
-		c++;
-	return c;
+	return pages ? 32 - (unsigned int)__builtin_clz(pages) : 0;
+}
+
+uint32_t pool_size(uint32_t len)
+{
+	return POOL_MIN << size_class(len);
 }
 
 void pool_init(struct pool *p, uint64_t limit, void (*granted)(struct pool_waiter *, void *))

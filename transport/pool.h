@@ -71,6 +71,8 @@ void pool_user_init(struct pool_user *u);
  */
 int pool_user_join(struct pool *p, struct pool_user *u, const char *hostnqn);
 
+/* The bytes that a buffer of LEN (1 to POOL_MAX) bytes takes of the pool: those of its size class. */
+uint32_t pool_size(uint32_t len);
 /*
  * Gets a buffer of LEN (1 to POOL_MAX) bytes for W: 0 and *BUF; -EAGAIN: W waits, and granted() will be
  * called; -ENOMEM: the system has no memory. CAPSULE: it is for in-capsule data, which cannot wait

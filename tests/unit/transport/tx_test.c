@@ -215,6 +215,28 @@ static void what_is_lent_is_copied_out(void **state)
 	fake.copies = false;
 }
 
+/* A copy needs a buffer of its size class: what is charged to the host's share covers that, too. */
+static void what_is_charged_covers_the_copies(void **state)
+{
+	static uint8_t data[5000];
+	struct fake_cmd cmd = { .op = FAKE_ZERO_COPY, .len = sizeof(data) };
+	uint64_t charged;
+
+	(void)state;
+	rig_open();
+	fake.mapping = data;
+	fake.copies = true;
+	rig_handshake(0, 0);
+	rig_connect(0, true);
+	for (cmd.cid = 1; cmd.cid <= 100; cmd.cid++)
+		issue(cmd, 0);
+	charged = rig->pool.used;
+	assert_true(conn_copy_out(&rig->conn));
+	assert_true(rig->pool.used <= charged);
+	rig_close();
+	fake.copies = false;
+}
+
 /* Not with a data digest, which we would have to read; nor when it had to wait for the disk. */
 static void what_may_not_be_borrowed_is_not(void **state)
 {
@@ -366,6 +388,7 @@ int main(void)
 		cmocka_unit_test(success_replaces_the_response_only_where_it_may),
 		cmocka_unit_test(what_is_lent_needs_no_buffer),
 		cmocka_unit_test(what_is_lent_is_copied_out),
+		cmocka_unit_test(what_is_charged_covers_the_copies),
 		cmocka_unit_test(what_may_not_be_borrowed_is_not),
 		cmocka_unit_test(a_send_may_stop_at_every_byte),
 		cmocka_unit_test(a_connection_may_die_at_every_byte),
