@@ -110,7 +110,7 @@ static void restock(struct qcow2 *q, uint32_t zone)
 {
 	struct reserve *r = &q->reserve;
 	struct run run;
-	bool full;
+	bool full, ready;
 
 	pthread_mutex_lock(&r->lock);
 	if (r->nr_stock > MAX_RESERVED / 2) /* in pieces, which q->free merges */
@@ -119,9 +119,9 @@ static void restock(struct qcow2 *q, uint32_t zone)
 	pthread_mutex_unlock(&r->lock);
 	if (full || alloc_recycled(q, STOCK_BYTES >> q->cluster_bits, &run) || !run.nr)
 		return;
-	full = !resident_bring_in(q, &run);
+	ready = resident_bring_in(q, &run);
 	pthread_mutex_lock(&r->lock);
-	if (full || is_full(r)) /* others have reserved pieces of the stock meanwhile */
+	if (!ready || is_full(r)) /* others have reserved pieces of the stock meanwhile */
 		alloc_recycled_back(q, &run);
 	else
 		stock_put(r, zone, run.first, run.nr);

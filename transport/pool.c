@@ -3,8 +3,9 @@
  * The memory governor. A command that moves data gets its buffer here before its R2T is sent or it
  * is executed. So the pool bounds what peers can make us allocate.
  *
- * 1. used + cached <= limit. Free buffers are cached by size (no malloc in steady state); they are
- *    freed when another size needs the memory, or by pool_trim() when the loop is idle.
+ * 1. used + cached <= limit, except between pool_force() and the return of the charge that paid for
+ *    its buffer. Free buffers are cached by size (no malloc in steady state); they are freed when
+ *    another size needs the memory, or by pool_trim() when the loop is idle.
  * 2. In-capsule data is already under way: the connection reads nothing else until it has a buffer.
  *    If it waited for buffers of commands whose data is still to come on the same connection, both
  *    would wait for ever. So only in-capsule data may use the reserve. Such a buffer is held for one
@@ -166,7 +167,7 @@ static bool in_share(const struct pool *p, const struct pool_host *host, uint32_
 
 static uint32_t first_size(const struct pool_host *h)
 {
-	return POOL_MIN << size_class(STAILQ_FIRST(&h->waiters)->len);
+	return pool_size(STAILQ_FIRST(&h->waiters)->len);
 }
 
 static void dequeue(struct pool *p, struct pool_host *h)
@@ -234,11 +235,10 @@ bool pool_charge(struct pool *p, struct pool_user *u, uint32_t bytes)
 
 void *pool_force(struct pool *p, struct pool_user *u, uint32_t len)
 {
-	unsigned int c = size_class(len);
-	void *buf = take(p, c);
+	void *buf = take(p, size_class(len));
 
 	if (buf)
-		hold(u, POOL_MIN << c);
+		hold(u, pool_size(len));
 	return buf;
 }
 
@@ -317,12 +317,10 @@ static void serve(struct pool *p)
 	struct pool_waiter *w;
 
 	while ((w = STAILQ_FIRST(&p->capsules))) {
-		unsigned int c = size_class(w->len);
-
-		if (!fits(p, POOL_MIN << c, true))
+		if (!fits(p, pool_size(w->len), true))
 			return;
 		STAILQ_REMOVE_HEAD(&p->capsules, link);
-		p->granted(w, take(p, c));
+		p->granted(w, take(p, size_class(w->len)));
 	}
 	reconsider(p);
 	while (serve_one(p))
