@@ -409,7 +409,8 @@ int flush_locked(struct qcow2 *q);
 /*
  * At a writable open: shadow_recover() (recover.c) takes over what a killed process left in DIR.
  * shadow_prepare() makes a new shadow; shadow_begin() declares it in the image, durably, and uses it
- * from then on. NOTICE gets sentences. -errno: the image cannot be opened; that there is no shadow is no error.
+ * from then on. NOTICE gets sentences. -errno: the image cannot be opened; that there is no shadow is
+ * no error.
  */
 int shadow_recover(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN]);
 void shadow_prepare(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN]);

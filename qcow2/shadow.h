@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The bytes of a shadow, and what shadow.c (which keeps it), recover.c (which judges what a killed
- * process left) and replay.c (which applies it) ask of each other. Host byte order: a shadow never leaves the machine, nor outlives its kernel.
+ * process left) and replay.c (which applies it) ask of each other. Host byte order: a shadow never
+ * leaves the machine, nor outlives its kernel.
  */
 #ifndef QCOW2_SHADOW_H
 #define QCOW2_SHADOW_H

@@ -26,7 +26,7 @@
 #define NVME_CMD_READ	0x02
 #define NVME_CMD_APPEND 0x7d
 
-/* The units of the SMART log, kept per controller, updated without ordering, since they are only statistics. */
+/* In the units of the SMART log, per controller. Updated without ordering: these are statistics. */
 struct tgt_counters {
 	_Atomic uint64_t blocks_read, blocks_written; /* 512 bytes each */
 	_Atomic uint64_t reads, writes;		      /* commands */
@@ -192,7 +192,10 @@ void ctrl_look(struct tgt_queue *queue, uint64_t now);
 
 /* event.c */
 void event_execute_aer(struct tgt_req *req);
-/* Reports an event to the host by an AER, once until the host reads the log page, unless AEC disables it. Any thread. */
+/*
+ * Reports an event to the host by an AER, once until the host reads the log page, unless AEC disables
+ * it. Any thread.
+ */
 void ctrl_event_raise(struct tgt_ctrl *ctrl, enum ctrl_event event);
 /* Increments GENCTR of the discovery log and raises the event. tgt->lock held. */
 void tgt_discovery_changed_locked(struct tgt *tgt);

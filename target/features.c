@@ -113,7 +113,8 @@ static uint32_t get_num_queues(struct tgt_req *req)
 static uint16_t set_async_event(struct tgt_req *req, uint32_t value)
 {
 	bool discovery = req_ctrl(req)->subsys->discovery;
-	uint32_t known = discovery ? AEC_DISCOVERY : AEC_NS | 0xff; /* SMART warnings can be enabled, but never occur */
+	/* SMART warnings (bits 7:0) can be enabled, but never occur. */
+	uint32_t known = discovery ? AEC_DISCOVERY : AEC_NS | 0xff;
 
 	if (value & ~known)
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;

@@ -12,8 +12,8 @@
  * Invariants:
  *  1. inflight counts requests between tgt_req_init() and tgt_req_put(). A queue leaves its controller
  *     when it is closed and inflight is 0, so queue->ctrl is valid as long as a request exists.
- *  2. len is the number of bytes that the command moves, and equals the length of its SGL. dir is TGT_NONE and len 0
- *     for a refused command.
+ *  2. len is the number of bytes that the command moves, and equals the length of its SGL. For a
+ *     refused command dir is TGT_NONE and len 0.
  *  3. Nothing executes on a closing queue, or for a dead controller.
  *
  * request.c executes and completes requests.

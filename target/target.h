@@ -136,17 +136,21 @@ struct tgt_port {
 /* A command set: one static table each; all members are required. */
 struct tgt_command_set {
 	uint8_t csi; /* NVME_CSI_NVM, NVME_CSI_ZNS */
-	/* Parses an I/O command: sets req->execute, dir and len and returns 0, or returns a status. req->ns is set. */
+	/*
+	 * Parses an I/O command, whose req->ns is set: sets req->execute, dir and len and returns 0, or
+	 * returns a status.
+	 */
 	uint16_t (*parse)(struct tgt_req *req);
 	void (*identify_ns)(struct tgt_ns *ns, struct nvme_id_ns *id); /* CNS 00h; ID is zeroed */
 	void (*identify_ns_csi)(struct tgt_ns *ns, void *id); /* CNS 05h; 4096 zeroed bytes */
 	void (*identify_ctrl_csi)(void *id);		      /* CNS 06h; 4096 zeroed bytes */
 	void (*effects)(struct nvme_cmd_effects_log *log);    /* log 05h: iocs part */
 	/*
-	 * Read: points req->buf at its len bytes in the page cache; sendmsg() reads them there, and execute()
-	 * is not called. Write: points req->buf at memory of the image that readv() may fill; then execute() is
-	 * called. False: nothing was done; the transport provides a buffer and calls execute(). On true,
-	 * req->buf is valid until zero_copy_end(), which tgt_req_put() calls. The queue's loop.
+	 * Read: points req->buf at its len bytes in the page cache; sendmsg() reads them there, and
+	 * execute() is not called. Write: points req->buf at memory of the image that readv() may fill;
+	 * then execute() is called. False: nothing was done; the transport provides a buffer and calls
+	 * execute(). On true, req->buf is valid until zero_copy_end(), which tgt_req_put() calls. The
+	 * queue's loop.
 	 */
 	bool (*zero_copy)(struct tgt_req *req);
 	void (*zero_copy_end)(struct tgt_req *req);
@@ -174,7 +178,10 @@ struct tgt_ns {
 
 /* target.c: the whole; made and ended by main. */
 struct tgt *tgt_new(void);
-/* Closes all namespaces and frees TGT, after all queues were closed. 0, or -errno if a namespace could not be flushed. */
+/*
+ * Closes all namespaces and frees TGT, after all queues were closed. 0, or -errno if a namespace could
+ * not be flushed.
+ */
 int tgt_free(struct tgt *tgt);
 /* Registers a command set, whether a namespace of it exists or not. Before serving. */
 void tgt_add_command_set(struct tgt *tgt, const struct tgt_command_set *set);
@@ -189,7 +196,10 @@ int tgt_ns_add(struct tgt_subsys *subsys, struct tgt_ns *ns, char *err, size_t e
 /* Queue and request: called by the transport, on the queue's loop. */
 void tgt_queue_init(struct tgt_queue *queue, struct tgt *tgt, const struct tgt_transport_ops *ops,
 		    struct loop *loop, struct tgt_port *port);
-/* The NQN of the queue's host; NULL before Connect. Valid until the queue is closed and has no request in flight. */
+/*
+ * The NQN of the queue's host; NULL before Connect. Valid until the queue is closed and has no request
+ * in flight.
+ */
 const char *tgt_queue_hostnqn(const struct tgt_queue *queue);
 /*
  * Ends the queue of a lost connection: it executes no further request. If it is an admin queue, its controller

@@ -35,20 +35,20 @@ struct store_ops {
 	/* Reads LEN bytes at OFF, all below the zone's write pointer, into BUF. */
 	int (*read)(struct store *s, void *buf, uint64_t off, uint64_t len, unsigned int flags);
 	/*
-	 * Returns a mapping of LEN bytes, below the write pointer and within one zone, if they are in the page
-	 * cache, else NULL. Only a system call may read it: it returns EFAULT where the program would get
-	 * SIGBUS. Valid until the zone is reset or finished. Does not block.
+	 * Returns a mapping of LEN bytes, below the write pointer and within one zone, if they are in the
+	 * page cache, else NULL. Only a system call may read it: it returns EFAULT where the program
+	 * would get SIGBUS. Valid until the zone is reset or finished. Does not block.
 	 */
 	const void *(*peek)(struct store *s, uint64_t off, uint64_t len);
 	/* Writes LEN bytes, in N pieces, at OFF, within one zone. */
 	int (*write)(struct store *s, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		     unsigned int flags);
 	/*
-	 * reserve() returns memory of the store for a system call to receive the LEN bytes of a write to ZONE
-	 * into, or NULL: the caller uses a buffer. commit() writes them at OFF without a copy and ends the
-	 * reservation; after an error the memory is still reserved. -EEXIST: use write(), from the same memory.
-	 * release() ends a reservation that was not committed. Only the kernel may access the memory.
-	 * reserve() and release() do not block.
+	 * reserve() returns memory of the store for a system call to receive the LEN bytes of a write to
+	 * ZONE into, or NULL: the caller uses a buffer. commit() writes them at OFF without a copy and
+	 * ends the reservation; after an error the memory is still reserved. -EEXIST: use write(), from
+	 * the same memory. release() ends a reservation that was not committed. Only the kernel may
+	 * access the memory. reserve() and release() do not block.
 	 */
 	void *(*reserve)(struct store *s, uint32_t zone, uint64_t len);
 	int (*commit)(struct store *s, void *mem, uint64_t off, uint64_t len, unsigned int flags);
@@ -66,19 +66,23 @@ struct store_ops {
 	/* Returns the write pointer of ZONE in the image, as an absolute byte offset. */
 	uint64_t (*wp)(struct store *s, uint32_t zone);
 	/*
-	 * Reports that everything in ZONE below WP (an absolute byte offset) is written; the next flush records
-	 * it. Called for every write before it completes, on any loop, also during a flush, but not while the
-	 * zone is reset or finished. Takes no lock.
+	 * Reports that everything in ZONE below WP (an absolute byte offset) is written; the next flush
+	 * records it. Called for every write before it completes, on any loop, also during a flush, but
+	 * not while the zone is reset or finished. Takes no lock.
 	 */
 	void (*wp_advance)(struct store *s, uint32_t zone, uint64_t wp);
 	/*
-	 * Resets a zone: discards its data. As for finish(), no read or write of the zone is in flight, the
-	 * change is durable after the next flush, and an error leaves the data below the write pointer as it was.
+	 * Resets a zone: discards its data. As for finish(), no read or write of the zone is in flight,
+	 * the change is durable after the next flush, and an error leaves the data below the write
+	 * pointer as it was.
 	 */
 	int (*reset)(struct store *s, uint32_t zone);
-	/* Finishes a zone: makes it full; it reads as zeroes from WP, an absolute byte offset, to its end. */
+	/* Makes a zone full; it reads as zeroes from WP, an absolute byte offset, to its end. */
 	int (*finish)(struct store *s, uint32_t zone, uint64_t wp);
-	/* Returns the space of free clusters that the image keeps for reuse (tmpfs) to the file system. May block long. */
+	/*
+	 * Returns the space of free clusters that the image keeps for reuse (tmpfs) to the file system.
+	 * May block long.
+	 */
 	void (*trim)(struct store *s);
 	/* Makes all earlier changes durable. -EROFS: no later flush will succeed either. */
 	int (*flush)(struct store *s);
@@ -92,8 +96,7 @@ struct store {
 };
 
 /*
- * Opens a zoned qcow2 image (store_qcow2.c). On failure ERR (ERRLEN bytes)
- * holds a sentence. cache is the cache mode.
+ * Opens a zoned qcow2 image (store/store_qcow2.c). On failure ERR (ERRLEN bytes) holds a sentence.
  */
 enum store_cache { STORE_WRITEBACK, STORE_WRITETHROUGH, STORE_NONE, STORE_UNSAFE };
 struct store_qcow2_opts {

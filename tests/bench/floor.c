@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * The floor: what a loop over TCP can do at best with the messages of NVMe/TCP. It stands on the
- * drive's own loop (target/loop/loop.h) and the same socket options as transport/tcp/listen.c, but there is no
- * NVMe behind it: no queue, no zone, no file, no check. znsbench --floor sends it the same bytes as
+ * drive's own loop (target/loop/loop.h) and the same socket options as transport/tcp/listen.c, but
+ * there is no NVMe behind it: no queue, no zone, no file, no check. znsbench --floor sends it the same bytes as
  * a drive would get, and it answers with as many bytes as a drive would:
  *
  *	capsule of a read			C2HData, with data and SUCCESS

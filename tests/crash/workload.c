@@ -129,7 +129,7 @@ static const struct geometry brink = {
 	.cap = 8 << 20,
 };
 
-/* Clusters of zones that were reset are kept, reserved and committed. A write is of whole clusters, or not. */
+/* Keeps, reserves and commits the clusters of zones that were reset. Some writes are of whole clusters. */
 static const struct geometry kept = {
 	.name = "kept",
 	.cluster = 1024,

@@ -993,7 +993,7 @@ static void a_small_write_may_stay_staged(void **state)
 }
 
 /* Nor is a zero-copy write executed in place: its memory would be committed without the data. */
-static void what_is_lent_is_filled_though_it_is_small(void **state)
+static void a_small_zero_copy_write_is_not_staged(void **state)
 {
 	uint8_t buf[16384], place[4096] = { 0 };
 	struct pdu_r2t r2t;
@@ -1023,7 +1023,7 @@ static void what_is_lent_is_filled_though_it_is_small(void **state)
 }
 
 /* Data of a zero-copy write goes to its mapping and nowhere else, however it comes. */
-static void what_is_lent_is_received_into(void **state)
+static void zero_copy_data_is_received_in_place(void **state)
 {
 	enum { LEN = 1 << 17, HALF = LEN / 2 };
 	uint8_t *buf = malloc(1 << 20), *place = malloc(LEN);
@@ -1109,8 +1109,8 @@ int main(void)
 		cmocka_unit_test(a_starved_capsule_does_not_stop_the_time_of_responses),
 		cmocka_unit_test(a_header_of_zeroes_is_judged),
 		cmocka_unit_test(a_small_write_may_stay_staged),
-		cmocka_unit_test(what_is_lent_is_filled_though_it_is_small),
-		cmocka_unit_test(what_is_lent_is_received_into),
+		cmocka_unit_test(a_small_zero_copy_write_is_not_staged),
+		cmocka_unit_test(zero_copy_data_is_received_in_place),
 		cmocka_unit_test(the_stage_is_as_large_as_the_host_makes_it),
 		cmocka_unit_test(a_stage_that_is_needed_is_not_trimmed),
 		cmocka_unit_test(a_stopped_connection_keeps_no_large_stage),

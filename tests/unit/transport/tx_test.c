@@ -149,7 +149,7 @@ static void success_replaces_the_response_only_where_it_may(void **state)
 	}
 }
 
-static void what_is_lent_needs_no_buffer(void **state)
+static void zero_copy_needs_no_buffer(void **state)
 {
 	static const uint8_t data[4096] = { 1, 2, 3 };
 	const struct fake_cmd cmd = { .cid = 9, .op = FAKE_ZERO_COPY, .len = sizeof(data) };
@@ -177,7 +177,7 @@ static void what_is_lent_needs_no_buffer(void **state)
 }
 
 /* A reset has zero-copy reads copied out while a response is sent in part and another waits. */
-static void what_is_lent_is_copied_out(void **state)
+static void zero_copy_data_is_copied_out(void **state)
 {
 	static uint8_t data[4096];
 	struct fake_cmd cmd = { .op = FAKE_ZERO_COPY, .len = sizeof(data) };
@@ -238,7 +238,7 @@ static void what_is_charged_covers_the_copies(void **state)
 }
 
 /* Not with a data digest, which we would have to read; nor when it had to wait for the disk. */
-static void what_may_not_be_borrowed_is_not(void **state)
+static void zero_copy_is_refused_where_it_may_not_be(void **state)
 {
 	const struct fake_cmd cmd = { .cid = 9, .op = FAKE_ZERO_COPY, .len = 4096 };
 
@@ -386,10 +386,10 @@ int main(void)
 		cmocka_unit_test(icresp_says_what_we_can),
 		cmocka_unit_test(c2h_data_is_aligned_padded_and_digested),
 		cmocka_unit_test(success_replaces_the_response_only_where_it_may),
-		cmocka_unit_test(what_is_lent_needs_no_buffer),
-		cmocka_unit_test(what_is_lent_is_copied_out),
+		cmocka_unit_test(zero_copy_needs_no_buffer),
+		cmocka_unit_test(zero_copy_data_is_copied_out),
 		cmocka_unit_test(what_is_charged_covers_the_copies),
-		cmocka_unit_test(what_may_not_be_borrowed_is_not),
+		cmocka_unit_test(zero_copy_is_refused_where_it_may_not_be),
 		cmocka_unit_test(a_send_may_stop_at_every_byte),
 		cmocka_unit_test(a_connection_may_die_at_every_byte),
 		cmocka_unit_test(a_started_pdu_is_finished_before_the_termreq),
