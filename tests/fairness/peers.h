@@ -171,6 +171,31 @@ static inline void good_expect(struct good *g, const struct latency *alone, cons
 	fail_msg("the good host is slow %s", who);
 }
 
+/*
+ * Starts a drive of GEOMETRY (options of rig_create()), attaches G, and measures it ALONE. 0, or -1: the
+ * drive does not start. peers_stop() ends both.
+ */
+static inline int peers_start(struct rig *rig, const char *geometry, struct good *g,
+			      struct latency *alone)
+{
+	const char *const args[] = { rig->img, NULL };
+
+	rig_init(rig);
+	if (rig_create(rig, rig->img, geometry) || rig_start(rig, args, NULL))
+		return -1;
+	good_attach(g, rig);
+	good_measure(g); /* the first pass allocates */
+	*alone = good_measure(g);
+	peers_print("alone", alone);
+	return 0;
+}
+
+static inline void peers_stop(struct rig *rig, struct good *g)
+{
+	good_detach(g);
+	rig_end(rig);
+}
+
 /* --- bad hosts --- */
 
 #define BAD_QUEUES 4

@@ -19,24 +19,14 @@ static struct latency alone;
 
 static int setup(void **state)
 {
-	const char *const args[] = { rig.img, NULL };
-
 	(void)state;
-	rig_init(&rig);
-	if (rig_create(&rig, rig.img, RIG_SEED) || rig_start(&rig, args, NULL))
-		return -1;
-	good_attach(&good, &rig);
-	good_measure(&good); /* the first pass allocates */
-	alone = good_measure(&good);
-	peers_print("alone", &alone);
-	return 0;
+	return peers_start(&rig, RIG_SEED, &good, &alone);
 }
 
 static int teardown(void **state)
 {
 	(void)state;
-	good_detach(&good);
-	rig_end(&rig);
+	peers_stop(&rig, &good);
 	return 0;
 }
 
