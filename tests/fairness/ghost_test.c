@@ -149,13 +149,6 @@ static void expect_dead(struct ghost *g)
 	assert_int_equal(host_wait_close(&g->ctrl.admin), 0);
 }
 
-static void close_all(struct ghost *g)
-{
-	for (int i = 0; i < QUEUES; i++)
-		host_close(&g->ctrl.io[i]);
-	host_close(&g->ctrl.admin);
-}
-
 static void no_command_of_a_dead_host_takes_effect(const char *threads)
 {
 	static struct ghost closes, stays, late, resets;
@@ -175,7 +168,7 @@ static void no_command_of_a_dead_host_takes_effect(const char *threads)
 	send_late_data(&late, r2t);
 	submit_reset(&resets);
 	usleep(GIVE_UP_MS * 1000);
-	close_all(&closes);
+	host_detach(&closes.ctrl);
 	assert_int_equal(kill(rig.pid, SIGCONT), 0);
 
 	expect_dead(&stays);
@@ -188,9 +181,9 @@ static void no_command_of_a_dead_host_takes_effect(const char *threads)
 	rig_verify(&good.io[0], &ns, ZONE_RESETS * ns.zsze, FILLED, 7);
 	assert_zone(&good.io[0], &ns, ZONE_RESETS, NVME_ZNS_ZS_IMPL_OPEN, FILLED);
 	host_detach(&closes.ctrl);
-	close_all(&stays);
-	close_all(&late);
-	close_all(&resets);
+	host_detach(&stays.ctrl);
+	host_detach(&late.ctrl);
+	host_detach(&resets.ctrl);
 	end();
 }
 
