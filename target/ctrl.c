@@ -1,30 +1,33 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Controllers: from the admin Connect to the last queue gone.
+ * Controllers, from the admin Connect until the last queue is detached (NVMe Base 2.0, 3.5 to 3.7
+ * and 3.9).
  *
- *	Connect			ctrl_new_locked()	living, in subsys->ctrls
- *	CC.EN 0 -> 1		ctrl_enable_locked()	CSTS.RDY
- *	CC.EN 1 -> 0		ctrl_reset_locked()	I/O queues disconnected; RDY goes when they
- *							are gone
- *	CC.SHN			ctrl_shutdown_locked()	I/O queues disconnected, then all
- *							namespaces flushed, then SHST says complete
+ *	Connect			ctrl_new_locked()	puts it into subsys->ctrls
+ *	CC.EN 0 -> 1		ctrl_enable_locked()	sets CSTS.RDY
+ *	CC.EN 1 -> 0		ctrl_reset_locked()	disconnects the I/O queues; clears RDY when
+ *							all are detached
+ *	CC.SHN			ctrl_shutdown_locked()	disconnects the I/O queues; when all are
+ *							detached, flushes all namespaces, then sets
+ *							SHST to complete
  *	admin queue closed,
- *	keep alive expired	ctrl_end()		dead: nothing executes, all queues
- *							disconnected
- *	last queue detached	ctrl_put()		freed
+ *	keep alive expired	ctrl_end()		marks it dead, so that nothing executes;
+ *							disconnects all queues
+ *	last queue detached	ctrl_put()		frees it
  *
  * Invariants:
- *  1. A queue in a slot holds a reference. queue->ctrl is set exactly as long.
- *  2. A queue leaves its slot when it is closed and has no request in flight: a request's
- *     controller is there as long as the request.
+ *  1. A queue holds a reference while it is in a slot. queue->ctrl is set during that time, and
+ *     only then.
+ *  2. A queue leaves its slot when it is closed and has no request in flight. So the controller of
+ *     a request exists as long as the request.
  *  3. A controller is in subsys->ctrls if and only if it is not dead.
- *  4. ctrl->nr_dying counts the slots marked dying: those of a dead controller, and those of closed
- *     queues. A controller is in subsys->dying if and only if that is not 0.
- *  5. CSTS.RDY and CSTS.SHST change only here, under ctrl->lock; `ready` follows them for readers
- *     that take no lock.
+ *  4. ctrl->nr_dying is the number of slots that are marked dying: all slots of a dead controller,
+ *     and those of closed queues. A controller is in subsys->dying if and only if nr_dying > 0.
+ *  5. CSTS.RDY and CSTS.SHST change only in this file, under ctrl->lock. ctrl->ready is a copy for
+ *     readers that take no lock.
  *
- * Threads: the timer and the properties on the admin queue's loop; ctrl_end() and ctrl_detach() on
- * any.
+ * Threads: the timer and the properties run on the admin queue's loop; ctrl_detach() runs on its
+ * queue's loop; ctrl_end() on any thread.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -53,7 +56,7 @@ static void ctrl_disconnect_locked(struct tgt_ctrl *ctrl, unsigned int first)
 	}
 }
 
-/* subsys->lock and ctrl->lock held. */
+/* Marks SLOT as dying. subsys->lock and ctrl->lock held. */
 static void slot_dies_locked(struct tgt_ctrl *ctrl, struct ctrl_slot *slot)
 {
 	if (!slot->queue || slot->dying)
@@ -63,7 +66,7 @@ static void slot_dies_locked(struct tgt_ctrl *ctrl, struct ctrl_slot *slot)
 		LIST_INSERT_HEAD(&ctrl->subsys->dying, ctrl, dying_link);
 }
 
-/* The queue of SLOT is drained. Both locks held. True: it was the last of CTRL's that were dying. */
+/* Frees a slot whose queue is drained. True: it was CTRL's last dying one. Both locks held. */
 static bool slot_free_locked(struct tgt_ctrl *ctrl, struct ctrl_slot *slot)
 {
 	bool last = slot->dying && !--ctrl->nr_dying;
@@ -89,7 +92,7 @@ void tgt_ns_copy_out(struct tgt_ns *ns)
 	struct tgt_subsys *subsys = ns->subsys;
 	struct tgt_ctrl *ctrl;
 
-	if (!subsys) /* it was not added, so no queue knows it */
+	if (!subsys) /* it was not added, so no queue uses it */
 		return;
 	pthread_mutex_lock(&subsys->lock);
 	LIST_FOREACH (ctrl, &subsys->ctrls, link) {
@@ -147,19 +150,19 @@ void ctrl_put(struct tgt_ctrl *ctrl)
 }
 
 /*
- * Keep alive, traffic based (CTRATT TBKAS; NVMe Base 2.0, 3.9): time is divided into intervals of KATO.
- * If no command arrives in an interval, the controller ends at its end, with all its queues. The deadline
- * is the end of the current interval until a command arrives in it, and the end of the next interval
- * afterwards. So the first command of an interval moves the deadline by KATO; later ones find it more than
- * KATO away and leave it.
+ * Keep alive, traffic based (CTRATT TBKAS; NVMe Base 2.0, 3.9): time is divided into intervals of
+ * KATO. If no command arrives in an interval, the controller ends at its end, with all its queues.
+ * The deadline is the end of the current interval until a command arrives in it, and the end of the
+ * next interval afterwards. So the first command of an interval moves the deadline by KATO; later
+ * ones find it more than KATO away and do not move it.
  *
- * After a loop has received data it reads the clock, and it checks the deadline before it handles the data:
- * the program may have been stopped, or the machine suspended, so that neither the timer nor the admin
- * queue's loop ran. Only data received before the deadline moves it, so no queue can extend the life of a
- * controller that another queue has found overdue.
+ * After a loop has received data it reads the clock, and it checks the deadline before it handles
+ * the data: the program may have been stopped, or the machine suspended, so that neither the timer
+ * nor the admin queue's loop ran. Only data received before the deadline moves it, so no queue can
+ * extend the life of a controller that another queue has found overdue.
  *
- * The timer ends controllers that receive nothing. It may fire early or late (it stands still while
- * the machine is suspended): the deadline decides.
+ * The timer ends controllers that receive nothing. It may fire early or late, since it stands still
+ * while the machine is suspended; only the deadline decides.
  */
 static const char expired[] = "keep alive timer expired";
 
@@ -178,8 +181,8 @@ void ctrl_look(struct tgt_queue *queue, uint64_t now)
 }
 
 /*
- * Without memory for the next interval the controller ends, too: a host that is gone would keep its
- * queues for ever, and one that is there connects again.
+ * Ends the controller if it is overdue, or if there is no memory to arm the timer again: otherwise
+ * a host that is gone would keep its queues for ever, while a host that is present connects again.
  */
 static void kato_fired(struct loop_timer *t)
 {
@@ -203,13 +206,16 @@ int ctrl_set_kato(struct tgt_ctrl *ctrl, uint64_t kato_ms)
 		return -ENOMEM;
 	if (ctrl->timer.ev && !ms)
 		loop_timer_disarm(&ctrl->timer);
-	/* In this order: who reads the new deadline reads the new interval after it. */
+	/* In this order, so that a loop that reads the new deadline then reads the new interval. */
 	atomic_store(&ctrl->kato_ms, ms);
 	atomic_store(&ctrl->deadline, ms ? clock_boot_ms() + ms : UINT64_MAX);
 	return 0;
 }
 
-/* An unused id, not one lately used: a host that is late must not meet another's controller. */
+/*
+ * Picks an unused controller ID, and not one that was used lately: a late I/O Connect must not find
+ * the controller of another host. False: there are TGT_MAX_CTRLS controllers.
+ */
 static bool cntlid_pick_locked(struct tgt_subsys *subsys, uint16_t *cntlid)
 {
 	const struct tgt_ctrl *other;
@@ -290,8 +296,8 @@ void ctrl_queue_closed(struct tgt_queue *queue)
 }
 
 /*
- * What waited for the I/O queues to go: RDY after a reset; after a shutdown, the flush. True: the
- * caller starts the flush once it holds no lock; the reference for it is taken.
+ * Does what had to wait until all I/O queues are detached: clears RDY after a reset; after a
+ * shutdown returns true, with a reference taken, and the caller then starts the flush unlocked.
  */
 static bool ctrl_settle_locked(struct tgt_ctrl *ctrl)
 {
@@ -347,14 +353,14 @@ static void shutdown_flushed(void *arg, uint16_t status)
 	ctrl_put(ctrl);
 }
 
-/* The host's data is safe before we say that shutdown is complete. */
+/* Makes the host's data durable before SHST reports that the shutdown is complete. */
 static void shutdown_flush(struct tgt_ctrl *ctrl, struct loop *loop)
 {
 	if (flush_all(ctrl->subsys, loop, shutdown_flushed, ctrl))
 		shutdown_flushed(ctrl, NVME_SC_INTERNAL);
 }
 
-/* Fails what the host left with us to be told of events. */
+/* Aborts the outstanding Asynchronous Event Requests. */
 static void ctrl_fail_aers(struct tgt_ctrl *ctrl)
 {
 	struct tgt_req *aers[TGT_AERS];
@@ -368,7 +374,7 @@ static void ctrl_fail_aers(struct tgt_ctrl *ctrl)
 	(MASKED(CC_EN) | MASKED(CC_CSS) | MASKED(CC_MPS) | MASKED(CC_AMS) | MASKED(CC_SHN) |       \
 	 MASKED(CC_IOSQES) | MASKED(CC_IOCQES) | MASKED(CC_CRIME))
 
-/* Is CC a configuration we can run with? Entry sizes mean nothing where there are no I/O queues. */
+/* Whether CC is a supported configuration. A discovery controller ignores the entry sizes. */
 static bool cc_is_valid(const struct tgt_ctrl *ctrl, uint32_t cc)
 {
 	uint32_t css = NVME_CC_CSS(cc);
@@ -386,7 +392,7 @@ static uint16_t ctrl_enable_locked(struct tgt_ctrl *ctrl, uint32_t cc)
 {
 	if (!cc_is_valid(ctrl, cc))
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
-	if (ctrl->csts & CSTS_RDY) /* the queues of before the reset are still going */
+	if (ctrl->csts & CSTS_RDY) /* a reset still waits for I/O queues to be detached */
 		return NVME_SC_CMD_SEQ_ERROR;
 	ctrl->csts = CSTS_RDY;
 	atomic_store(&ctrl->iocs, NVME_CC_CSS(cc) == NVME_CC_CSS_CSI);
@@ -412,7 +418,7 @@ static void ctrl_shutdown_locked(struct tgt_ctrl *ctrl)
 	ctrl_disconnect_locked(ctrl, 1);
 }
 
-/* Writes CC. Reserved bits are dropped: hosts are known to set some (nvme-rules.md B.5.4). */
+/* Writes CC. Reserved bits are ignored, since some hosts set them (nvme-rules.md B.5.4). */
 static uint16_t ctrl_set_cc(struct tgt_ctrl *ctrl, uint32_t cc)
 {
 	const uint32_t fixed = MASKED(CC_CSS) | MASKED(CC_MPS) | MASKED(CC_AMS) | MASKED(CC_CRIME);

@@ -1,28 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fabrics commands (NVMe Base 2.0, 6): Connect, Property Get and Set, Disconnect.
+ * Fabrics commands: Connect, Disconnect, Property Get and Property Set (NVMe Base 2.0, 6.3 to 6.6).
  *
- * Connect is validated completely before anything is created. An error gives the place of the invalid
- * field: IATTR says whether it is in the data or the SQE, IPO is its byte offset (figure 359). Fields are
- * checked in this order: format, subsystem, host, controller, queue.
+ * Connect is validated completely before anything is created. An error status reports the invalid
+ * field: IATTR says whether it is in the data or in the SQE, and IPO is its byte offset (figure
+ * 359). Fields are checked in this order: format, subsystem, host, controller, queue.
  *
- * An admin Connect may have to wait. A host that lost a connection reconnects and repeats its writes while
- * worker threads may still execute writes of the old association. If the new association began at once, an
- * old write could overwrite a new one (nvme-rules.md B.5.7). So as long as queues of this host are dying
- * (subsys->dying), the Connect is held in subsys->waiting. A host is identified
- * by its NQN, since its host ID may differ after a reboot. Queues of other hosts delay no Connect
- * (docs/threads.md).
+ * An admin Connect may have to wait. A host that lost a connection reconnects and repeats its
+ * writes while worker threads may still execute writes of the old association. If the new
+ * association began at once, an old write could overwrite a new one (nvme-rules.md B.5.7). So as
+ * long as queues of this host are dying (subsys->dying), the Connect is held in subsys->waiting. A
+ * host is identified by its NQN, since its host ID may differ after a reboot. Queues of other hosts
+ * delay no Connect (docs/threads.md).
  *
- *	connect_hold()			into the list, bounded by a timer
- *	fabrics_wake_waiting_locked()	nothing of its host is dying any more: posted to its loop
- *	connect_resume()		tried again; held again if something died meanwhile
- *	connect_expired()		TGT_CONNECT_WAIT passed: Controller Busy
- *	fabrics_drop_waiting()		its own connection closed
+ *	connect_hold()			adds it to the list and arms a timer
+ *	fabrics_wake_waiting_locked()	no queue of its host is dying any more: posts it to its loop
+ *	connect_resume()		tries again; holds it again if another queue is dying by now
+ *	connect_expired()		after TGT_CONNECT_WAIT: completes it with Controller Busy
+ *	fabrics_drop_waiting()		its own connection was closed: aborts it
  *
- * A struct connect_wait is on the list, or posted, never both (listed, under subsys->lock). While
- * it is posted only connect_resume() frees it.
+ * A struct connect_wait is either on the list (listed; subsys->lock) or posted to its loop. While
+ * it is posted only connect_resume() may free it.
  *
- * Properties are always answered at once: hosts reserve only one tag for them.
+ * Property commands are always completed at once, because hosts reserve only one tag for them.
+ *
+ * Threads: the loop of the command's queue, except fabrics_wake_waiting_locked().
  */
 #include <stdlib.h>
 #include <stddef.h>
@@ -40,7 +42,7 @@ struct connect_wait {
 
 static void connect_admin(struct tgt_req *req, struct tgt_subsys *subsys);
 
-/* Refuses for a field of the command (IATTR 0) or of the data (IATTR 1). */
+/* Returns Connect Invalid Parameters for OFFSET in the data (IATTR 1) or the SQE (IATTR 0). */
 static uint16_t invalid_param(struct tgt_req *req, bool in_data, size_t offset)
 {
 	req_set_result(req, (uint32_t)offset | (in_data ? 1u << 16 : 0));
@@ -55,7 +57,7 @@ static const struct nvmf_connect_sqe *connect_sqe(const struct tgt_req *req)
 	return (const struct nvmf_connect_sqe *)&req->cmd;
 }
 
-/* Is there a name, ended within its field and no longer than a name may be? */
+/* Whether the field holds a terminated name of 1 to TGT_NQN_LEN bytes. */
 static bool nqn_field_is_valid(const char *nqn)
 {
 	size_t len = strnlen(nqn, NVME_NQN_LENGTH);
@@ -71,7 +73,7 @@ static bool hostid_is_zero(const uint8_t *id)
 	return true;
 }
 
-/* What holds for admin and I/O queues. *SUBSYS on success. */
+/* Checks the rules for admin and I/O queues alike. 0 and *SUBSYS, or a status. */
 static uint16_t connect_check(struct tgt_req *req, struct tgt_subsys **subsys)
 {
 	const struct nvmf_connect_sqe *sqe = connect_sqe(req);
@@ -100,7 +102,7 @@ static uint16_t connect_check(struct tgt_req *req, struct tgt_subsys **subsys)
 	return 0;
 }
 
-/* The queue is CTRL's from here on. */
+/* Makes the queue one of CTRL, to which it is attached, and completes the Connect. */
 static void connect_done(struct tgt_req *req, struct tgt_ctrl *ctrl)
 {
 	const struct nvmf_connect_sqe *sqe = connect_sqe(req);
@@ -128,7 +130,10 @@ static void wait_free(struct connect_wait *w)
 	free(w);
 }
 
-/* Ends a held Connect with STATUS, unless it is on its way to be resumed and RESUMABLE. */
+/*
+ * Completes a held Connect with STATUS. RESUMABLE: not if it is posted to connect_resume() already,
+ * which then tries it again.
+ */
 static void wait_end(struct connect_wait *w, struct tgt_subsys *subsys, uint16_t status,
 		     bool resumable)
 {
@@ -202,7 +207,10 @@ void fabrics_wake_waiting_locked(struct tgt_subsys *subsys, const char *hostnqn)
 	}
 }
 
-/* subsys->lock held. A Connect that was held before keeps its timer. False: out of memory. */
+/*
+ * Adds a Connect to subsys->waiting. One that was held before keeps its timer. False: out of
+ * memory. subsys->lock held.
+ */
 static bool connect_hold(struct tgt_req *req, struct tgt_subsys *subsys)
 {
 	struct connect_wait *w = req->queue->waiting;
@@ -252,7 +260,10 @@ static void connect_admin(struct tgt_req *req, struct tgt_subsys *subsys)
 		tgt_req_complete(req, status);
 }
 
-/* Finds the controller named by an I/O Connect and attaches the queue; subsys->lock held. */
+/*
+ * Finds the controller that an I/O Connect names and attaches the queue to it. 0 and *OUT, or a
+ * status. subsys->lock held.
+ */
 static uint16_t connect_io_locked(struct tgt_req *req, struct tgt_subsys *subsys,
 				  struct tgt_ctrl **out)
 {
@@ -353,7 +364,10 @@ static void property_set_execute(struct tgt_req *req)
 	tgt_req_complete(req, status);
 }
 
-/* The queue is deleted; the connection goes once the answer is out (tgt_req_put()). */
+/*
+ * Deletes the queue (NVMe Base 2.0, 6.4). The connection remains until the response was sent
+ * (tgt_req_put()).
+ */
 void fabrics_execute_disconnect(struct tgt_req *req)
 {
 	req->queue->deleted = true;

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Subsystems: a name, the hosts that may use it, its namespaces.
+ * Subsystems: an NQN, the hosts that may connect, and the namespaces.
  *
  * Invariants:
- *  1. A subsystem lives as long as the target.
- *  2. ns[nsid] changes from NULL to a namespace once, and back to NULL when the target ends. So readers
- *     on the hot path take no lock.
- *  3. NGUID and UUID are unique over all subsystems of the target (a Linux host ignores the second
- *     namespace that bears one, nvme-rules.md B.7.17).
+ *  1. A subsystem exists as long as the target.
+ *  2. ns[nsid] changes from NULL to a namespace once, and back to NULL when the target ends. So
+ *     readers on the hot path take no lock.
+ *  3. No two namespaces of the target have the same NGUID or UUID: a Linux host ignores the second
+ *     one (nvme-rules.md B.7.17).
  *
- * Threads: any.
+ * Threads: any. tgt->lock protects the list of subsystems and serializes tgt_ns_add(); subsys->lock
+ * protects the hosts.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,7 +18,7 @@
 #include <string.h>
 #include "core.h"
 
-/* FNV-1a, 64 bits: makes the serial number a function of the NQN, so that it is the same on every machine. */
+/* FNV-1a, 64 bits, for a serial number that depends on nothing but the NQN. */
 static uint64_t nqn_hash(const char *nqn)
 {
 	uint64_t hash = 0xcbf29ce484222325;
@@ -80,7 +81,7 @@ struct tgt_subsys *tgt_subsys_find(struct tgt *tgt, const char *nqn)
 	return subsys;
 }
 
-/* NVMe Base 2.0, 4.5: "nqn." and a date, at most 223 bytes. What follows is its owner's affair. */
+/* Checks the prefix "nqn." and the length, at most 223 bytes (NVMe Base 2.0, 4.5), but no more. */
 static bool nqn_is_valid(const char *nqn)
 {
 	size_t len = strnlen(nqn, TGT_NQN_LEN + 1);
@@ -176,7 +177,7 @@ static bool id_is_zero(const uint8_t id[16])
 	return !memcmp(id, zero, sizeof(zero));
 }
 
-/* The namespace of SUBSYS that bears an identifier of NS, or NULL. */
+/* Returns the namespace of SUBSYS that has the NGUID or the UUID of NS; NULL: there is none. */
 static struct tgt_ns *ns_twin(struct tgt_subsys *subsys, const struct tgt_ns *ns)
 {
 	struct tgt_ns *other = NULL;
@@ -190,7 +191,10 @@ static struct tgt_ns *ns_twin(struct tgt_subsys *subsys, const struct tgt_ns *ns
 	return NULL;
 }
 
-/* May NS join SUBSYS, and as which? tgt->lock held. */
+/*
+ * Checks whether NS may be added to SUBSYS, and chooses its NSID: ns->nsid, or the lowest free one
+ * if that is 0. 0; or -errno, and ERR has a sentence. tgt->lock held.
+ */
 static int ns_place_locked(struct tgt_subsys *subsys, const struct tgt_ns *ns, uint32_t *nsid,
 			   char *err, size_t errlen)
 {
