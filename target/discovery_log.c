@@ -3,8 +3,8 @@
  * Builds the discovery log (NVMe Base 2.0, 5.16.1.23).
  *
  * The log has one entry for each subsystem that the host may use and each port. It is rebuilt for
- * every Get Log Page, under the locks, and the requested part is copied out of it. A host that reads
- * it in pieces has to compare the generation counter, as the specification requires.
+ * every Get Log Page, under the locks, and the requested part is copied out of it. A host that
+ * reads it in pieces has to compare the generation counter, as the specification requires.
  *
  * A port that listens on all addresses appears with the address at which this host reached us.
  */

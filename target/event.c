@@ -11,8 +11,8 @@
  *  2. An event is never both pending and masked.
  *  3. Events are pending only while aers[] is empty.
  *
- * Threads: any thread may raise an event. Requests arrive on the admin queue's loop, and are completed
- * there by a message.
+ * Threads: any thread may raise an event. Requests arrive on the admin queue's loop, and are
+ * completed there by a message.
  */
 #include <string.h>
 #include "core.h"

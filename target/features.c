@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Get Features and Set Features (NVMe Base 2.0, 5.15 and 5.27): a table of the supported features, with
- * a function that validates a new value. The value of a feature is its CDW11. Features that only store
- * it keep it in ctrl->features.
+ * Get Features and Set Features (NVMe Base 2.0, 5.15 and 5.27): a table of the supported features,
+ * with a function that validates a new value. The value of a feature is its CDW11. Features that
+ * only store it keep it in ctrl->features.
  *
  * No feature is saveable: Set Features with SV is refused as Not Saveable, and the saved values are
  * the defaults.

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Flushes all namespaces of a subsystem, for Flush with the broadcast NSID (VWC 11b) and for shutdown.
- * It sends a Flush command to each namespace, on an internal queue that has no connection, so that
- * command sets need no second interface.
+ * Flushes all namespaces of a subsystem, for Flush with the broadcast NSID (VWC 11b) and for
+ * shutdown. It sends a Flush command to each namespace, on an internal queue that has no
+ * connection, so that command sets need no second interface.
  *
- * One allocation holds the queue and one request per namespace; it is freed when the last request has
- * completed. Threads: only the loop that was passed to flush_all().
+ * One allocation holds the queue and one request per namespace; it is freed when the last request
+ * has completed. Threads: only the loop that was passed to flush_all().
  */
 #include <assert.h>
 #include <errno.h>

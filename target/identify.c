@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Identify (NVMe Base 2.0, 5.17): a table of CNS values with one function each. Every data structure
- * has 4096 bytes, which are zeroed first.
+ * Identify (NVMe Base 2.0, 5.17): a table of CNS values with one function each. Every data
+ * structure has 4096 bytes, which are zeroed first.
  *
  * Which NSIDs are valid depends on the CNS (nvme-rules.md B.6.3). 0, the broadcast value and values
- * above NN get Invalid Namespace. For an inactive NSID the namespace structures are all zeroes, but the
- * descriptor list is refused with Invalid Field. Lists begin above the given NSID, which may be 0.
+ * above NN get Invalid Namespace. For an inactive NSID the namespace structures are all zeroes, but
+ * the descriptor list is refused with Invalid Field. Lists begin above the given NSID; it
+ * may be 0.
  */
 #include <stdio.h>
 #include <string.h>
@@ -33,7 +34,7 @@ static struct tgt_subsys *req_subsys(const struct tgt_req *req)
 	return req->queue->ctrl->subsys;
 }
 
-/* Finds the namespace of REQ's NSID; *NS is NULL if it is inactive. A status if the NSID is invalid. */
+/* Finds the namespace of REQ; *NS is NULL if it is inactive. A status if the NSID is invalid. */
 static uint16_t named_ns(const struct tgt_req *req, struct tgt_ns **ns)
 {
 	uint32_t nsid = req_nsid(req);
@@ -114,7 +115,7 @@ static uint16_t identify_ctrl(struct tgt_req *req)
 	id->mdts = TGT_MDTS;
 	id->cntlid = htole16(ctrl->cntlid);
 	id->ver = htole32(TGT_VS);
-	id->rtd3e = htole32(30 * 1000000); /* microseconds that a shutdown may take, since it flushes */
+	id->rtd3e = htole32(30 * 1000000); /* us that a shutdown may take, since it flushes */
 	id->ctratt = htole32(NVME_CTRL_CTRATT_128_ID | NVME_CTRL_CTRATT_TBKAS);
 	id->cntrltype = NVME_CTRL_CNTRLTYPE_IO;
 	id->aerl = TGT_AERS - 1;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Get Log Page (NVMe Base 2.0, 5.16). Every log page is built as a whole in zeroed memory of its own,
- * and the requested part is copied out of it; bytes beyond the end of the page are zeroes. So the
- * function of a page does not deal with offsets, and an offset cannot reach other memory.
+ * Get Log Page (NVMe Base 2.0, 5.16). Every log page is built as a whole in zeroed memory of its
+ * own, and the requested part is copied out of it; bytes beyond the end of the page are zeroes. So
+ * the function of a page does not deal with offsets, and an offset cannot reach other memory.
  *
  *  1. NUMD is 0's based and counts dwords: (NUMD + 1) * 4 bytes, computed in 64 bits, at most MDTS.
  *  2. The offset is a multiple of 4 and not beyond the page.
@@ -255,7 +255,7 @@ uint16_t log_page_parse(struct tgt_req *req)
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
 	if (page->size && offset > page->size)
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
-	if (le32toh(req->cmd.cdw14) >> 23 & 1) /* OT: the offset is an index, which no page of ours has */
+	if (le32toh(req->cmd.cdw14) >> 23 & 1) /* OT: an index offset; no page of ours has one */
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
 	req->dir = TGT_C2H;
 	req->len = (uint32_t)len;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The specification's structures as C types: those of libnvme, and our own for the queue entries that
- * libnvme lacks. This is the only file that includes libnvme's headers, because later versions rename
- * things. All fields are little-endian.
+ * The specification's structures as C types: those of libnvme, and our own for the queue entries
+ * that libnvme lacks. This is the only file that includes libnvme's headers, because later versions
+ * rename things. All fields are little-endian.
  */
 #ifndef TARGET_NVME_H
 #define TARGET_NVME_H
@@ -43,8 +43,8 @@ struct nvme_sqe {
 };
 static_assert(sizeof(struct nvme_sqe) == 64, "");
 
-#define NVME_SQE_FUSE 0x03
-#define NVME_SQE_PSDT 0xc0
+#define NVME_SQE_FUSE	  0x03
+#define NVME_SQE_PSDT	  0xc0
 #define NVME_SQE_PSDT_SGL 0x40 /* SGL, contiguous metadata: what NVMe/TCP uses */
 
 /* Completion Queue Entry, NVMe Base 2.0, figure 89, with the Fabrics meaning of DW2. */

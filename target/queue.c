@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Queues, and how requests begin and end: tgt_req_init() parses a command, tgt_req_put() ends it.
- * tgt_req_init() and the parsers that it calls validate everything that a host can get wrong in a command;
- * the code that executes a request does not validate it again.
+ * tgt_req_init() and the parsers that it calls validate everything that a host can get wrong in a
+ * command; the code that executes a request does not validate it again.
  *
  *	not connected	-> fabrics.c, Connect alone
  *	fabrics opcode	-> fabrics.c
@@ -10,8 +10,9 @@
  *	else		-> the namespace's command set
  *
  * Invariants:
- *  1. inflight counts requests between tgt_req_init() and tgt_req_put(). A queue leaves its controller
- *     when it is closed and inflight is 0, so queue->ctrl is valid as long as a request exists.
+ *  1. inflight counts requests between tgt_req_init() and tgt_req_put(). A queue leaves its
+ *     controller when it is closed and inflight is 0, so queue->ctrl is valid as long as a request
+ *     exists.
  *  2. len is the number of bytes that the command moves, and equals the length of its SGL. For a
  *     refused command dir is TGT_NONE and len 0.
  *  3. Nothing executes on a closing queue, or for a dead controller.

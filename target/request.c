@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Executes and completes requests of every kind, one by one or as the batch of a wake-up. queue.c calls
- * the parser for a command before.
+ * Executes and completes requests of every kind, one by one or as the batch of a wake-up. queue.c
+ * calls the parser for a command before.
  *
  * No request executes on a closing queue or for a dead controller.
  *

@@ -2,9 +2,9 @@
 /*
  * Creates and frees the target, and registers command sets and ports.
  *
- * main creates the target, adds command sets, subsystems, namespaces and ports, and starts to serve.
- * At the end the transport closes all queues; then tgt_free() closes the namespaces, which flushes
- * them.
+ * main creates the target, adds command sets, subsystems, namespaces and ports, and starts to
+ * serve. At the end the transport closes all queues; then tgt_free() closes the namespaces, which
+ * flushes them.
  *
  * tgt->lock protects the list of subsystems, the list of ports, and the generation of the discovery
  * log.

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The types and functions of the NVMe controller: subsystem, controller, queue, namespace, request, and
- * two tables of callbacks, one that a transport implements and one that a command set implements.
- * target/ contains no code for sockets, zones or files.
+ * The types and functions of the NVMe controller: subsystem, controller, queue, namespace, request,
+ * and two tables of callbacks, one that a transport implements and one that a command set
+ * implements. target/ contains no code for sockets, zones or files.
  *
  * The steps of a request:
  *
  *	transport: receives a capsule, takes a free slot, copies the SQE to req->cmd
- *	tgt_req_init()		parses the SQE: sets execute, dir and len, or returns an error status
- *	tgt_req_zero_copy()		may make the data zero-copy: a write then needs no buffer, and a read
- *				needs neither of the next two steps
+ *	tgt_req_init()		parses the SQE: sets execute, dir and len, or returns a status
+ *	tgt_req_zero_copy()	may make the data zero-copy: a write then needs no buffer, and a
+ *				read needs neither of the next two steps
  *	transport: provides req->buf; receives the data if dir is TGT_H2C
  *	tgt_req_execute()	on the queue's loop
- *	tgt_req_complete()	fills req->cqe, calls ops->respond: the transport sends data and CQE,
- *				then tgt_req_put(), and the slot is free
+ *	tgt_req_complete()	fills req->cqe and calls ops->respond: the transport sends data
+ *				and CQE, then calls tgt_req_put(), and the slot is free
  *
  * Threads: a queue and its requests belong to one loop. Controllers and subsystems are shared and
  * have locks (docs/threads.md).
@@ -65,7 +65,8 @@ struct tgt_req {
 	struct tgt_ns *ns; /* NULL for admin and fabrics; held until the request is put */
 	void *buf;	   /* len bytes; the transport's is 4096-aligned when len >= 4096 */
 	enum tgt_data_path zero_copy;
-	bool may_batch; /* set by the parser: execute() accepts data in place, and may defer to run_batch() */
+	/* Set by the parser: execute() accepts data in place, and may defer to run_batch(). */
+	bool may_batch;
 	/*
 	 * Where the data lies in the transport's receive buffer; NULL: it is in BUF. Valid until
 	 * tgt_queue_batch_end() returns or tgt_req_copy_in() is called.
@@ -109,17 +110,19 @@ struct tgt_queue {
 /* All members are required. */
 struct tgt_transport_ops {
 	const char *name;
-	/* Sends the response; before it req->buf, if dir is TGT_C2H and the status is 0. The queue's loop. */
+	/* Sends the response, after req->buf for a successful TGT_C2H request. The queue's loop. */
 	void (*respond)(struct tgt_req *req);
 	/*
-	 * Closes the connection asynchronously; the transport then calls tgt_queue_close(). The target calls
-	 * this from any thread and with locks held, so it may only post a message and must not call the
-	 * target. The target does not call it after tgt_queue_close() has returned.
+	 * Closes the connection asynchronously; the transport then calls tgt_queue_close(). The
+	 * target calls this from any thread and with locks held, so it may only post a message and
+	 * must not call the target. The target does not call it after tgt_queue_close() has
+	 * returned.
 	 */
 	void (*disconnect)(struct tgt_queue *queue);
 	/*
-	 * Has the transport call tgt_req_copy_out() soon, on the queue's loop, for all responses whose
-	 * zero-copy data is not sent yet. Called from any thread, under the same rules as disconnect().
+	 * Has the transport call tgt_req_copy_out() soon, on the queue's loop, for all responses
+	 * whose zero-copy data is not sent yet. Called from any thread, under the same rules as
+	 * disconnect().
 	 */
 	void (*copy_out)(struct tgt_queue *queue);
 };
@@ -137,8 +140,8 @@ struct tgt_port {
 struct tgt_command_set {
 	uint8_t csi; /* NVME_CSI_NVM, NVME_CSI_ZNS */
 	/*
-	 * Parses an I/O command, whose req->ns is set: sets req->execute, dir and len and returns 0, or
-	 * returns a status.
+	 * Parses an I/O command, whose req->ns is set: sets req->execute, dir and len and returns
+	 * 0, or returns a status.
 	 */
 	uint16_t (*parse)(struct tgt_req *req);
 	void (*identify_ns)(struct tgt_ns *ns, struct nvme_id_ns *id); /* CNS 00h; ID is zeroed */
@@ -147,21 +150,22 @@ struct tgt_command_set {
 	void (*effects)(struct nvme_cmd_effects_log *log);    /* log 05h: iocs part */
 	/*
 	 * Read: points req->buf at its len bytes in the page cache; sendmsg() reads them there, and
-	 * execute() is not called. Write: points req->buf at memory of the image that readv() may fill;
-	 * then execute() is called. False: nothing was done; the transport provides a buffer and calls
-	 * execute(). On true, req->buf is valid until zero_copy_end(), which tgt_req_put() calls. The
-	 * queue's loop.
+	 * execute() is not called. Write: points req->buf at memory of the image that readv() may
+	 * fill; then execute() is called. False: nothing was done; the transport provides a buffer
+	 * and calls execute(). On true, req->buf is valid until zero_copy_end(), which
+	 * tgt_req_put() calls. The queue's loop.
 	 */
 	bool (*zero_copy)(struct tgt_req *req);
 	void (*zero_copy_end)(struct tgt_req *req);
-	/* Copies the data of a zero-copy read to BUF (req->len bytes). 0 or -errno. The queue's loop. */
+	/* Copies the req->len bytes of a zero-copy read to BUF. 0 or -errno. The queue's loop. */
 	int (*copy_out)(struct tgt_req *req, void *buf);
 	/*
-	 * Executes the requests that execute() put into queue->batch instead of executing them at once, and
-	 * removes them from REQS. They are of one namespace, in the order of their arrival. The queue's loop.
+	 * Executes the requests that execute() put into queue->batch instead of executing them at
+	 * once, and removes them from REQS. They are of one namespace, in the order of their
+	 * arrival. The queue's loop.
 	 */
 	void (*run_batch)(struct tgt_reqs *reqs);
-	/* Flushes, closes and frees NS, to which no request refers any more. 0 or -errno. A worker or main. */
+	/* Flushes, closes and frees NS, which no request uses. 0 or -errno. A worker or main. */
 	int (*close)(struct tgt_ns *ns);
 };
 
@@ -179,8 +183,8 @@ struct tgt_ns {
 /* target.c: the whole; made and ended by main. */
 struct tgt *tgt_new(void);
 /*
- * Closes all namespaces and frees TGT, after all queues were closed. 0, or -errno if a namespace could
- * not be flushed.
+ * Closes all namespaces and frees TGT, after all queues were closed. 0, or -errno if a namespace
+ * could not be flushed.
  */
 int tgt_free(struct tgt *tgt);
 /* Registers a command set, whether a namespace of it exists or not. Before serving. */
@@ -197,65 +201,68 @@ int tgt_ns_add(struct tgt_subsys *subsys, struct tgt_ns *ns, char *err, size_t e
 void tgt_queue_init(struct tgt_queue *queue, struct tgt *tgt, const struct tgt_transport_ops *ops,
 		    struct loop *loop, struct tgt_port *port);
 /*
- * The NQN of the queue's host; NULL before Connect. Valid until the queue is closed and has no request
- * in flight.
+ * The NQN of the queue's host; NULL before Connect. Valid until the queue is closed and has no
+ * request in flight.
  */
 const char *tgt_queue_hostnqn(const struct tgt_queue *queue);
 /*
- * Ends the queue of a lost connection: it executes no further request. If it is an admin queue, its controller
- * ends, with all its other queues. Completes the requests that only wait (AERs, a held Connect): respond()
- * is called for each, and the transport drops the response and puts the request. The transport calls this
- * once, on the queue's loop, and frees the queue when inflight is 0.
+ * Ends the queue of a lost connection: it executes no further request. If it is an admin queue, its
+ * controller ends, with all its other queues. Completes the requests that only wait (AERs, a held
+ * Connect): respond() is called for each, and the transport drops the response and puts the
+ * request. The transport calls this once, on the queue's loop, and frees the queue when inflight
+ * is 0.
  */
 void tgt_queue_close(struct tgt_queue *queue);
 
 /*
- * Parses and validates req->cmd, including its SGL, which must describe exactly the data that the command
- * moves. IN_CAPSULE is the number of data bytes in the capsule. Returns 0, or the status
- * with which the caller must complete the request, after discarding its in-capsule data. In both cases the
- * request counts as in flight until tgt_req_put(). The queue's loop.
+ * Parses and validates req->cmd, including its SGL, which must describe exactly the data that the
+ * command moves. IN_CAPSULE is the number of data bytes in the capsule. Returns 0, or the status
+ * with which the caller must complete the request, after discarding its in-capsule data. In both
+ * cases the request counts as in flight until tgt_req_put(). The queue's loop.
  */
 uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_capsule);
 /*
- * The transport calls these before and after the commands that one wake-up brought. Between them a command
- * set may add small writes to queue->batch; tgt_queue_batch_end() executes them, and leaves the batch empty.
+ * The transport calls these before and after the commands that one wake-up brought. Between them a
+ * command set may add small writes to queue->batch; tgt_queue_batch_end() executes them, and leaves
+ * the batch empty.
  *
- * tgt_queue_batch_begin() is called after data was received and before any of it is handled. It reads the
- * clock, and ends the controller if its keep alive time is over. False: the controller has ended; the
- * transport answers nothing of what it received and closes the connection, so that the host repeats its
- * commands on another path or in a new association. The queue's loop. NVMe Base 2.0, 3.9 (Keep Alive).
+ * tgt_queue_batch_begin() is called after data was received and before any of it is handled. It
+ * reads the clock, and ends the controller if its keep alive time is over. False: the controller
+ * has ended; the transport answers nothing of what it received and closes the connection, so that
+ * the host repeats its commands on another path or in a new association. The queue's loop. NVMe
+ * Base 2.0, 3.9 (Keep Alive).
  */
 bool tgt_queue_batch_begin(struct tgt_queue *queue);
 void tgt_queue_batch_end(struct tgt_queue *queue);
 /*
- * Makes the request's data zero-copy if the command set can: req->buf is then a mapping of the image, which
- * the transport accesses only by system calls. It sets req->zero_copy to TGT_FAULTED if one fails with
- * EFAULT. A TGT_C2H request is not executed: the transport completes it with status 0. False: the transport
- * must provide a buffer. The queue's loop.
+ * Makes the request's data zero-copy if the command set can: req->buf is then a mapping of the
+ * image, which the transport accesses only by system calls. It sets req->zero_copy to TGT_FAULTED
+ * if one fails with EFAULT. A TGT_C2H request is not executed: the transport completes it with
+ * status 0. False: the transport must provide a buffer. The queue's loop.
  */
 bool tgt_req_zero_copy(struct tgt_req *req);
 /*
- * Ends zero-copy for a read: copies its data to BUF, a buffer of the transport of req->len bytes, and
- * releases the mapping. The response is then sent from BUF. False: the data could not be read, and the
- * connection must end. The queue's loop.
+ * Ends zero-copy for a read: copies its data to BUF, a buffer of the transport of req->len bytes,
+ * and releases the mapping. The response is then sent from BUF. False: the data could not be read,
+ * and the connection must end. The queue's loop.
  */
 bool tgt_req_copy_out(struct tgt_req *req, void *buf);
 /*
- * A reset or finish waits for zero-copy reads of NS: has every queue of its subsystem copy the data that it
- * has not sent yet, so that the wait never depends on a peer. Any thread, without locks.
+ * A reset or finish waits for zero-copy reads of NS: has every queue of its subsystem copy the data
+ * that it has not sent yet, so that the wait never depends on a peer. Any thread, without locks.
  */
 void tgt_ns_copy_out(struct tgt_ns *ns);
-/* Executes a request whose data has arrived, or aborts it if its queue has ended. The queue's loop. */
+/* Executes a request whose data has arrived, or aborts it on an ended queue. The queue's loop. */
 void tgt_req_execute(struct tgt_req *req);
 /*
- * Checks whether a request that had to wait after tgt_req_execute() may still take effect. False: its queue is
- * closed or its controller has ended; this also ends the controller if its keep alive time is over. The
- * caller then completes the request with NVME_SC_ABORT_QUEUE. The queue's loop.
+ * Checks whether a request that had to wait after tgt_req_execute() may still take effect. False:
+ * its queue is closed or its controller has ended; this also ends the controller if its keep alive
+ * time is over. The caller then completes the request with NVME_SC_ABORT_QUEUE. The queue's loop.
  */
 bool tgt_req_may_begin(struct tgt_req *req);
-/* Copies data that is still in the receive buffer to BUF, before that is reused. The queue's loop. */
+/* Copies data in place to req->buf, before the receive buffer is reused. The queue's loop. */
 void tgt_req_copy_in(struct tgt_req *req);
-/* Ends a request after its response was sent or dropped: the slot may be reused. The queue's loop. */
+/* Ends a request whose response was sent or dropped; its slot is free then. The queue's loop. */
 void tgt_req_put(struct tgt_req *req);
 
 /*

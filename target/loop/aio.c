@@ -16,8 +16,8 @@
  *     transfer is not touched after that.
  *  4. The completion queue has room for every transfer in flight.
  *  5. When the ring cannot be created, or the kernel refuses a submission, no transfer is accepted
- *     any more. Transfers that were not submitted end with -EAGAIN; those that were end normally. An
- *     error of one transfer (a bad descriptor, a full disk) is not such a refusal.
+ *     any more. Transfers that were not submitted end with -EAGAIN; those that were end normally.
+ *     An error of one transfer (a bad descriptor, a full disk) is not such a refusal.
  *
  * Whoever has transfers in flight keeps the loop running until they have ended.
  */
@@ -58,7 +58,8 @@ static bool submit_queued(struct aio_ring *ring)
 		if (n == -EINTR)
 			continue;
 		if (n <= 0) {
-			log_warn("io_uring: %s; worker threads do its work", strerror(n ? -n : EIO));
+			log_warn("io_uring: %s; worker threads do its work",
+				 strerror(n ? -n : EIO));
 			ring->refuses = true;
 		}
 		for (; n > 0; n--)

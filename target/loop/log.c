@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The log: one line per event, on stderr, in one write(2), so that the lines of several threads never
- * mix.
+ * The log: one line per event, on stderr, in one write(2), so that the lines of several threads
+ * never mix.
  *
  *	znsd: [warning: |debug: ]sentence key=value...
  *
- * A line may quote a peer's bytes (NQNs, addresses, paths), so every byte outside printable ASCII is
- * written as \xNN. Nobody can forge a line or send escape sequences to a terminal from the network.
+ * A line may quote a peer's bytes (NQNs, addresses, paths), so every byte outside printable ASCII
+ * is written as \xNN. Nobody can forge a line or send escape sequences to a terminal from the
+ * network.
  *
  * A peer must not fill the disk with log lines either. Each call site, identified by its format
  * string, may log LOG_BURST lines a second. Further lines are counted, and the count is appended to
- * the next line of that call site that is logged. Call sites share a small table by hash; two in one
- * entry share its budget.
+ * the next line of that call site that is logged. Call sites share a small table by hash; two in
+ * one entry share its budget.
  *
  * Threads: any. log_lock protects the table and is a leaf.
  */

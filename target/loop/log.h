@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The log: one line per event on stderr, never one per I/O. Bytes outside printable ASCII are escaped,
- * since a line may quote a peer. Any thread.
+ * The log: one line per event on stderr, never one per I/O. Bytes outside printable ASCII are
+ * escaped, since a line may quote a peer. Any thread.
  */
 #ifndef LOOP_LOG_H
 #define LOOP_LOG_H

@@ -2,9 +2,10 @@
 /*
  * An event loop: one thread, one libevent base, one list of messages from other threads.
  *
- * The base is created with EVENT_BASE_FLAG_NOLOCK, so only the loop's own thread may touch it. Other
- * threads append a message to the posted list and, if the list was empty, write the eventfd. The loop
- * then takes the whole list at once: a burst of completions costs one write and one wake-up.
+ * The base is created with EVENT_BASE_FLAG_NOLOCK, so only the loop's own thread may touch it.
+ * Other threads append a message to the posted list and, if the list was empty, write the eventfd.
+ * The loop then takes the whole list at once: a burst of completions costs one write and one
+ * wake-up.
  *
  * With loop_busy_poll() the loop polls for a while after the last activity before it sleeps, except
  * while workers have work items of this loop: they may need the processor that polling would take.
@@ -12,8 +13,8 @@
  * Invariants:
  *  1. If the posted list is not empty, the eventfd was written since it was last read, or a thread
  *     that holds post_lock is about to write it. So no message is left without a wake-up.
- *  2. Messages run in the order in which they were posted. A message is on no list when its function
- *     is called, so the function may post it again or free it.
+ *  2. Messages run in the order in which they were posted. A message is on no list when its
+ *     function is called, so the function may post it again or free it.
  *  3. post_lock is a leaf and is never held while a message runs.
  *
  * Threads: loop_post() and loop_stop() from any; the rest from the loop's own, or before loop_run()
@@ -62,7 +63,7 @@ static void loop_kick(struct loop *loop)
 	assert(n == sizeof(one));
 }
 
-/* Reads the eventfd before it takes the list, so that a message posted in between writes it again. */
+/* Reads the eventfd before it takes the list: a message posted in between writes it again. */
 static void loop_woken(evutil_socket_t fd, short what, void *arg)
 {
 	struct loop *loop = arg;

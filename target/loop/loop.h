@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An event loop: one thread with a libevent base of its own. Only that thread touches what belongs to
- * the loop; other threads post messages to it. Work that may block goes to the worker threads, and
- * its completion comes back as a message.
+ * An event loop: one thread with a libevent base of its own. Only that thread touches what belongs
+ * to the loop; other threads post messages to it. Work that may block goes to the worker threads,
+ * and its completion comes back as a message.
  */
 #ifndef TARGET_LOOP_H
 #define TARGET_LOOP_H
@@ -25,11 +25,11 @@ struct loop_msg {
 };
 
 /*
- * Creates a loop that submits its blocking work to POOL, which must outlive it; NULL if it has no such
- * work. The caller owns it. NULL: out of memory or file descriptors.
+ * Creates a loop that submits its blocking work to POOL, which must outlive it; NULL if it has no
+ * such work. The caller owns it. NULL: out of memory or file descriptors.
  */
 struct loop *loop_new(struct workers *pool);
-/* Frees LOOP, which does not run. Messages that have not run are dropped; their owners free them. */
+/* Frees LOOP, which does not run. Messages that have not run are dropped; they are not freed. */
 void loop_free(struct loop *loop);
 struct event_base *loop_base(struct loop *loop);
 struct workers *loop_pool(struct loop *loop);
@@ -41,11 +41,14 @@ struct aio_ring **loop_ring(struct loop *loop);
  * sleeps at once. Call it before loop_run().
  */
 void loop_busy_poll(struct loop *loop, unsigned int us);
-/* Restarts that time. Whoever adds file descriptors to the base calls it when one was ready. */
+/*
+ * Notes activity: the time of loop_busy_poll() begins again. Whoever adds a file descriptor to the
+ * base calls this when it was ready. LOOP's thread.
+ */
 void loop_note_activity(struct loop *loop);
 /*
- * Adds NR (-1: subtracts) to the number of work items that the workers have for LOOP. While it is above 0
- * the loop sleeps instead of polling, because a worker may need its processor.
+ * Adds NR (-1: subtracts) to the number of work items that the workers have for LOOP. While it is
+ * above 0 the loop sleeps instead of polling, because a worker may need its processor.
  */
 void loop_note_work(struct loop *loop, int nr);
 
@@ -58,8 +61,8 @@ void loop_stop(struct loop *loop);
 struct loop *loop_current(void);
 
 /*
- * Calls msg->fn(MSG) on LOOP's thread, in the order of posting. The caller keeps MSG alive until then.
- * Any thread. The loop is woken once for all messages that are posted before it takes them.
+ * Calls msg->fn(MSG) on LOOP's thread, in the order of posting. The caller keeps MSG alive until
+ * then. Any thread. The loop is woken once for all messages that are posted before it takes them.
  */
 void loop_post(struct loop *loop, struct loop_msg *msg);
 

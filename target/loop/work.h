@@ -22,8 +22,8 @@ struct workers *workers_new(unsigned int threads);
 void workers_free(struct workers *pool);
 
 /*
- * Runs WORK(W) on a worker, then DONE(W) on LOOP. Work items start in the order of submission and may
- * end in any order. LOOP's thread only. The caller keeps W alive until DONE, which may free it.
+ * Runs WORK(W) on a worker, then DONE(W) on LOOP. Work items start in the order of submission and
+ * may end in any order. LOOP's thread only. The caller keeps W alive until DONE, which may free it.
  */
 void work_submit(struct loop *loop, struct work *w, void (*work)(struct work *),
 		 void (*done)(struct work *));

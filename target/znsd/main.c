@@ -6,9 +6,9 @@
  *	signal -> sockets closed, commands in flight ended, connections closed (tcp_shutdown)
  *	       -> loops stopped -> workers ended -> namespaces flushed and closed (tgt_free) -> exit
  *
- * Threads: main opens and closes everything, and sleeps in sigwait() in between; one thread per loop;
- * the workers. All threads block signals; main receives them by sigwait(). During shutdown they have
- * their default action again, so that a second signal ends the program at once.
+ * Threads: main opens and closes everything, and sleeps in sigwait() in between; one thread per
+ * loop; the workers. All threads block signals; main receives them by sigwait(). During shutdown
+ * they have their default action again, so that a second signal ends the program at once.
  *
  * Exit status: 0; 1 if something failed; 2 for a wrong command line; with --run, the command's.
  */
@@ -84,9 +84,9 @@ static int make_loops(struct daemon *d)
 }
 
 /*
- * ZASL belongs to the controller, and Linux 6.12 ignores it above its multipath head: an append that is
- * refused there loses data. So appends up to MDTS are accepted, and a warning says that the image's limit
- * is not applied if a user chose it, that is if it is below this default.
+ * ZASL belongs to the controller, and Linux 6.12 ignores it above its multipath head: an append
+ * that is refused there loses data. So appends up to MDTS are accepted, and a warning says that the
+ * image's limit is not applied if a user chose it, that is if it is below this default.
  */
 #define DEFAULT_APPEND_BYTES (64u << 10)
 

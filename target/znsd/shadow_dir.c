@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Finds the directory for shadows. It must be on a tmpfs, so that a power cut removes a shadow together
- * with the page cache, and only we may write it. Both places that are tried usually satisfy that; in
- * /dev/shm others could have created the name first, so the owner is checked.
+ * Finds the directory for shadows. It must be on a tmpfs, so that a power cut removes a shadow
+ * together with the page cache, and only we may write it. Both places that are tried usually
+ * satisfy that; in /dev/shm others could have created the name first, so the owner is checked.
  *
  * One thread, before serving.
  */
