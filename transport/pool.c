@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: MIT
 /*
- * The memory governor. A command that moves data gets its buffer here before its R2T is sent or it
- * is executed. So the pool bounds what peers can make us allocate.
+ * The pool limits the memory that peers can make us allocate: a command that moves data gets its
+ * buffer here before its R2T is sent or it is executed.
  *
- * 1. used + cached <= limit, except between pool_force() and the return of the charge that paid for
- *    its buffer. Free buffers are cached by size (no malloc in steady state); they are freed when
+ * 1. used + cached <= limit, except between pool_force() and the pool_uncharge() that follows it.
+ *    Free buffers are cached by size, so there is no malloc in steady state; they are freed when
  *    another size needs the memory, or by pool_trim() when the loop is idle.
- * 2. In-capsule data is already under way: the connection reads nothing else until it has a buffer.
- *    If it waited for buffers of commands whose data is still to come on the same connection, both
- *    would wait for ever. So only in-capsule data may use the reserve. Such a buffer is held for one
- *    PDU, then by an executing command, so it always comes back.
+ * 2. A connection whose in-capsule data waits for a buffer receives nothing else. If that wait was
+ *    for buffers of commands whose data is still to come on the same connection, both would wait
+ *    for ever. So a part of the limit, the reserve, is for in-capsule data only. Such a buffer is
+ *    held while one PDU arrives and while its command executes, so it is always returned.
  * 3. A host may hold as much as it leaves free: with one host that is half of the pool, with two a
  *    third each, and with N hosts 1/(N+1) each (a dynamic threshold, as in a switch's buffer). So
- *    however many hosts hold their share, there is memory left for the next one. It does not matter
- *    how many connections and controllers a host has. A host that holds nothing may take one buffer.
- * 4. Hosts that wait are served in turn, one buffer each; a host's own commands in the order of
- *    their arrival. A host that holds its share waits on `over` and delays nobody; it returns to the
- *    ring when memory is freed.
- * 5. The first host in the ring is never overtaken by one that needs less: large buffers are not
- *    starved by small ones.
+ *    however many hosts hold their share, there is memory left for the next one. The number of
+ *    connections and controllers of a host does not matter. A host that holds nothing may always
+ *    take one buffer.
+ * 4. Hosts that wait are served in turn, one buffer each, and the commands of one host in the order
+ *    of their arrival. A host that holds its share waits on `over` and delays no other; it returns
+ *    to the ring when memory is freed.
+ * 5. No host overtakes the first host in the ring because it needs less, so small buffers do not
+ *    starve large ones.
  *
- * How long a buffer may wait for its data is bounded by the connection (tcp_config.host_ms).
+ * The connection limits how long a buffer may wait for its data (tcp_config.host_ms).
  */
 #include <errno.h>
 #include <assert.h>
@@ -117,7 +118,7 @@ void pool_fini(struct pool *p)
 	free_cached(p);
 }
 
-/* Frees cached buffers, of other classes than KEEP, until SIZE more bytes fit. */
+/* Frees cached buffers of other classes than KEEP until SIZE more bytes fit into the limit. */
 static void make_room(struct pool *p, uint32_t size, unsigned int keep)
 {
 	for (unsigned int c = POOL_CLASSES; c-- > 0;) {
@@ -131,7 +132,7 @@ static void make_room(struct pool *p, uint32_t size, unsigned int keep)
 	}
 }
 
-/* A buffer of class C; the caller has checked the limit. NULL: the system has no memory. */
+/* Takes a buffer of class C; the caller has checked the limit. NULL: the system has no memory. */
 static void *take(struct pool *p, unsigned int c)
 {
 	uint32_t size = POOL_MIN << c;
@@ -151,12 +152,13 @@ static void *take(struct pool *p, unsigned int c)
 	return buf;
 }
 
+/* Whether SIZE bytes more are within the limit, less the reserve unless it is for CAPSULE. */
 static bool fits(const struct pool *p, uint32_t size, bool capsule)
 {
 	return p->used + size <= p->limit - (capsule ? 0 : p->reserve);
 }
 
-/* Whether HOST may have SIZE bytes more (3). */
+/* Whether HOST may hold SIZE bytes more (rule 3). */
 static bool in_share(const struct pool *p, const struct pool_host *host, uint32_t size)
 {
 	uint64_t most = p->limit - p->reserve;
@@ -179,7 +181,7 @@ static void dequeue(struct pool *p, struct pool_host *h)
 	h->list = POOL_IDLE;
 }
 
-/* Puts H, if it waits, at the end of the list that it belongs to. */
+/* Moves H to the end of the list that it belongs to now; to none if it does not wait. */
 static void enqueue(struct pool *p, struct pool_host *h)
 {
 	dequeue(p, h);
@@ -218,6 +220,7 @@ static void hold(struct pool_user *u, uint32_t size)
 	u->host->held += size;
 }
 
+/* Whether U may have SIZE bytes now, without overtaking a waiter that could be served. */
 static bool at_once(const struct pool *p, const struct pool_user *u, uint32_t size)
 {
 	return TAILQ_EMPTY(&p->ring) && STAILQ_EMPTY(&u->host->waiters) && fits(p, size, false) &&
@@ -273,7 +276,7 @@ int pool_get(struct pool *p, struct pool_user *u, struct pool_waiter *w, uint32_
 	return -EAGAIN;
 }
 
-/* Serves the first host of the ring. False: it has to wait for memory, or there is none. */
+/* Serves the first host of the ring. False: it must wait for memory, or the ring is empty. */
 static bool serve_one(struct pool *p)
 {
 	struct pool_host *h = TAILQ_FIRST(&p->ring);
@@ -300,7 +303,7 @@ static bool serve_one(struct pool *p)
 	return true;
 }
 
-/* Memory was freed: hosts that held their share may be within it now. */
+/* After memory was freed: moves hosts that may have more now from `over` to the ring. */
 static void reconsider(struct pool *p)
 {
 	struct pool_host *h, *next;
@@ -312,6 +315,7 @@ static void reconsider(struct pool *p)
 	}
 }
 
+/* Gives free memory to waiters: first to in-capsule data, then to hosts in turn. */
 static void serve(struct pool *p)
 {
 	struct pool_waiter *w;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 /*
- * Listeners, and connections from accept until they are passed to their loop.
+ * Listens, accepts connections, and passes each to its loop.
  *
- * Before Connect a peer is limited in connections (in total and per address), in time (handshake_ms),
- * and to four command slots each.
+ * tcp_config.max_conns limits the connections in total. Before Connect an address may have
+ * max_pending of them, each for at most handshake_ms (peer.c) and with CONN_BOOT_SLOTS command
+ * slots (conn.h). A connection over a limit is closed at once. Without file descriptors or memory
+ * the listener accepts nothing for LISTEN_RETRY.
  *
  * Threads: the first loop.
  */
@@ -18,8 +20,8 @@
 #include <unistd.h>
 #include "peer.h"
 
-#define ACCEPT_BUDGET 16  /* connections a wake-up */
-#define LISTEN_RETRY  200 /* ms, when there are no file descriptors left */
+#define ACCEPT_BUDGET 16  /* connections accepted per wake-up */
+#define LISTEN_RETRY  200 /* ms until the next accept, after one lacked fds or memory */
 
 struct tcp_listener {
 	struct tcp_server *tcp;
@@ -33,6 +35,7 @@ struct tcp_listener {
 
 /* ---- accept ---- */
 
+/* Sets *KEY to the IPv6 address of SA; an IPv4 address is mapped to ::ffff:0:0/96. */
 static void addr_key(const struct sockaddr_storage *sa, struct in6_addr *key)
 {
 	memset(key, 0, sizeof(*key));
@@ -54,6 +57,7 @@ static void addr_text(const struct sockaddr_storage *sa, char *host, size_t host
 	}
 }
 
+/* Sets conn.name, the peer's address for the log, and the local address of P. */
 static void describe(struct peer *p, const struct tcp_listener *l,
 		     const struct sockaddr_storage *sa)
 {
@@ -70,7 +74,7 @@ static void describe(struct peer *p, const struct tcp_listener *l,
 			  sizeof(p->local.trsvcid));
 }
 
-/* Creates a connection for FD. NULL: a limit is reached, or no memory; the caller keeps FD. */
+/* Creates a connection for FD and chooses its loop. NULL: over a limit, or no memory. */
 static struct peer *peer_new(struct tcp_server *tcp, int fd, const struct sockaddr_storage *sa)
 {
 	struct in6_addr key;
@@ -93,7 +97,7 @@ static struct peer *peer_new(struct tcp_server *tcp, int fd, const struct sockad
 	return p;
 }
 
-/* 0, or -errno: nothing more to accept now. */
+/* Accepts a connection and starts it on its loop, or closes it. 0, or -errno of accept4(). */
 static int accept_one(struct tcp_listener *l)
 {
 	struct tcp_server *tcp = l->tcp;
@@ -135,7 +139,7 @@ static void acceptable(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	for (int i = 0; i < ACCEPT_BUDGET && !err; i++)
 		err = accept_one(l);
-	/* Other errors concern this connection only, or mean that there is none. */
+	/* Other errors concern one connection only, or mean that none is waiting. */
 	if (err == -EMFILE || err == -ENFILE || err == -ENOBUFS || err == -ENOMEM) {
 		log_warn("accept: %s", strerror(-err));
 		if (!loop_timer_arm(&l->retry, LISTEN_RETRY))
@@ -158,7 +162,7 @@ static bool is_wildcard(const struct sockaddr *sa)
 	return ((const struct sockaddr_in *)sa)->sin_addr.s_addr == htonl(INADDR_ANY);
 }
 
-/* A listening socket, or -errno. */
+/* Opens a listening socket at address AI. Its file descriptor, or -errno. */
 static int listen_on(const struct addrinfo *ai)
 {
 	const int one = 1;
@@ -187,7 +191,7 @@ static void listener_free(struct tcp_listener *l)
 	free(l);
 }
 
-/* Takes ownership of FD, also on failure. */
+/* Registers a listener for FD, which it owns, also on failure. NULL: no memory. */
 static struct tcp_listener *listener_new(struct tcp_server *tcp, int fd, const struct addrinfo *ai)
 {
 	struct tcp_listener *l = calloc(1, sizeof(*l));

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Shared by the files of this folder: tcp.c is the server and its state on each loop, listen.c accepts
- * connections, peer.c runs a connection, quota.c limits connections per address and per host, tcp_loop.c is
- * what connections report to their loop. Other rooms include tcp.h.
+ * Shared by the files of this folder: tcp.c is the server and its state on each loop, listen.c
+ * accepts connections, peer.c runs a connection, quota.c limits connections per address and per
+ * host, tcp_loop.c is what connections report to their loop. Other rooms include tcp.h.
  *
- * Threads: accept and the shutdown of the server run on the first loop; a connection and its loop's state
- * on that loop. tcp->lock (a leaf) protects the quotas.
+ * Threads: accept and the shutdown of the server run on the first loop; a connection and its loop's
+ * state on that loop. tcp->lock (a leaf) protects the quotas.
  */
 #ifndef TRANSPORT_PEER_H
 #define TRANSPORT_PEER_H
@@ -86,14 +86,19 @@ struct tcp_server {
 
 /* ---- peer.c ---- */
 
-/* Starts a connection whose fd, loop, local, pending and conn.name are set; a message to its loop. */
+/*
+ * A message to its loop: starts a connection whose fd, loop, local, pending and conn.name are set.
+ */
 void peer_start(struct loop_msg *msg);
 /* Resumes receiving, and sends all that was queued in this wake-up. */
 void peer_flush(struct peer *p);
 /* At shutdown: receives nothing more, and ends when no command is in flight, or after drain_ms. */
 void peer_drain(struct peer *p);
 
-/* Closes P if its host is late with its part in a command. Whether a command still waits for it. */
+/*
+ * Closes P if its host is late with the data of a command or with taking a response (conn_tick()).
+ * Returns whether a command still waits for the host.
+ */
 bool peer_tick(struct peer *p);
 
 /* ---- listen.c ---- */
@@ -105,18 +110,19 @@ void listeners_free(struct tcp_server *tcp);
 /* ---- quota.c: any thread ---- */
 
 /*
- * Counts one more connection of OWNER (LEN bytes) on LIST. NULL: it has MOST already, or there is no
- * memory. The caller gives it back by quota_give().
+ * Counts one more connection of OWNER (LEN bytes) on LIST. NULL: it has MOST already, or there is
+ * no memory. The connection ends by quota_give().
  */
 struct quota *quota_take(struct tcp_server *tcp, struct quotas *list, const void *owner,
 			 uint32_t len, uint32_t most);
-void quota_give(struct tcp_server *tcp, struct quota *q); /* Q may be NULL */
+/* Counts one connection of Q less, and frees Q after the last. Q may be NULL. */
+void quota_give(struct tcp_server *tcp, struct quota *q);
 
 /* ---- tcp_loop.c ---- */
 
 /* A connection of TL was freed; it may be the last one that a shutdown waits for. */
 void tcp_loop_left(struct tcp_loop *tl);
-/* A command on a connection of TL waits for its host: the time is watched from now on. */
+/* Starts the periodic peer_tick(), because a command on a connection of TL waits for its host. */
 void tcp_loop_watch(struct tcp_loop *tl);
 /* Zero-copy data was sent. If that caused a major page fault, turns zero-copy off for a while. */
 void tcp_loop_look_for_faults(struct tcp_loop *tl);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * Limits connections: per address, those that have not sent Connect yet, when we do not know the host; per
- * host, those that have, over all its controllers.
+ * Limits the number of connections: of an address, before Connect, when the host is not known yet;
+ * of a host NQN, after Connect, over all its controllers.
  *
- * Threads: any. tcp->lock protects the lists.
+ * A list has one entry for each owner that has connections. Threads: any. tcp->lock
+ * protects the lists.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,7 @@ struct quota {
 	LIST_ENTRY(quota) link;
 	uint32_t conns;
 	uint32_t len;
-	uint8_t owner[]; /* LEN bytes: an address or a host NQN, as its list has it */
+	uint8_t owner[]; /* LEN bytes: an address (tcp->pending) or a host NQN (tcp->hosts) */
 };
 
 static struct quota *find(const struct quotas *list, const void *owner, uint32_t len)

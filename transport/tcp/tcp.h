@@ -13,23 +13,25 @@ struct tcp_server;
 struct tcp_listener;
 
 struct tcp_config {
-	uint64_t memory;    /* bytes of data buffers, all loops together */
-	uint32_t max_conns; /* connections, all together */
-	uint32_t
-		max_host_conns; /* connections of one host: of them, so that there are some for others */
-	uint32_t max_pending;  /* connections of one address that did not Connect yet */
-	uint32_t handshake_ms; /* from accept until Connect succeeded */
-	uint32_t linger_ms;    /* after our TermReq, for the host to close */
-	uint32_t drain_ms;     /* at shutdown, for commands in flight to end */
-	uint32_t idle_ms;      /* free buffers unused so long go back to the system */
-	uint32_t host_ms; /* for the host to send the data of a command, or take its response: so long at
-			   * least, half as long again at most */
+	uint64_t memory;	 /* bytes of data buffers, all loops together */
+	uint32_t max_conns;	 /* connections, all together */
+	uint32_t max_host_conns; /* of these, connections of one host after Connect */
+	uint32_t max_pending;	 /* connections of one address before Connect */
+	uint32_t handshake_ms;	 /* from accept until Connect succeeded */
+	uint32_t linger_ms;	 /* after our TermReq, for the host to close */
+	uint32_t drain_ms;	 /* at shutdown, for commands in flight to end */
+	uint32_t idle_ms;	 /* without a new buffer, after which cached ones are freed */
+	/*
+	 * The least time for the host to send the data of a command, or to take its response; the
+	 * connection is closed after at most half as long again.
+	 */
+	uint32_t host_ms;
 };
 extern const struct tcp_config tcp_defaults;
 
 /*
- * The transport of TGT, its connections spread over LOOPS (the array is copied; the first accepts).
- * CONFIG may be NULL: tcp_defaults. NULL: out of memory. Before the loops run.
+ * Creates the transport of TGT, which spreads its connections over LOOPS (the array is copied; the
+ * first one accepts). CONFIG may be NULL: tcp_defaults. NULL: out of memory. Before the loops run.
  */
 struct tcp_server *tcp_new(struct tgt *tgt, struct loop *const *loops, unsigned int nloops,
 			   const struct tcp_config *config);
@@ -40,7 +42,7 @@ struct tcp_server *tcp_new(struct tgt *tgt, struct loop *const *loops, unsigned 
  */
 int tcp_listen(struct tcp_server *tcp, const char *addr, uint16_t port, struct tcp_listener **out,
 	       char *err, size_t errlen);
-/* Where it listens: traddr and trsvcid as text, with the port really bound. */
+/* Returns where L listens: traddr and trsvcid as text, with the port number that was bound. */
 const struct tgt_port *tcp_listener_port(const struct tcp_listener *l);
 
 /*
