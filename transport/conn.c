@@ -2,8 +2,8 @@
 /*
  * Creates and ends a connection, and queues the responses of the target.
  *
- * A dead connection executes no further command. It finishes the slots of commands that the target does
- * not have; the others are finished when the target completes them.
+ * A dead connection executes no further command. It finishes the slots of commands that the target
+ * does not have; the others are finished when the target completes them.
  *
  * Threads: the queue's loop only.
  */
@@ -45,8 +45,8 @@ void conn_fini(struct conn *c)
 }
 
 /*
- * Sets up the connection after Connect, the first command after whose success the queue has a controller.
- * False: there is no room for the connection.
+ * Sets up the connection after Connect, the first command after whose success the queue has a
+ * controller. False: there is no room for the connection.
  */
 static bool conn_connected(struct conn *c)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A connection without its socket: command slots, the receive state machine (rx.c) and the send state
- * machine (tx.c). These files do no I/O: transport/tcp/peer.c moves the bytes, and unit tests move them
- * by hand.
+ * A connection without its socket: command slots, the receive state machine (rx.c) and the send
+ * state machine (tx.c). These files do no I/O: transport/tcp/peer.c moves the bytes, and unit tests
+ * move them by hand.
  */
 #ifndef TRANSPORT_CONN_H
 #define TRANSPORT_CONN_H
@@ -153,11 +153,11 @@ void conn_fini(
 /* Implements ops->respond(): queues the response. */
 void conn_respond(struct tgt_req *req);
 /*
- * Called at regular times from when a command waits for its host until CONN_IDLE. CONN_LATE: for more than
- * CONN_TICKS calls the host did not send the data of a command, or did not take a response. It holds a
- * buffer, so the connection must end. (The command alone cannot end: its data may still come, under a
- * TTAG that another command would have.) While nothing is received, since in-capsule data has no buffer
- * yet, the time of data does not count; that of responses does.
+ * To be called periodically from when a command waits for its host (c->waits) until it returns
+ * CONN_IDLE. CONN_LATE: for more than CONN_TICKS calls the host did not send the data of a command,
+ * or did not take a response. The command holds a buffer, so the connection must end. (The command
+ * alone cannot end: its data may still arrive, under a TTAG that another command would have.) While
+ * nothing is received because in-capsule data has no buffer yet, only the time of responses counts.
  */
 #define CONN_TICKS 2
 enum conn_wait { CONN_IDLE, CONN_WAITS, CONN_LATE };
@@ -185,7 +185,7 @@ void slot_run(struct slot *slot);
 void slot_finish(struct slot *slot);
 
 /* command.c */
-/* Starts a command whose capsule has arrived without data: gets memory, then sends an R2T or executes. */
+/* Starts a command whose capsule had no data: gets memory, then sends an R2T or executes it. */
 void command_start(struct slot *slot);
 /* Implements pool->granted(). */
 void command_granted(struct pool_waiter *w, void *buf);
@@ -214,7 +214,7 @@ void tx_icresp(struct conn *c, uint8_t dgst, uint8_t cpda);
 void tx_r2t(struct slot *slot);
 void tx_response(struct slot *slot);
 void tx_term(struct conn *c, enum pdu_fes fes, uint32_t fei, const void *hdr, uint32_t n);
-/* Says what to send next: fills up to MAX (at least 4) of IOV and returns how many; 0: nothing is queued. */
+/* Says what to send next: fills up to MAX (at least 4) of IOV and returns how many; 0: nothing. */
 int tx_iov(struct conn *c, struct iovec *iov, int max);
 /* Removes N bytes that were sent from the queue. */
 void tx_sent(struct conn *c, size_t n);

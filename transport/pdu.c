@@ -2,18 +2,20 @@
 /*
  * Validates PDU headers by a table of rules. Pure functions: no I/O, no state, any thread.
  *
- * 1. The table is sorted by the offset of the field that a rule checks, and the first rule that fails
- *    decides. So the Fatal Error Information is the lowest invalid field, as the specification requires.
- * 2. A rule says how many header bytes it needs. The common header (8 bytes) is validated before its
- *    lengths are used, the rest only after the header digest was verified.
+ * 1. The table is sorted by the offset of the field that a rule checks, and the first rule that
+ *    fails decides. So the Fatal Error Information is the lowest invalid field, as the
+ *    specification requires.
+ * 2. A rule says how many header bytes it needs. The common header (8 bytes) is validated before
+ *    its lengths are used, the rest only after the header digest was verified.
  * 3. A rule may rely on all rules above it: PLEN is compared with PDO after PDO was validated.
  * 4. An invalid H2CTermReq is never answered: its rules end in PDU_HANGUP.
  *
  * The specification lists error codes but not the cases they apply to, and peers disagree. Here:
- * - an unknown PDU format version is an Unsupported Parameter (FES 6, FEI 8): the field is well-formed
- *   and its value is not supported. (SPDK answers FES 1, with the same FEI.)
- * - a second ICReq, like any PDU at the wrong time, is a PDU Sequence Error (FES 2). (FreeBSD answers
- *   FES 1.) The sequence is checked before the type: any first PDU other than ICReq is FES 2.
+ * - an unknown PDU format version is an Unsupported Parameter (FES 6, FEI 8): the field is
+ *   well-formed and its value is not supported. (SPDK answers FES 1, with the same FEI.)
+ * - a second ICReq, like any PDU at the wrong time, is a PDU Sequence Error (FES 2).
+ *   (FreeBSD answers FES 1.) The sequence is checked before the type: any first PDU other
+ *   than ICReq is FES 2.
  * - a wrong LAST_PDU, and data within the window but not at its next byte, are PDU Sequence Errors:
  *   each field is valid alone, but the order of the PDUs is wrong. (rx.c checks these two, because
  *   they depend on the command.) Data outside the window is Data Transfer Out of Range.
@@ -112,7 +114,7 @@ static bool plen_term(const struct look *l)
 	return l->plen >= sizeof(struct pdu_term) && l->plen <= PDU_TERM_MAX;
 }
 
-/* PLEN covers the header; if anything follows, also the padding, one byte of data and the digest. */
+/* PLEN covers the header; if more follows, also the padding, one byte of data and the digest. */
 static bool plen_enough(const struct look *l)
 {
 	if (l->plen < l->base)

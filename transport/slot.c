@@ -6,18 +6,19 @@
  *
  * A slot goes through these states in this order, and skips those that its command does not need.
  *
- * 1. A slot that is not FREE has a request that was passed to tgt_req_init(). Only slot_finish() puts
- *    the request and makes the slot FREE. It also returns the buffer, unless that was returned before:
- *    a write returns its buffer when it is done.
+ * 1. A slot that is not FREE has a request that was passed to tgt_req_init(). Only slot_finish()
+ *    puts the request and makes the slot FREE. It also returns the buffer, unless that was returned
+ *    before: a write returns its buffer when it is done.
  * 2. A slot waits for a buffer only in WAIT, or in CAPSULE (then rx.block is RX_NO_BUFFER).
  * 3. The target has a request from tgt_req_execute() or tgt_req_complete() until it calls
  *    conn_respond().
- * 4. The index of a slot and the generation of its R2T form its TTAG, so that a TTAG which we did not
- *    issue, or issued for an earlier command, is detected.
+ * 4. The index of a slot and the generation of its R2T form its TTAG, so that a TTAG which we did
+ *    not issue, or issued for an earlier command, is detected.
  *
- * Number of slots: a host may reuse a queue entry when it has our response. It cannot have the response
- * before sendmsg() took its last byte, and then the slot is freed before anything more is received. So
- * one slot per queue entry is enough. Before Connect, which says how deep the queue is, there are a few.
+ * Number of slots: a host may reuse a queue entry when it has our response. It cannot have the
+ * response before sendmsg() took its last byte, and then the slot is freed before anything more is
+ * received. So one slot per queue entry is enough. Before Connect, which says how deep the queue
+ * is, there are a few.
  *
  * Threads: the queue's loop only.
  */

@@ -6,20 +6,20 @@
  *	OPEN --protocol error, ops->disconnect--> LINGER
  *	any --end of file, socket error, timeout--> CLOSED
  *
- * OPEN receives and sends. DRAIN receives nothing more and waits for commands in flight. In LINGER the
- * target has closed the queue; the connection sends what remains (a TermReq), shuts down the write side,
- * and discards what it receives until the host closes: closing with unread data would reset the
- * connection, and the host could lose the TermReq. CLOSED has no socket any more.
+ * OPEN receives and sends. DRAIN receives nothing more and waits for commands in flight. In LINGER
+ * the target has closed the queue; the connection sends what remains (a TermReq), shuts down the
+ * write side, and discards what it receives until the host closes: closing with unread data would
+ * reset the connection, and the host could lose the TermReq. CLOSED has no socket any more.
  *
- * 1. A connection belongs to one loop. It is freed only by peer_reap(), a message to its own loop that is
- *    posted once, when it is CLOSED and has no command in flight. All other messages to it were posted
- *    before that, and messages are handled in order.
- * 2. PDUs are not sent where they are queued. conn->wake() puts the connection on the loop's dirty list,
- *    and one event, which runs after those that are active now, sends for all connections on the list.
- *    So all responses of one wake-up leave in one sendmsg.
+ * 1. A connection belongs to one loop. It is freed only by peer_reap(), a message to its own loop
+ *    that is posted once, when it is CLOSED and has no command in flight. All other messages to it
+ *    were posted before that, and messages are handled in order.
+ * 2. PDUs are not sent where they are queued. conn->wake() puts the connection on the loop's dirty
+ *    list, and one event, which runs after those that are active now, sends for all connections on
+ *    the list. So all responses of one wake-up leave in one sendmsg.
  * 3. EV_READ is armed while rx_want() is not 0, EV_WRITE while the socket is full; see arm().
- * 4. A connection whose host is late with its part in a command, sending data or taking the response, is
- *    closed (conn_tick()).
+ * 4. A connection whose host is late with its part in a command, sending data or taking the
+ *    response, is closed (conn_tick()).
  *
  * Threads: tcp_disconnect() from any; the rest on the connection's loop.
  */
@@ -31,7 +31,7 @@
 #include <unistd.h>
 #include "peer.h"
 
-/* Bytes per wake-up and connection: few, so that the first responses leave before all is received. */
+/* Bytes per wake-up and connection: few, so that the first responses leave early. */
 #define READ_BUDGET (64u << 10)
 #define SEND_BUDGET (1u << 20)
 #define SEND_PIECES 128
@@ -180,9 +180,10 @@ static void arm(struct peer *p)
 }
 
 /*
- * Until the socket is empty, rx wants no more, or the budget is spent. 0, as rx_got(), or -ESHUTDOWN.
- * The clock is read after each readv(), and in most wake-ups there is one: what lay in the socket while
- * this thread did not run is judged by the time at which it runs again.
+ * Receives until the socket is empty, rx wants no more, or the budget is spent. 0, an error of
+ * rx_got(), or -ESHUTDOWN. tgt_queue_batch_begin() reads the clock after each readv(), and most
+ * wake-ups have one: data that waited in the socket while this thread did not run counts as
+ * received when it runs again.
  */
 static int receive_some(struct peer *p)
 {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
- * What connections report to their loop: that they sent zero-copy data, that a command waits for its host,
- * and that they have ended.
+ * What connections report to their loop: that they sent zero-copy data, that a command waits for
+ * its host, and that they have ended.
  *
- * Zero-copy data (tgt_req_zero_copy()) is a mapping of the image, which sendmsg() reads. If sendmsg() had
- * to wait for the disk, the thread's count of major page faults has risen. The loop then turns zero-copy
- * off for ZERO_COPY_PAUSE_MS: reads use buffers, and worker threads wait for the disk. If a page cannot be
- * read at all, sendmsg() returns EFAULT and the connection ends; the command fails when the host repeats it.
+ * Zero-copy data (tgt_req_zero_copy()) is a mapping of the image, which sendmsg() reads. If
+ * sendmsg() had to wait for the disk, the thread's count of major page faults has risen. The loop
+ * then turns zero-copy off for ZERO_COPY_PAUSE_MS: reads use buffers, and worker threads wait for
+ * the disk. If a page cannot be read at all, sendmsg() returns EFAULT and the connection ends; the
+ * command fails when the host repeats it.
  *
  * Threads: the loop's own.
  */
