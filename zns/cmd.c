@@ -6,37 +6,40 @@
  *	zns_exec_write()	loop: zone_write_begin() checks the zone and assigns the LBAs; the
  *				store is written at once with NOWAIT; if that would block, by the
  *				loop's ring or by a worker
- *	zns_run_writes()	loop: executes the batch: small writes of one wake-up; those to adjacent LBAs
- *				become one write of the store
+ *	zns_run_writes()	loop: executes the batch: small writes of one wake-up; those to
+ *				adjacent LBAs become one write of the store
  *	zns_write_end()		loop: zone_write_end() returns the writes that may now complete
- *	zns_dispatch()		loop: completes, starts or retries what the zones return, of any loop
- *	zns_finish()		loop: completes a command, after the next flush if it must be durable
- *	zns_zero_copy()		loop: a read of data in the page cache is sent from there, and takes none of
- *				these ways. A large write may be received into reserved clusters of the
- *				store, which are then committed instead of written
+ *	zns_dispatch()		loop: completes, starts or retries the requests, of any loop, that
+ *				the zones return
+ *	zns_finish()		loop: completes a command, after the next flush if it must be
+ *				durable
+ *	zns_zero_copy()		loop: a read of data in the page cache is sent from there, without
+ *				any of these steps. A large write may be received into reserved
+ *				clusters of the store, which are then committed, not written
  *	zns_zero_copy_end()	loop: ends the read, or releases clusters that were not committed
  *
  * Invariants:
  *
- *  1. Between zone_write_begin() and zone_write_end() the request owns its LBAs. After zone_write_end()
- *     the zones own the request until zns_dispatch() gets it, possibly in a call for another request on
- *     another loop. So after zone_write_end() only the list that it returned may be accessed.
+ *  1. Between zone_write_begin() and zone_write_end() the request owns its LBAs. After
+ *     zone_write_end() the zones own the request until zns_dispatch() gets it, possibly in a call
+ *     for another request on another loop. So after zone_write_end() only the list that it returned
+ *     may be accessed.
  *  2. A request is completed, started or retried on its own loop; other loops post req->msg to it.
  *  3. A command waits for a worker at most twice: for its data, and for its flush (FUA on a write
  *     that could not be done on the loop).
  *  4. A retried command begins again at tgt_req_execute() and decodes its SQE anew; set_data is
  *     scratch.
- *  5. If the ring moves less than the whole request, a worker repeats the request from its start; only
- *     the worker's path handles errors. A write by the ring is reported to the store (wrote()) before
- *     zone_write_end(), so that no flush misses it.
+ *  5. If the ring moves less than the whole request, a worker repeats the request from its start;
+ *     only the worker's path handles errors. A write by the ring is reported to the store (wrote())
+ *     before zone_write_end(), so that no flush misses it.
  *
- * The ring is for images with O_DIRECT, where every read and write waits for the disk; for other images
- * locate() always fails. It takes requests that are aligned and contiguous in the file.
+ * The ring is for images with O_DIRECT, where every read and write waits for the disk; for other
+ * images locate() always fails. It takes requests that are aligned and contiguous in the file.
  *
- * Writes go to the page cache and seldom block. A write that takes over a millisecond may have waited for
- * the disk, or was only preempted. So for a second after it, writes are watched: if another slow one gave
- * up the processor to wait (ru_nvcsw), writes go to the workers until slow_until, so that the loop is
- * free for reads.
+ * Writes go to the page cache and seldom block. A write that takes over a millisecond may have
+ * waited for the disk, or was only preempted. So for a second after it, writes are watched: if
+ * another slow one gave up the processor to wait (ru_nvcsw), writes go to the workers until
+ * slow_until, so that the loop is free for reads.
  */
 #include <errno.h>
 #include <string.h>
@@ -148,7 +151,7 @@ static int run_pieces(struct tgt_req *first, struct iovec iov[RUN_WRITES], uint6
 	return n;
 }
 
-/* Maps the clusters that the data was received into. They are the store's then, and REQ has no buffer. */
+/* Maps the clusters that the data was received into; REQ does not own them any more. */
 static int commit(struct tgt_req *req, uint64_t off, unsigned int flags)
 {
 	struct store *store = req_zns(req)->store;
@@ -183,7 +186,7 @@ static void zns_write_work(struct work *w)
 
 static void zns_write_done(struct work *w);
 
-/* The receive buffer is reused soon: copies the data of all requests of a run to their own buffers. */
+/* Copies the data of all requests of a run from the receive buffer, which is reused soon. */
 static void copy_in_run(struct tgt_req *first)
 {
 	for (struct tgt_req *req = first; req; req = STAILQ_NEXT(req, link))
@@ -195,7 +198,7 @@ static void write_by_worker(struct tgt_req *first)
 	work_submit(first->queue->loop, &first->work, zns_write_work, zns_write_done);
 }
 
-/* Ends the requests of a run. If a run of several failed, each is repeated alone to get its own status. */
+/* Ends the requests of a run. If several failed, each is repeated to get its own status. */
 static void end_run(struct tgt_req *first, int err)
 {
 	bool alone = !STAILQ_NEXT(first, link);
@@ -461,7 +464,7 @@ static uint32_t req_zone(const struct tgt_req *req)
 	return (uint32_t)(req_slba(req) / req_zns(req)->zones.zsze);
 }
 
-/* Reserves clusters of the store to receive a write's data into. False: the write needs a buffer. */
+/* Reserves clusters of the store for the data of a write. False: the write needs a buffer. */
 static bool reserve_for_write(struct tgt_req *req)
 {
 	struct store *store = req_zns(req)->store;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Flushes the store: for the host's Flush, for commands that must be durable before they complete, and
- * when the host is idle.
+ * Flushes the store: for the host's Flush, for commands that must be durable before they complete,
+ * and when the host is idle.
  *
- * One flush of the store runs at a time. Requests that need one wait in a list. A flush takes the whole
- * list when it begins, so that one fdatasync serves all requests that came before it (group commit);
- * later ones wait for the next flush. This occupies one worker, however many requests wait.
+ * One flush of the store runs at a time. Requests that need one wait in a list. A flush takes
+ * the whole list when it begins, so that one fdatasync serves all requests that came before it
+ * (group commit); later ones wait for the next flush. This occupies one worker, however many
+ * requests wait.
  *
  *	zns_complete_flushed()	loop	appends to the list; begins a flush if none runs
  *	zns_flush_work()	worker	takes the list, then calls zns_flush_store()
@@ -13,26 +14,26 @@
  *
  * Invariants:
  *
- *  1. A request is in the list before the flush that completes it begins. Every write that completed
- *     before the request arrived has passed its write pointer to the store by then (zones_tell()). So
- *     the flush covers it (D1).
- *  2. To the store, a reset or finish happens before or after a flush, never during one (store.h), and it
- *     begins only after the last write of its zone has ended. So a flush never records a pointer that a
- *     reset has set back.
+ *  1. A request is in the list before the flush that completes it begins. Every write that
+ *     completed before the request arrived has passed its write pointer to the store by then
+ *     (zones_tell()). So the flush covers it (D1).
+ *  2. To the store, a reset or finish happens before or after a flush, never during one (store.h),
+ *     and it begins only after the last write of its zone has ended. So a flush never records a
+ *     pointer that a reset has set back.
  *  3. running is true from work_submit() until zns_flush_done() has found the list empty.
  *
  * Idle write-back. The host need not flush, but a power cut should not lose what was written long
- * ago. The first change after a flush arms a timer for one second. When it fires and there was another
- * change within the last second, it is armed again, for at most five seconds in all; otherwise a flush
- * begins. So there is no timer while nothing is written, an idle drive is flushed after a second, and
- * a busy one every five seconds.
+ * ago. The first change after a flush arms a timer for one second. When it fires and there was
+ * another change within the last second, it is armed again, for at most five seconds in all;
+ * otherwise a flush begins. So there is no timer while nothing is written, an idle drive is flushed
+ * after a second, and a busy one every five seconds.
  *
- * When nothing was written for half a minute, the same work item also calls store->ops->trim(), which
- * returns cached free space to the file system.
+ * When nothing was written for half a minute, the same work item also calls store->ops->trim(),
+ * which returns cached free space to the file system.
  *
- * What a failed flush should have recorded stays dirty for the next one. So the timer is armed again,
- * for a second, and for twice as long after each further failure, up to 30 seconds; but not when the
- * store is poisoned (EROFS), because then no flush can succeed any more.
+ * What a failed flush should have recorded stays dirty for the next one. So the timer is armed
+ * again, for a second, and for twice as long after each further failure, up to 30 seconds; but not
+ * when the store is poisoned (EROFS), because then no flush can succeed any more.
  */
 #include <errno.h>
 #include <stddef.h>

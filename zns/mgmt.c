@@ -2,14 +2,15 @@
 /*
  * Zone Management Send (NVMe ZNS 1.1, 3.4.3).
  *
- * Open, close and offline only change the state, at once, in zone_manage(). Reset and finish change the
- * image: they claim their zones, and when these are quiet, claim_start() submits one work item that
- * handles all of them, also for Select All. A flush may run at the same time: the store keeps them apart
- * (store.h), and no write to a claimed zone is in flight to advance its write pointer.
+ * Open, close and offline only change the state, at once, in zone_manage(). Reset and finish change
+ * the image: they claim their zones, and when these are quiet, claim_start() submits one work item
+ * that handles all of them, also for Select All. A flush may run at the same time: the store keeps
+ * them apart (store.h), and no write to a claimed zone is in flight to advance its write pointer.
  *
- * A reset or finish is durable after the next flush (D1). If the store had no space or memory to begin
- * it, the zone stays as it was. After any other error the image may be changed in part, and the zone
- * becomes Read Only. Select All continues with the other zones and reports the first failure.
+ * A reset or finish is durable after the next flush (D1). If the store had no space or memory to
+ * begin it, the zone stays as it was. After any other error the image may be changed in part,
+ * and the zone becomes Read Only. Select All continues with the other zones and reports the
+ * first failure.
  */
 #include <errno.h>
 #include "ns.h"
@@ -121,8 +122,8 @@ static void zns_exec_mgmt_send(struct tgt_req *req)
 	struct tgt_ns *ns = req->ns;
 	uint16_t status;
 
-	req->msg.fn =
-		claim_started; /* zns_dispatch() posts it, from any loop, if the claim has to wait */
+	/* zns_dispatch() posts it, from any loop, if the claim has to wait. */
+	req->msg.fn = claim_started;
 	status = zone_manage(&zns->zones, claim, zone, req_zsa(req));
 	if (status == ZONE_WAIT) { /* REQ may have gone on, on another loop */
 		tgt_ns_copy_out(ns);

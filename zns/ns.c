@@ -2,10 +2,10 @@
 /*
  * Creates a zoned namespace over a store, and closes both.
  *
- * A geometry that hosts cannot use is refused here: Linux hides a namespace whose zone size is not a
- * power of two or whose last zone is shorter (spec/nvme-rules.md B.7.19). An image that has more partly
- * written zones than its own limit of active zones is accepted; no further zone can become active until
- * there are fewer.
+ * A geometry that hosts cannot use is refused here: Linux hides a namespace whose zone size is not
+ * a power of two or whose last zone is shorter (spec/nvme-rules.md B.7.19). An image that has more
+ * partly written zones than its own limit of active zones is accepted; no further zone can become
+ * active until there are fewer.
  *
  * zns_ns_new() and zns_close() run in the main thread or on a worker, when no request refers to the
  * namespace and no worker has a work item of it: after workers_free() and before loop_free().

@@ -47,8 +47,8 @@ struct zns {
 	bool writethrough;
 	struct zns_flusher flusher;
 	struct zns_idle idle;
-	atomic_bool
-		no_zero_copy; /* a mapping faulted: data is copied from now on, and errors reach the host */
+	/* A mapping faulted: from now on data is copied, and the host gets errors. */
+	atomic_bool no_zero_copy;
 	/* Until this time (clock_ns()) writes go to the workers, because one has blocked. */
 	_Atomic uint64_t slow_until;
 	_Atomic uint64_t watch_until; /* until this time slow writes are checked for blocking */
@@ -126,11 +126,11 @@ uint16_t zns_check_range(const struct zns *zns, uint64_t slba, uint64_t nlb);
 uint16_t store_status(const struct zns *zns, int err, bool write);
 
 /* finish.c */
-/* Completes, starts or retries the requests that the zones returned, each on its own loop. Any loop. */
+/* Completes, starts or retries requests that the zones returned, each on its own loop. Any loop. */
 void zns_dispatch(struct zone_items *items);
 /*
- * Ends a command with STATUS. If it succeeded and must be durable (FUA, writethrough), it completes after
- * the next flush, otherwise at once. Any loop.
+ * Ends a command with STATUS. If it succeeded and must be durable (FUA, writethrough), it completes
+ * after the next flush, otherwise at once. Any loop.
  */
 void zns_finish(struct tgt_req *req, uint16_t status);
 
@@ -145,7 +145,7 @@ int zns_flusher_init(struct zns *zns, struct loop *loop);
 void zns_flusher_free(struct zns *zns);
 void zns_exec_flush(struct tgt_req *req);
 void zns_complete_flushed(struct tgt_req *req); /* completes it after the next flush. Any loop. */
-/* Call after a change that a flush would make durable: starts the timer that writes it back. Any loop. */
+/* Notes a change that needs a flush: starts the timer of the idle write-back. Any loop. */
 void zns_mark_dirty(struct zns *zns);
 int zns_flush_store(struct zns *zns); /* the flush itself: 0 or -errno; blocks; one at a time */
 

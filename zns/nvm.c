@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The NVM command set (CSI 0). Hosts query it on every controller that supports several command sets,
- * even if there are no namespaces of it: its limits (all 0: none reported) and its effects, those of
- * its three mandatory commands. There are no NVM namespaces, so the functions that take one are never
- * called, and refuse if they are.
+ * The NVM command set (CSI 0). Hosts query it on every controller that supports several command
+ * sets, even if there are no namespaces of it: its limits (all 0: none reported) and its effects,
+ * those of its three mandatory commands. There are no NVM namespaces, so the functions that take
+ * one are never called, and refuse if they are.
  */
 #include <errno.h>
 #include "target.h"

@@ -2,11 +2,11 @@
 /*
  * Zone Management Receive: Report Zones (NVMe ZNS 1.1, 3.4.2).
  *
- * A buffer of any length is filled to its last byte: the header as far as it fits, whole descriptors,
- * then zeroes. The header's number of zones is the number of returned descriptors with Partial Report,
- * else the number of all matching zones from SLBA on. Zones are read in chunks, so that the lock is
- * never held for long. The cost is linear in what is returned, except that a filtered report which is
- * not partial counts all zones.
+ * A buffer of any length is filled to its last byte: the header as far as it fits, whole
+ * descriptors, then zeroes. The header's number of zones is the number of returned descriptors with
+ * Partial Report, else the number of all matching zones from SLBA on. Zones are read in chunks, so
+ * that the lock is never held for long. The cost is linear in what is returned, except that a
+ * filtered report which is not partial counts all zones.
  *
  * Other commands may change zones meanwhile: each descriptor was correct at some moment during the
  * command.
@@ -117,7 +117,7 @@ uint16_t zns_parse_mgmt_recv(struct tgt_req *req)
 	uint32_t zra = le32toh(req->cmd.cdw13) & RECV_ZRA;
 	uint16_t status;
 
-	/* Extended Report Zones needs zone descriptor extensions, which ZDES 0 says we do not have. */
+	/* Extended Report Zones needs descriptor extensions; ZDES 0 says that there are none. */
 	if (zra != NVME_ZNS_ZRA_REPORT_ZONES || req_zrasf(req) >= sizeof(filter_state) ||
 	    len > TGT_MAX_TRANSFER)
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;

@@ -26,8 +26,8 @@ struct zns_opts {
 };
 
 /*
- * Creates a namespace over STORE and takes ownership of STORE on success. Its write-back timer runs on
- * LOOP. 0 or -errno; ERR then gets a sentence. Main thread.
+ * Creates a namespace over STORE and takes ownership of STORE on success. Its write-back timer runs
+ * on LOOP. 0 or -errno; ERR then gets a sentence. Main thread.
  */
 int zns_ns_new(struct store *store, const struct zns_opts *opts, struct loop *loop,
 	       struct tgt_ns **out, char *err, size_t errlen);

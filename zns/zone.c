@@ -12,15 +12,15 @@
  *  (3) A write comes back with success only when all LBAs below it have been written: wp_done is
  *      beyond it, and the store has been notified (zones_tell()). So there is never a hole below an
  *      acknowledged write, and what the store records covers everything that was acknowledged.
- *  (4) A failed write leaves a hole. From then on the zone accepts no new writes. When the last write in
- *      flight has ended, wp goes back to the hole, and every write from the hole on comes back with
- *      the status of the failed one. Writes below the hole have succeeded.
- *  (5) A zone becomes Full when its last LBA has been *written*; then its resources are freed. If they
- *      were freed when the LBA is assigned, a failed write could need them back.
- *  (6) At most one claim holds a zone. It starts when the zone is quiet (no write in flight, no reader).
- *      Commands that arrive meanwhile wait for the end of the claim, in order, and then start from
- *      the beginning. NVMe does not order commands that are in flight at the same time, so a host
- *      cannot see the difference, and no command is refused that is valid in every order.
+ *  (4) A failed write leaves a hole. From then on the zone accepts no new writes. When the last
+ *      write in flight has ended, wp goes back to the hole, and every write from the hole on comes
+ *      back with the status of the failed one. Writes below the hole have succeeded.
+ *  (5) A zone becomes Full when its last LBA has been *written*; then its resources are freed. If
+ *      they were freed when the LBA is assigned, a failed write could need them back.
+ *  (6) At most one claim holds a zone. It starts when the zone has no write in flight and no
+ *      reader. Commands that arrive meanwhile wait for the end of the claim, in order, and then
+ *      start from the beginning. NVMe does not order commands that are in flight at the same time,
+ *      so a host cannot see the difference, and no command is refused that is valid in every order.
  *  (7) A ZONE_ALL claim is alone: it waits for all other claims, and they wait for it.
  *  (8) Lists of items are filled under the lock; the caller handles them without it.
  *
@@ -91,7 +91,7 @@ static void list_del(struct zones *zs, struct zone_list *list, uint32_t i)
 		zs->zone[z->next].prev = z->prev;
 }
 
-/* The only function that changes a state. Setting Implicitly Open again moves the zone to the LRU tail. */
+/* The only function that changes a state. Implicitly Open moves the zone to the LRU tail. */
 static void zone_set_state(struct zones *zs, struct zone *z, uint8_t state)
 {
 	uint32_t i = zone_index(zs, z);
@@ -141,8 +141,8 @@ static uint16_t zone_may_open(const struct zones *zs, const struct zone *z)
 }
 
 /*
- * Opens Z with STATE after zone_may_open() returned 0. At the limit it closes the least recently used
- * implicitly open zone first; explicitly open zones stay open until the host closes them.
+ * Opens Z with STATE after zone_may_open() returned 0. At the limit it closes the least recently
+ * used implicitly open zone first; explicitly open zones stay open until the host closes them.
  */
 static void zone_set_open(struct zones *zs, struct zone *z, uint8_t state)
 {
@@ -407,7 +407,7 @@ uint32_t zone_read_span(struct zones *zs, uint64_t lba, uint32_t nlb, uint32_t *
 
 /* --- Zone Management Send --- */
 
-/* An action in a state: NO is refused (Invalid Zone State Transition), SO is a no-op, DO is done. */
+/* An action in a state. NO: Invalid Zone State Transition; SO: nothing to do; DO: it is done. */
 enum { NO, SO, DO };
 static const uint8_t action_in[NVME_ZNS_ZSA_OFFLINE + 1][ZONE_STATES] = {
 	[NVME_ZNS_ZSA_OPEN] = { [EMPTY] = DO, [IMPLICIT] = DO, [EXPLICIT] = SO, [CLOSED] = DO },
@@ -425,7 +425,7 @@ static const uint8_t action_in[NVME_ZNS_ZSA_OFFLINE + 1][ZONE_STATES] = {
 	[NVME_ZNS_ZSA_OFFLINE] = { [READ_ONLY] = DO, [OFFLINE] = SO },
 };
 
-/* The states that Select All applies to (B.7.8). Zones in other states are skipped without error. */
+/* The states that Select All applies to (B.7.8). Zones in other states are skipped. */
 static const uint32_t action_all[] = {
 	[NVME_ZNS_ZSA_OPEN] = BIT(CLOSED),
 	[NVME_ZNS_ZSA_CLOSE] = BIT(IMPLICIT) | BIT(EXPLICIT),
@@ -555,7 +555,7 @@ static void unclaim(struct zone_claim *claim, struct zone *z)
 	claim->nr--;
 }
 
-/* Whether CLAIM still has work on Z: the last write may have filled a zone that is to be finished. */
+/* Whether CLAIM has work on Z; none if the last write has filled a zone that it should finish. */
 static bool claim_wants(struct zone_claim *claim, struct zone *z)
 {
 	if (!(z->flags & ZF_CLAIMED))

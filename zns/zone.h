@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The zone state machine: states, write pointers, limits, and which commands may use a zone at the same
- * time. It does no I/O, sees no commands and has no threads; zone.c begins with the rules, and
+ * The zone state machine: states, write pointers, limits, and which commands may use a zone at the
+ * same time. It does no I/O, sees no commands and has no threads; zone.c begins with the rules, and
  * docs/zones.md has the diagrams.
  *
  * All addresses and lengths are LBAs. Functions that return uint16_t return 0, an NVMe status (with DNR
@@ -29,8 +29,8 @@
 #define ZONE_MEDIA_STATUS(sc) (NVME_SCT_MEDIA << NVME_SCT_SHIFT | (sc))
 
 /*
- * The part of a command that the zones keep while it waits or runs: the first member of zone_io and of
- * zone_claim. It comes back in a list exactly once, and EVENT says what to do with the command.
+ * The part of a command that the zones keep while it waits or runs: the first member of zone_io and
+ * of zone_claim. It comes back in a list exactly once, and EVENT says what to do with the command.
  */
 enum zone_event {
 	ZONE_COMPLETE, /* a write has ended: complete it with STATUS */
@@ -128,21 +128,22 @@ struct zones {
 };
 
 /*
- * Initialises NR Empty zones. ZSZE is a power of two, 0 < ZCAP <= ZSZE, 0 < NR <= ZONES_MAX. max_open is
- * lowered to max_active, because an open zone is active. 0 or -ENOMEM.
+ * Initialises NR Empty zones. ZSZE is a power of two, 0 < ZCAP <= ZSZE, 0 < NR <= ZONES_MAX.
+ * max_open is lowered to max_active, because an open zone is active. 0 or -ENOMEM.
  */
 int zones_init(struct zones *zs, uint64_t zsze, uint64_t zcap, uint32_t nr, uint32_t max_open,
 	       uint32_t max_active);
 void zones_free(struct zones *zs);
 
 /*
- * Calls ADVANCE from now on whenever a write moves a zone's wp_done: before that write comes back, and
- * never while a reset runs. It is called under zones->lock, so it must be short and take no lock.
+ * Calls ADVANCE from now on whenever a write moves a zone's wp_done: before that write comes
+ * back, and never while a reset runs. It is called under zones->lock, so it must be short and
+ * take no lock.
  */
 void zones_tell(struct zones *zs, void (*advance)(void *arg, uint32_t zone, uint64_t wp_done),
 		void *arg);
 
-/* Sets the write pointer of ZONE at open; it is then Empty, Closed or Full. Before other threads. */
+/* At open, before other threads: sets the write pointer of ZONE, which is Empty, Closed or Full. */
 void zones_load(struct zones *zs, uint32_t zone, uint64_t wp);
 
 static inline uint32_t zone_of(const struct zones *zs, uint64_t lba)
@@ -156,16 +157,16 @@ static inline uint64_t zone_start(const struct zones *zs, uint32_t zone)
 }
 
 /*
- * Begins a write of io->nlb LBAs at io->lba, or an append to the zone that starts there. The caller has
- * checked the range, and that an append's LBA is the start of a zone. On success the LBAs from io->lba
- * on are reserved for IO; the caller writes them and calls zone_write_end(). ZONE_WAIT: the command will
- * be retried.
+ * Begins a write of io->nlb LBAs at io->lba, or an append to the zone that starts there. The caller
+ * has checked the range, and that an append's LBA is the start of a zone. On success the LBAs from
+ * io->lba on are reserved for IO; the caller writes them and calls zone_write_end(). ZONE_WAIT: the
+ * command will be retried.
  */
 uint16_t zone_write_begin(struct zones *zs, struct zone_io *io, bool append);
 
 /*
- * Ends a write with STATUS. Appends to OUT all items that have to be handled now, of this command and
- * of others; writes of a zone come back in LBA order.
+ * Ends a write with STATUS. Appends to OUT all items that have to be handled now, of this command
+ * and of others; writes of a zone come back in LBA order.
  */
 void zone_write_end(struct zones *zs, struct zone_io *io, uint16_t status, struct zone_items *out);
 
@@ -179,16 +180,16 @@ bool zone_read_try(struct zones *zs, struct zone_io *io);
 void zone_read_end(struct zones *zs, struct zone_io *io, struct zone_items *out);
 
 /*
- * Returns how many of the NLB LBAs from LBA on are in the same zone. *VALID of these have been written,
- * the others read as zeroes. Between the begin and the end of a read *VALID can only grow.
+ * Returns how many of the NLB LBAs from LBA on are in the same zone. *VALID of these have been
+ * written, the others read as zeroes. Between the begin and the end of a read *VALID can only grow.
  */
 uint32_t zone_read_span(struct zones *zs, uint64_t lba, uint32_t nlb, uint32_t *valid);
 
 /*
- * Zone Management Send: performs ACTION on ZONE or ZONE_ALL. Open, close and offline are done on return.
- * Reset and finish have claimed claim->nr zones. If that is 0 there is nothing to do; otherwise the
- * caller iterates over them with zone_claim_next(), calls zone_claim_done() for each, and at last
- * zone_claim_end(). ZONE_WAIT: the claim comes back later, to be started or retried.
+ * Zone Management Send: performs ACTION on ZONE or ZONE_ALL. Open, close and offline are done on
+ * return. Reset and finish have claimed claim->nr zones. If that is 0 there is nothing to do;
+ * otherwise the caller iterates over them with zone_claim_next(), calls zone_claim_done() for each,
+ * and at last zone_claim_end(). ZONE_WAIT: the claim comes back later, to be started or retried.
  */
 uint16_t zone_manage(struct zones *zs, struct zone_claim *claim, uint32_t zone, uint8_t action);
 
