@@ -3,18 +3,20 @@
  * Allocates and frees clusters.
  *
  * 1. The refcounts decide which clusters are free. q->free is a bounded set of free clusters
- *    (freeset.c), a cache: a run taken from it is checked against the refcounts and the places of the
- *    metadata first, so a wrong entry, in an image that lies, costs time, never data.
- * 2. Data clusters read as zeroes when they are allocated: they are new space at the end of the file
- *    (which is extended at once, so that no mapping points beyond its end), or were zeroed before
- *    reuse. Whoever fills whole clusters before they are mapped may have recycled ones (reserve.c).
- * 3. Unmapped clusters go to quarantine, the list of deferred frees. Only quarantine_release(), after
- *    a flush has made the unmapping durable, lowers their refcounts and adds them to q->free. When
- *    many are deferred, quarantine_crowded() makes an allocation flush first, so that the file does
- *    not grow without bound while zones are reset and rewritten and the host does not flush. Freed
- *    clusters are discarded; in an image on a tmpfs they are kept as recycled until alloc_trim().
- * 4. A zone should be one contiguous run, so a run that is much smaller than wanted is passed over in
- *    favour of the end of the file, and tables are not taken from large runs.
+ *    (freeset.c), a cache: a run taken from it is checked against the refcounts and the places of
+ *    the metadata first, so a wrong entry, in an image that lies, costs time, never data.
+ * 2. Data clusters read as zeroes when they are allocated: they are new space at the end of the
+ *    file (which is extended at once, so that no mapping points beyond its end), or were zeroed
+ *    before reuse. Whoever fills whole clusters before they are mapped may have recycled ones
+ *    (reserve.c).
+ * 3. Unmapped clusters go to quarantine, the list of deferred frees. Only quarantine_release(),
+ *    after a flush has made the unmapping durable, lowers their refcounts and adds them to q->free.
+ *    When many are deferred, quarantine_crowded() makes an allocation flush first, so that the file
+ *    does not grow without bound while zones are reset and rewritten and the host does not flush.
+ *    Freed clusters are discarded; in an image on a tmpfs they are kept as recycled until
+ *    alloc_trim().
+ * 4. A zone should be one contiguous run, so a run that is much smaller than wanted is passed over
+ *    in favour of the end of the file, and tables are not taken from large runs.
  * 5. Every loop over q->free removes clusters from it, or makes recycled ones zeroed, in each turn.
  *    No cluster is in the set twice, so no turn undoes another, and the loop ends.
  *
@@ -86,7 +88,7 @@ static int discard(struct qcow2 *q, uint64_t first, uint64_t nr)
 
 enum choice {
 	ANY,
-	CHOOSY, /* fail rather than return a small part of what is wanted, or cut a large run for a table */
+	CHOOSY,	  /* returns no small part of what is wanted, and cuts no large run for a table */
 	RECYCLED, /* only clusters that may hold old data */
 };
 
@@ -99,8 +101,8 @@ static int best_run(const struct qcow2 *q, uint64_t min, uint64_t max, enum choi
 }
 
 /*
- * Takes a run out of q->free, verified by the refcounts. *OUT nr 0: there is none that suits. Each turn
- * removes at least one cluster from the set for good.
+ * Takes a run out of q->free, verified by the refcounts. *OUT nr 0: there is none that suits. Each
+ * turn removes at least one cluster from the set for good.
  */
 static int take_known(struct qcow2 *q, uint64_t min, uint64_t max, enum choice choice,
 		      struct run *out)
@@ -125,7 +127,7 @@ static int take_known(struct qcow2 *q, uint64_t min, uint64_t max, enum choice c
 			*out = r;
 			return 0;
 		}
-		/* Remove what cannot be used: the part in use, or the cluster behind the free part. */
+		/* Remove what is unusable: the part in use, or the cluster behind the free part. */
 		if (is_free && len < r.nr) {
 			r.first += len;
 			r.nr = 1;
@@ -261,8 +263,8 @@ static int take(struct qcow2 *q, uint64_t min, uint64_t max, struct run *out)
 }
 
 /*
- * On a tmpfs no more is allocated than will soon be written: adjacent clusters gain little there, zeroing
- * takes time, and the next write may be received into reserved clusters (reserve.c).
+ * On a tmpfs no more is allocated than will soon be written: adjacent clusters gain little there,
+ * zeroing takes time, and the next write may be received into reserved clusters (reserve.c).
  */
 static uint64_t piece(const struct qcow2 *q)
 {
@@ -412,7 +414,7 @@ int quarantine_add(struct qcow2 *q, uint64_t first, uint64_t nr)
 	return plant(no_quarantine) ? quarantine_release(q) : 0;
 }
 
-/* Discards clusters that were freed, but keeps them in an image on a tmpfs. Whether they read as zeroes. */
+/* Discards freed clusters, except on a tmpfs. Returns whether they read as zeroes. */
 static bool give_up(struct qcow2 *q, uint64_t first, uint64_t nr)
 {
 	if (q->file->in_memory && !freeset_full(&q->free))

@@ -4,10 +4,10 @@
  *
  * 1. The cache never writes on its own. A dirty table stays dirty until cache_write(), which only a
  *    flush calls, in the write order of flush.c.
- * 2. Clean tables that are not pinned are evicted in LRU order to stay within cache.max. Dirty tables
- *    may exceed it; cache_nearly_full() then makes the allocating paths flush first.
- * 3. A host offset is cached at most once and has one kind. If an image names one cluster both as an
- *    L2 table and as a refcount block, the second cache_get() fails.
+ * 2. Clean tables that are not pinned are evicted in LRU order to stay within cache.max. Dirty
+ *    tables may exceed it; cache_nearly_full() then makes the allocating paths flush first.
+ * 3. A host offset is cached at most once and has one kind. If an image names one cluster both as
+ *    an L2 table and as a refcount block, the second cache_get() fails.
  *
  * All under q->lock.
  */

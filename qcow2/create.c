@@ -8,14 +8,14 @@
  *	then         L1 table, all holes
  *
  * With 64 KiB clusters and a usual number of zones these are clusters 0, 1, 2, 3 and 4, byte for
- * byte as QEMU writes them. A table that is larger than a cluster takes several. Every cluster up to
- * the end of the L1 table has refcount 1.
+ * byte as QEMU writes them. A table that is larger than a cluster takes several. Every cluster up
+ * to the end of the L1 table has refcount 1.
  *
  * 1. Options are validated before any file is touched (geometry.c).
- * 2. An existing file is truncated only under QEMU's write locks, and the truncation is made durable
- *    before anything is written, so that an old header never refers to new tables.
- * 3. The magic is written last, in one sector, after all else is durable. If a create is interrupted
- *    at any point, it leaves a file that no program recognises as an image.
+ * 2. An existing file is truncated only under QEMU's write locks, and the truncation is made
+ *    durable before anything is written, so that an old header never refers to new tables.
+ * 3. The magic is written last, in one sector, after all else is durable. If a create is
+ *    interrupted at any point, it leaves a file that no program recognises as an image.
  * 4. A file that did not exist before is removed again when the create fails.
  *
  * One thread; no other thread has the file before the function returns.

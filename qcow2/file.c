@@ -27,8 +27,8 @@ void file_close(struct file *f)
 }
 
 /*
- * 0: a read of nothing at OFF means that the file ends there. Else the read failed without saying so,
- * and what it did not bring must not pass for zeroes: a table of them maps nothing.
+ * 0: a read of nothing at OFF means that the file ends there. Else the read failed without saying
+ * so, and what it did not bring must not pass for zeroes: a table of them maps nothing.
  */
 static int read_ended(struct file *f, uint64_t off)
 {

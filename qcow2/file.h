@@ -81,13 +81,15 @@ int file_truncate(struct file *f, uint64_t size) __attribute__((warn_unused_resu
  */
 const void *file_map(struct file *f, uint64_t len);
 /*
- * A descriptor by which others may move guest data between the N pieces of IOV and the file at OFF,
- * around the page cache; open until file_close(). -1: the file has none, or they do not lie as it asks.
+ * A descriptor by which others may move guest data between the N pieces of IOV and the file at
+ * OFF, around the page cache; open until file_close(). -1: the file has none, or they do not lie
+ * as it asks.
  */
 int file_direct(struct file *f, const struct iovec *iov, int n, uint64_t off);
 /*
- * Brings LEN bytes of the view at OFF into memory, for a system call to write to; they stay there until
- * they are discarded (a tmpfs may swap them). False: the file is on no tmpfs, or there is no room.
+ * Brings LEN bytes of the view at OFF into memory, for a system call to write to; they stay
+ * there until they are discarded (a tmpfs may swap them). False: the file is on no tmpfs, or
+ * there is no room.
  */
 bool file_populate(struct file *f, uint64_t off, uint64_t len);
 /* Makes the range read as zeroes and gives its space back where the file system can. */

@@ -15,8 +15,8 @@
  * A file that goes around the page cache has no view, which is the page cache.
  *
  * On a tmpfs pages of free ranges are kept, since allocating a page costs several times as much as
- * filling it. So ranges are zeroed in place, and file_populate() prepares free ranges for data to be
- * received into (reserve.c).
+ * filling it. So ranges are zeroed in place, and file_populate() prepares free ranges for data to
+ * be received into (reserve.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -168,8 +168,8 @@ static int posix_size(struct file *f, uint64_t *size)
 }
 
 /*
- * What the file system can do. A mapping and read() agree in the page cache of the disk file systems
- * and of tmpfs; network and pass-through ones have modes in which a mapping goes stale.
+ * What the file system can do. A mapping and read() agree in the page cache of the disk file
+ * systems and of tmpfs; network and pass-through ones have modes in which a mapping goes stale.
  */
 static void know_file_system(struct file_posix *p)
 {
@@ -207,8 +207,8 @@ static const void *posix_map(struct file *f, uint64_t len)
 }
 
 /*
- * For reading, not for writing, which costs twice as much: the kernel maps the neighbours of a page of a
- * tmpfs with it, and lets all of them be written.
+ * For reading, not for writing, which costs twice as much: the kernel maps the neighbours of a page
+ * of a tmpfs with it, and lets all of them be written.
  */
 static bool posix_populate(struct file *f, uint64_t off, uint64_t len)
 {

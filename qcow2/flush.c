@@ -8,21 +8,22 @@
  * Between flushes all dirty metadata is only in memory. So after a crash at any moment, the image
  * contains what complete steps of flushes wrote, and a prefix of one more step:
  *
- * 1. A write pointer on disk is never ahead of its data: pointers are copied before the data is synced,
- *    and written after that.
- * 2. The pointer of a reset is on disk before the zone's clusters are unmapped, and the unmapping is
- *    on disk before the clusters are reused.
- * 3. Before a table refers to a cluster, the cluster's refcount is on disk, and so is its content if it
- *    is a table itself.
- * 4. No more zones are partly written than the limit allows. That a zone was reset is on disk before
- *    any pointer advances. If the limit could be exceeded otherwise, that a zone is full is on disk
- *    before the pointer of another leaves its start. The collected pointers keep the limit (wp.c).
+ * 1. A write pointer on disk is never ahead of its data: pointers are copied before the data is
+ *    synced, and written after that.
+ * 2. The pointer of a reset is on disk before the zone's clusters are unmapped, and the unmapping
+ *    is on disk before the clusters are reused.
+ * 3. Before a table refers to a cluster, the cluster's refcount is on disk, and so is its content
+ *    if it is a table itself.
+ * 4. No more zones are partly written than the limit allows. That a zone was reset is on disk
+ *    before any pointer advances. If the limit could be exceeded otherwise, that a zone is full
+ *    is on disk before the pointer of another leaves its start. The collected pointers keep the
+ *    limit (wp.c).
  *
- * So a crash may leak clusters, but leaves no dangling reference. Every step and every sync that has
- * nothing to do is skipped, and dirty objects are on lists: a flush costs what changed.
+ * So a crash may leak clusters, but leaves no dangling reference. Every step and every sync that
+ * has nothing to do is skipped, and dirty objects are on lists: a flush costs what changed.
  *
- * After a failed write its step stays dirty, and the next flush begins from the start. A failed sync
- * poisons the image: nobody knows what reached the disk, and another sync would not report it.
+ * After a failed write its step stays dirty, and the next flush begins from the start. A failed
+ * sync poisons the image: nobody knows what reached the disk, and another sync would not report it.
  */
 #include <errno.h>
 

@@ -103,7 +103,7 @@ void freeset_add_new(struct freeset *s, struct run r)
 {
 	uint64_t end = run_end(&r), pos = r.first;
 
-	/* Each turn moves POS up: over a gap of the set, which is added, and over the run behind. */
+	/* Each turn advances POS over a gap of the set, which it adds, and over the next run. */
 	while (pos < end) {
 		uint32_t i = first_above(s, pos);
 		struct run known = { end, 0, false };

@@ -37,8 +37,9 @@ void freeset_add_new(struct freeset *s, struct run r);
 void freeset_remove(struct freeset *s, struct run r);
 
 /*
- * The index of the best run for MIN to MAX clusters: the smallest run that has MAX, or else the
- * largest one. RECYCLED: only of recycled clusters. At most LONGEST clusters long. -1: there is none.
+ * The index of the best run for MIN to MAX clusters: the smallest run that has MAX, or else
+ * the largest one. RECYCLED: only of recycled clusters. At most LONGEST clusters long. -1:
+ * there is none.
  */
 int freeset_best(const struct freeset *s, uint64_t min, uint64_t max, uint64_t longest,
 		 bool recycled);

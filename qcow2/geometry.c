@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a new image may look like: the defaults, the clamped values and the refusals of qcow2_create().
+ * What a new image may look like: the defaults, the clamped values and the refusals of
+ * qcow2_create().
  *
  * The rules are those of QEMU's zoned series (spec/qcow2-zoned.md 2), with these of our own:
  * 1. A zone consists of whole clusters, so that a reset never affects the next zone.
  * 2. Every write pointer stays below bit 59, the lowest bit that any version used as a marker.
  * 3. The default of the largest append shrinks to fit small zones; a given value does not.
  *
- * A limit that is larger than can matter is clamped; everything else that is wrong is refused. These
- * are pure functions of the options and touch no file.
+ * A limit that is larger than can matter is clamped; everything else that is wrong is refused.
+ * These are pure functions of the options and touch no file.
  */
 #include <errno.h>
 #include <inttypes.h>

@@ -84,7 +84,7 @@ struct zone_rec {
 	bool reset; /* since the last flush */
 };
 
-/* Clusters that are in memory for sure: one bit each for the first NR; resident.c. Under q->lock. */
+/* Clusters known to be in memory: one bit each for the first NR; resident.c. Under q->lock. */
 struct resident {
 	uint64_t *bits;
 	uint64_t nr;
@@ -269,12 +269,14 @@ int ref_get(struct qcow2 *q, uint64_t cluster, uint64_t *count);
  */
 int alloc_data(struct qcow2 *q, uint64_t min, uint64_t max, uint64_t *host, uint64_t *nr);
 /*
- * Takes a run of 1 to MAX free clusters that may hold old data; nr 0: there is none. The clusters have no
- * reference, but nobody else is given them until alloc_recycled_back(). 0 or -errno.
+ * Takes a run of 1 to MAX free clusters that may hold old data; nr 0: there is none. The clusters
+ * have no reference, but nobody else is given them until alloc_recycled_back(). 0 or -errno.
  */
 int alloc_recycled(struct qcow2 *q, uint64_t max, struct run *out);
 void alloc_recycled_back(struct qcow2 *q, const struct run *r);
-/* Returns the space of some recycled clusters to the file system: of how many; 0: there are none. */
+/*
+ * Returns space of recycled clusters to the file system: of how many clusters; 0: there are none.
+ */
 uint64_t alloc_trim(struct qcow2 *q);
 /* One cluster for a table, its bytes undefined. */
 int alloc_table(struct qcow2 *q, uint64_t *host);
@@ -311,8 +313,8 @@ int map_lookup(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m, u
 int map_for_write(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t limit, uint64_t *host,
 		  uint64_t *run);
 /*
- * Maps the NR clusters from FIRST on, none of which is mapped, to those at HOST, which are filled and free,
- * and raises their refcounts. -EEXIST: some are mapped.
+ * Maps the NR clusters from FIRST on, none of which is mapped, to those at HOST, which are filled
+ * and free, and raises their refcounts. -EEXIST: some are mapped.
  */
 int map_commit(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t host);
 /* Unmaps all clusters that begin in [OFF, END); what they held goes to quarantine. */
@@ -328,7 +330,7 @@ int map_set(struct qcow2 *q, uint64_t cluster, uint64_t host, bool *changed, str
 
 /* resident.c: which clusters of an image on a tmpfs are in memory */
 
-/* Brings the clusters of R into memory, unless they are known to be. False: no memory, or no tmpfs. */
+/* Brings the clusters of R into memory if they are not known to be. False: no memory or tmpfs. */
 bool resident_bring_in(struct qcow2 *q, const struct run *r);
 /* The space of these clusters was returned to the file system. */
 void resident_forget(struct qcow2 *q, uint64_t first, uint64_t nr);
@@ -408,9 +410,9 @@ int flush_locked(struct qcow2 *q);
 
 /*
  * At a writable open: shadow_recover() (recover.c) takes over what a killed process left in DIR.
- * shadow_prepare() makes a new shadow; shadow_begin() declares it in the image, durably, and uses it
- * from then on. NOTICE gets sentences. -errno: the image cannot be opened; that there is no shadow is
- * no error.
+ * shadow_prepare() makes a new shadow; shadow_begin() declares it in the image, durably, and uses
+ * it from then on. NOTICE gets sentences. -errno: the image cannot be opened; that there is no
+ * shadow is no error.
  */
 int shadow_recover(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN]);
 void shadow_prepare(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN]);

@@ -8,8 +8,9 @@
  * zone that is read or written from being reset, so a cluster once found stays where it is. Only
  * clusters that a write would replace (compressed, shared) are read under it.
  *
- * The data of a large write to an image on a tmpfs may already be in reserved clusters (reserve.c):
- * qcow2_commit() maps them, under q->lock, and transfers nothing. write_anew() fills such clusters itself.
+ * The data of a large write to an image on a tmpfs may already be in reserved clusters
+ * (reserve.c): qcow2_commit() maps them, under q->lock, and transfers nothing. write_anew() fills
+ * such clusters itself.
  *
  * Any thread.
  */
@@ -205,8 +206,8 @@ static int write_once(struct qcow2 *q, const struct iovec *iov, int n, uint64_t 
 }
 
 /*
- * The disk is full; but clusters given up lately may be in quarantine, which a flush frees, and others be
- * kept. Whether there is space now.
+ * The disk is full; but clusters given up lately may be in quarantine, which a flush frees, and
+ * others be kept. Whether there is space now.
  */
 static bool make_space(struct qcow2 *q)
 {
@@ -231,7 +232,7 @@ static int write_data(struct qcow2 *q, const struct iovec *iov, int n, uint64_t 
 	return err ? err : write_once(q, iov, n, len, host, how);
 }
 
-/* Whether so much is unflushed, or waits for a flush to be freed, that an allocation flushes first. */
+/* Whether so much waits for a flush, to be written or freed, that an allocation flushes first. */
 static bool crowded(const struct qcow2 *q)
 {
 	return cache_nearly_full(q) || shadow_nearly_full(q) || quarantine_crowded(q);
@@ -329,7 +330,7 @@ int qcow2_commit(struct qcow2 *q, const void *mem, uint64_t off, uint64_t len, u
 	if (err)
 		return err == -ENOSPC ? -EEXIST : err;
 	reserve_committed(q);
-	return 0; /* no note_written(): the changed refcounts make the next flush sync the data, too */
+	return 0; /* no note_written(): changed refcounts make the next flush sync the data, too */
 }
 
 /* How many of N pieces lie within RUN bytes, and in *LEN, which was that of all, their length. */
@@ -341,9 +342,10 @@ static int pieces_within(const struct iovec *iov, int n, uint64_t run, uint64_t 
 }
 
 /*
- * Writes to unmapped clusters of an image on a tmpfs, from the start of one: fills reserved clusters
- * (reserve.c), zeroes the rest of the last one, and maps them. So no cluster is zeroed before it is
- * written. -EEXIST: this was not possible; write_slow() writes the data, or reports the error.
+ * Writes to unmapped clusters of an image on a tmpfs, from the start of one: fills reserved
+ * clusters (reserve.c), zeroes the rest of the last one, and maps them. So no cluster is zeroed
+ * before it is written. -EEXIST: this was not possible; write_slow() writes the data, or reports
+ * the error.
  */
 static int write_anew(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		      unsigned int flags)
@@ -404,7 +406,7 @@ void qcow2_trim(struct qcow2 *q)
 
 	if (!q->file->in_memory)
 		return;
-	/* Ends after as many clusters as there were at the start, even if a flush adds more meanwhile. */
+	/* Ends after as many clusters as there were at the start, even if a flush adds more. */
 	do {
 		pthread_mutex_lock(&q->lock);
 		reserve_drain(q);

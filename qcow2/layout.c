@@ -3,8 +3,8 @@
  * Encodes and decodes the zoned header extension in its four historic layouts (spec/qcow2-zoned.md
  * 1.2, 1.4).
  *
- * L44 and L56 are recognised by their length. Two layouts have 48 bytes; of these, one is accepted only
- * if every field agrees with the image, above all nr_zones with the size of the disk. No valid
+ * L44 and L56 are recognised by their length. Two layouts have 48 bytes; of these, one is accepted
+ * only if every field agrees with the image, above all nr_zones with the size of the disk. No valid
  * extension of one layout is valid as the other.
  *
  * Pure functions. Any thread.

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * QEMU's image locks, byte for byte, so that znsd, a second znsd and any QEMU program exclude each
- * other. A program takes shared OFD locks: on byte 100 + P for each permission P that it uses, and on
- * 200 + P for each that it does not share. Then it tests 200 + P for each permission that it uses and
- * 100 + P for each that it does not share; a lock of another program there is a conflict. (Observed
- * with strace on qemu-io 7.2.)
+ * other. A program takes shared OFD locks: on byte 100 + P for each permission P that it uses, and
+ * on 200 + P for each that it does not share. Then it tests 200 + P for each permission that it
+ * uses and 100 + P for each that it does not share; a lock of another program there is a conflict.
+ * (Observed with strace on qemu-io 7.2.)
  *
  * The locks last as long as the file descriptor. This file keeps no state. Any thread.
  */

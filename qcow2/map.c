@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The mapping by L1 and L2 tables: lookup, allocation and unmapping. Entries may be of any kind that
- * QEMU writes: data, zero (with or without a cluster), compressed, shared. All kinds can be read. Data
- * is written only into data clusters with refcount one; other clusters are replaced first:
+ * The mapping by L1 and L2 tables: lookup, allocation and unmapping. Entries may be of any kind
+ * that QEMU writes: data, zero (with or without a cluster), compressed, shared. All kinds can
+ * be read. Data is written only into data clusters with refcount one; other clusters are
+ * replaced first:
  *
- * 1. Clusters that read as zeroes are replaced by allocated clusters that read as zeroes, a whole run
- *    at once up to the limit.
+ * 1. Clusters that read as zeroes are replaced by allocated clusters that read as zeroes, a whole
+ *    run at once up to the limit.
  * 2. Compressed and shared clusters are copied one by one.
  * 3. Tables are changed in the cache. Everything that a change needs (tables, room on the list of
  *    deferred frees) is acquired before the first entry changes, so a failure changes nothing.
@@ -144,8 +145,9 @@ static int l2_for_write(struct qcow2 *q, uint64_t i, struct table **out)
 }
 
 /*
- * Calls EACH on the L2 entry of every cluster in [FIRST, FIRST + NR), until it returns non-zero, and
- * returns that. For a missing L2 table EACH is called once, with NULL and the number of its entries.
+ * Calls EACH on the L2 entry of every cluster in [FIRST, FIRST + NR), until it returns
+ * non-zero, and returns that. For a missing L2 table EACH is called once, with NULL and the
+ * number of its entries.
  */
 typedef int (*each_fn)(struct qcow2 *q, uint64_t *entry, uint64_t nr, void *arg);
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Metadata writes and syncs. They do the I/O and record the state by which flush.c decides whether it
- * needs a sync: what was written since the last one, and whether the next step must wait for one
+ * Metadata writes and syncs. They do the I/O and record the state by which flush.c decides whether
+ * it needs a sync: what was written since the last one, and whether the next step must wait for one
  * (barrier_due).
  *
- * A failed sync poisons the image, because nobody knows what reached the disk and another sync would
- * not report it. A failed write does not: its caller keeps the data dirty, and the next flush tries
- * again.
+ * A failed sync poisons the image, because nobody knows what reached the disk and another sync
+ * would not report it. A failed write does not: its caller keeps the data dirty, and the next flush
+ * tries again.
  *
  * Only the steps of a flush, and a resize, call these functions. Under q->lock.
  */

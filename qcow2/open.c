@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opens and closes an image. The header and its extensions are validated completely before any of it
- * is used; after qcow2_open() the header's fields are not checked again.
+ * Opens and closes an image. The header and its extensions are validated completely before any of
+ * it is used; after qcow2_open() the header's fields are not checked again.
  *
  * 1. Every size in the header is checked against the limits of format.h and the length of the file
  *    before memory is allocated for it, so a small file with huge claims fails at once.
- * 2. A refusal is one sentence: the file, the field and its offset, what was found, what was expected,
- *    and what to do.
- * 3. A writable open writes only at the very end, when it can no longer refuse, and makes this durable
- *    before it succeeds: the state from a killed process's shadow, an identity for an image that has
- *    none, the autoclear bits, and the generation.
- * 4. A writable open syncs what it has read: a killed process may have written it without a sync, and
- *    our write order relies on it.
+ * 2. A refusal is one sentence: the file, the field and its offset, what was found, what was
+ *    expected, and what to do.
+ * 3. A writable open writes only at the very end, when it can no longer refuse, and makes this
+ *    durable before it succeeds: the state from a killed process's shadow, an identity for an image
+ *    that has none, the autoclear bits, and the generation.
+ * 4. A writable open syncs what it has read: a killed process may have written it without a sync,
+ *    and our write order relies on it.
  * 5. Names of other files (backing file, data file) are read and shown, never opened.
  */
 #include <ctype.h>
@@ -566,8 +566,8 @@ int clear_promises(struct qcow2 *q, uint64_t keep, char err[QCOW2_ERRLEN])
 }
 
 /*
- * Does the writes of a writable open: first it recovers a shadow that a killed process left, then it
- * records the identity, and last it starts the new shadow.
+ * Does the writes of a writable open: first it recovers a shadow that a killed process left, then
+ * it records the identity, and last it starts the new shadow.
  */
 static int begin_writing(struct qcow2 *q, const char *dir, char *notice, char err[QCOW2_ERRLEN])
 {
@@ -626,8 +626,8 @@ static int open_file(struct qcow2 *q, struct file *given, char err[QCOW2_ERRLEN]
 }
 
 /*
- * Syncs what a killed process may have left in the page cache. We have read it and rely on it from now
- * on, for example on the write pointer of a reset.
+ * Syncs what a killed process may have left in the page cache. We have read it and rely on it from
+ * now on, for example on the write pointer of a reset.
  */
 static int settle(struct qcow2 *q, char err[QCOW2_ERRLEN])
 {
@@ -639,7 +639,7 @@ static int settle(struct qcow2 *q, char err[QCOW2_ERRLEN])
 #define VIEW_MAX   (1ull << 44)
 #define VIEW_SPARE (1ull << 30) /* for tables and deferred frees */
 
-/* Maps as much address space as the file may grow to. Reads beyond it, or without it, are copied. */
+/* Maps the address space that the file may grow to. Reads beyond it, or without it, are copied. */
 static void make_view(struct qcow2 *q)
 {
 	uint64_t len = q->info.size < VIEW_MAX / 2 ? 2 * q->info.size + VIEW_SPARE : VIEW_MAX;
@@ -716,7 +716,7 @@ int qcow2_close(struct qcow2 *q)
 
 	if (!err)
 		qcow2_trim(q);
-	/* The last flush lowered refcounts without a sync: sync them now, or their clusters may leak. */
+	/* The last flush lowered refcounts without a sync: sync, or their clusters may leak. */
 	if (!err && q->leaks_unsynced && !plant(close_without_last_sync))
 		err = file_sync(q->file);
 	if (atomic_load(&q->poisoned)) /* the first error, not the -EROFS that followed it */

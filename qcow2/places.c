@@ -2,14 +2,14 @@
 /*
  * Checks, before an image is opened for writing, that no two tables overlap. Every table that the
  * header, L1 and the refcount table refer to must be cluster-aligned, inside the file, and disjoint
- * from all others. Otherwise a write to one table would destroy another, and an allocation at the end
- * of the file could return a cluster that is already a table.
+ * from all others. Otherwise a write to one table would destroy another, and an allocation at the
+ * end of the file could return a cluster that is already a table.
  *
  * 1. Only offsets are compared; the tables they refer to are not read. This is one pass over two
  *    tables that are in memory, so opening stays fast.
  * 2. Checking once is enough, because later allocations avoid all tables (alloc.c).
- * 3. Two L1 entries that refer to one L2 table, and wrong refcounts, are left to qcow2_check(): they
- *    mix up data, but destroy no table.
+ * 3. Two L1 entries that refer to one L2 table, and wrong refcounts, are left to qcow2_check():
+ *    they mix up data, but destroy no table.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -117,9 +117,10 @@ const struct qcow2_info *qcow2_info(const struct qcow2 *q);
 int qcow2_read(struct qcow2 *q, void *buf, uint64_t off, uint64_t len, unsigned int flags);
 
 /*
- * The LEN bytes at OFF where they lie in the page cache, for a system call to read; or NULL: read
- * them. They stay good until their zone is reset or finished, or the image closed. Nobody but the
- * kernel may touch them, for which a byte that cannot be read is an EFAULT and no signal. Any thread.
+ * The LEN bytes at OFF where they lie in the page cache, for a system call to read; or NULL:
+ * read them. They stay good until their zone is reset or finished, or the image closed. Nobody
+ * but the kernel may touch them, for which a byte that cannot be read is an EFAULT and no
+ * signal. Any thread.
  */
 const void *qcow2_peek(const struct qcow2 *q, uint64_t off, uint64_t len);
 
@@ -131,40 +132,41 @@ const void *qcow2_peek(const struct qcow2 *q, uint64_t off, uint64_t len);
 int qcow2_write(struct qcow2 *q, const void *buf, uint64_t off, uint64_t len, unsigned int flags);
 
 /*
- * The same in N pieces, of LEN bytes together: one system call, if they lie together in the file. On a
- * tmpfs that has free clusters, only those are allocated that the pieces lie in.
+ * The same in N pieces, of LEN bytes together: one system call, if they lie together in the file.
+ * On a tmpfs that has free clusters, only those are allocated that the pieces lie in.
  */
 int qcow2_writev(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		 unsigned int flags);
 
 /*
- * Reserves free clusters of an image on a tmpfs for a write of LEN bytes to ZONE and returns where the page
- * cache maps them, for a system call to receive the data into. NULL: there are none, or LEN is not a number
- * of whole clusters up to 2 MiB; the caller uses a buffer of its own. Only the kernel may access the memory,
- * as with qcow2_peek(). The reservation is ended by qcow2_commit() or qcow2_release() before the image is
- * closed. Does not block. Any thread.
+ * Reserves free clusters of an image on a tmpfs for a write of LEN bytes to ZONE and returns where
+ * the page cache maps them, for a system call to receive the data into. NULL: there are none, or
+ * LEN is not a number of whole clusters up to 2 MiB; the caller uses a buffer of its own. Only the
+ * kernel may access the memory, as with qcow2_peek(). The reservation is ended by qcow2_commit() or
+ * qcow2_release() before the image is closed. Does not block. Any thread.
  */
 void *qcow2_reserve(struct qcow2 *q, uint32_t zone, uint64_t len);
 /*
- * Writes the LEN bytes that were received into MEM, from qcow2_reserve(), at OFF: maps the clusters there and
- * copies nothing. After an error MEM is still reserved. -EEXIST: clusters cannot be mapped at OFF; the caller
- * writes MEM with qcow2_write(). Other errors and QCOW2_NOWAIT as there. Any thread.
+ * Writes the LEN bytes that were received into MEM, from qcow2_reserve(), at OFF: maps the clusters
+ * there and copies nothing. After an error MEM is still reserved. -EEXIST: clusters cannot be
+ * mapped at OFF; the caller writes MEM with qcow2_write(). Other errors and QCOW2_NOWAIT as there.
+ * Any thread.
  */
 int qcow2_commit(struct qcow2 *q, const void *mem, uint64_t off, uint64_t len, unsigned int flags);
 /* Ends a reservation that was not committed: its clusters stay free. Does not block. Any thread. */
 void qcow2_release(struct qcow2 *q, uint32_t zone, void *mem, uint64_t len);
 /*
- * Returns to the file system the space of free clusters that an image on a tmpfs keeps; qcow2_close()
- * does so, too. Takes 100 us for each MiB. Any thread.
+ * Returns to the file system the space of free clusters that an image on a tmpfs keeps;
+ * qcow2_close() does so, too. Takes 100 us for each MiB. Any thread.
  */
 void qcow2_trim(struct qcow2 *q);
 
 /*
- * The way around both for a caller that can wait for the disk by itself (QCOW2_DIRECT): a descriptor,
- * and in *HOST where in it the LEN bytes at OFF lie, in one piece. The caller moves them between there
- * and the N pieces of IOV, by transfers that go around the page cache; whole, or else by the functions
- * above, which also know why it failed. -1: by those in any case. Does not block. Good until the zone is
- * reset or finished, or the image closed. Any thread.
+ * The way around both for a caller that can wait for the disk by itself (QCOW2_DIRECT): a
+ * descriptor, and in *HOST where in it the LEN bytes at OFF lie, in one piece. The caller moves
+ * them between there and the N pieces of IOV, by transfers that go around the page cache; whole, or
+ * else by the functions above, which also know why it failed. -1: by those in any case. Does not
+ * block. Good until the zone is reset or finished, or the image closed. Any thread.
  */
 int qcow2_locate(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		 bool write, uint64_t *host);
@@ -242,14 +244,14 @@ int qcow2_check(struct qcow2 *q, struct qcow2_check_result *res,
 		void (*say)(void *arg, const char *line), void *arg);
 
 /*
- * Makes the disk of an image that was opened with QCOW2_RESIZE SIZE bytes long, a zoned one in whole
- * zones. New zones are empty, new room reads as zeroes. A smaller size must be asked for by SHRINK:
- * a plain disk loses what lies behind it, a zoned one must be empty there. All else stays.
+ * Makes the disk of an image that was opened with QCOW2_RESIZE SIZE bytes long, a zoned one in
+ * whole zones. New zones are empty, new room reads as zeroes. A smaller size must be asked for by
+ * SHRINK: a plain disk loses what lies behind it, a zoned one must be empty there. All else stays.
  *
- * A power cut leaves the old size or the new one, and at worst leaks. 0; or -errno, and ERR says what
- * is wrong, and how to mend it: -EINVAL for what cannot be (nothing was written), else the size is
- * what qcow2_info() says, unless the error struck the one write that changes it: ERR then says so.
- * Afterwards Q is good for qcow2_info(), qcow2_check() and qcow2_close().
+ * A power cut leaves the old size or the new one, and at worst leaks. 0; or -errno, and ERR says
+ * what is wrong, and how to mend it: -EINVAL for what cannot be (nothing was written), else the
+ * size is what qcow2_info() says, unless the error struck the one write that changes it: ERR then
+ * says so. Afterwards Q is good for qcow2_info(), qcow2_check() and qcow2_close().
  */
 int qcow2_resize(struct qcow2 *q, uint64_t size, bool shrink, char err[QCOW2_ERRLEN]);
 

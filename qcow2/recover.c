@@ -7,8 +7,8 @@
  *    else can write. It is copied to private memory before any byte of it is checked.
  * 2. It is used only if it belongs to the last opening of this image: identity, device, inode,
  *    generation and the autoclear bit must agree (shadow.c, 5).
- * 3. A shadow that is rejected is removed, NOTICE says why, and the image opens with the state of its
- *    last flush. A shadow that could not be replayed because memory or the disk failed is kept.
+ * 3. A shadow that is rejected is removed, NOTICE says why, and the image opens with the state of
+ *    its last flush. A shadow that could not be replayed because memory or the disk failed is kept.
  *
  * At open, before another thread has the image.
  */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Replays a shadow: starting from the image as a killed process left it and from the log that the
- * process kept in shared memory (shadow.c), it restores the state that the process's last completions
- * promised to the host.
+ * process kept in shared memory (shadow.c), it restores the state that the process's last
+ * completions promised to the host.
  *
  *	digest()	turns the log into one plan per zone and a list of extents that are mapped
  *			at the end of the log
@@ -10,18 +10,18 @@
  *	apply()		changes refcounts, mapping and write pointers, in memory
  *	flush_locked()	makes that durable
  *
- * 1. The image may contain any prefix of what a flush writes; the result does not depend on which. The
- *    log says where each cluster of a logged zone has to be, and the image's entry either says so
- *    already or is changed. Refcounts are set to one, not raised. So a second replay, or one that
- *    follows a kill during the first, gives the same result.
+ * 1. The image may contain any prefix of what a flush writes; the result does not depend on which.
+ *    The log says where each cluster of a logged zone has to be, and the image's entry either says
+ *    so already or is changed. Refcounts are set to one, not raised. So a second replay, or one
+ *    that follows a kill during the first, gives the same result.
  * 2. The killed process may have written metadata that it did not sync. The caller has synced the
  *    file, so what we read is what a power cut would leave, and the flush may start from it.
  * 3. New tables are allocated at the end of the file. All clusters in the log lie below it, because
  *    the file was extended before anything in it was mapped.
  * 4. If a zone's pointer is below the image's and no RESET follows, the process was killed in the
  *    middle of a reset, which had not completed. It is completed here: the zone is empty.
- * 5. A shadow is applied as a whole or not at all. It may contain anything: it can never make us share
- *    a cluster, overwrite a table, or leave the file or the zone.
+ * 5. A shadow is applied as a whole or not at all. It may contain anything: it can never make us
+ *    share a cluster, overwrite a table, or leave the file or the zone.
  *
  * At open, in one thread; so q->lock is not taken for the functions that require it.
  */
@@ -46,7 +46,7 @@ struct plan {	       /* of one zone */
 	uint64_t finish; /* the write pointer at the finish */
 };
 
-/* Logged clusters that have a refcount but are not mapped where the log wants them: who uses them? */
+/* Logged clusters with a refcount that are not mapped as logged: it is checked who uses them. */
 struct suspect {
 	uint64_t first, nr;
 	bool spare; /* nobody may use them */
@@ -183,8 +183,8 @@ static int by_host(const void *a, const void *b)
 }
 
 /*
- * Adds what remains of a MAP at the end of the log to the pieces, and the rest to GONE, together with
- * spare clusters. Some of GONE may be in use; suspects_used() finds out.
+ * Adds what remains of a MAP at the end of the log to the pieces, and the rest to GONE, together
+ * with spare clusters. Some of GONE may be in use; suspects_used() finds out.
  */
 static void sort_out(struct replay *r, uint32_t i)
 {
@@ -380,9 +380,9 @@ static int suspect(struct replay *r, uint64_t cluster, bool spare)
 }
 
 /*
- * Checks the clusters of M that have a refcount already. They may, if a flush had begun: then the image
- * maps them where the log does, or nowhere, which suspects_used() verifies. Clusters in GONE are freed
- * only if their refcount is one.
+ * Checks the clusters of M that have a refcount already. They may, if a flush had begun: then the
+ * image maps them where the log does, or nowhere, which suspects_used() verifies. Clusters in GONE
+ * are freed only if their refcount is one.
  */
 static int check_counts(struct replay *r, const struct piece *m, bool kept)
 {

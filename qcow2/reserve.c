@@ -2,16 +2,17 @@
 /*
  * Reserves free clusters for the data of a write, so that it is received in place and not copied.
  *
- * A write of whole clusters needs no clusters that read as zeroes, nor mapped ones: any free clusters
- * will do, if they are mapped after they are filled. An image on a tmpfs keeps the clusters of zones
- * that were reset (alloc.c), and their pages are in memory. The transport reserves some of them,
- * receives the data of a large write into them, and only then does the command get its place on the
- * disk: qcow2_commit() maps the clusters there (io.c). write_anew() (io.c) does the same for smaller
- * writes, and zeroes the rest of their last cluster. docs/performance.md tells what this saves.
+ * A write of whole clusters needs no clusters that read as zeroes, nor mapped ones: any free
+ * clusters will do, if they are mapped after they are filled. An image on a tmpfs keeps the
+ * clusters of zones that were reset (alloc.c), and their pages are in memory. The transport
+ * reserves some of them, receives the data of a large write into them, and only then does the
+ * command get its place on the disk: qcow2_commit() maps the clusters there (io.c). write_anew()
+ * (io.c) does the same for smaller writes, and zeroes the rest of their last cluster.
+ * docs/performance.md tells what this saves.
  *
- * 1. A cluster that is in the stock or reserved is free: its refcount is 0, so a crash leaves nothing
- *    behind. Nobody else takes it: it is not in q->free, and the stock is filled only after the scan
- *    for the free clusters of earlier sessions has ended (alloc_recycled()).
+ * 1. A cluster that is in the stock or reserved is free: its refcount is 0, so a crash leaves
+ *    nothing behind. Nobody else takes it: it is not in q->free, and the stock is filled only after
+ *    the scan for the free clusters of earlier sessions has ended (alloc_recycled()).
  * 2. Every reservation ends once: by qcow2_commit() or by qcow2_release().
  * 3. The pages of reserved clusters are in memory (resident.c), so that receiving into them meets
  *    neither a page fault nor a full tmpfs.
@@ -65,7 +66,7 @@ static bool is_full(const struct reserve *r)
 	return r->nr_reserved + r->nr_stock >= MAX_RESERVED;
 }
 
-/* Takes NR adjacent clusters from the stock of ZONE, or, if ANY, of any zone. False: there are none. */
+/* Takes NR adjacent clusters from the stock of ZONE, or, if ANY, of any zone. False: none there. */
 static bool stock_take(struct qcow2 *q, uint32_t zone, bool any, uint64_t nr, uint64_t *first)
 {
 	struct reserve *r = &q->reserve;
@@ -105,7 +106,7 @@ static void stock_put(struct reserve *r, uint32_t zone, uint64_t first, uint64_t
 	r->stock[r->nr_stock++] = (struct stock){ first, nr, zone };
 }
 
-/* Takes more stock for ZONE out of q->free, if there is any, and brings it into memory. Under q->lock. */
+/* Moves clusters from q->free to the stock of ZONE and brings them into memory. Under q->lock. */
 static void restock(struct qcow2 *q, uint32_t zone)
 {
 	struct reserve *r = &q->reserve;

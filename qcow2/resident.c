@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Remembers which clusters of an image on a tmpfs are in memory, so that they are faulted in once. A page
- * of a tmpfs stays (it may be swapped out) until its space is returned to the file system.
+ * Remembers which clusters of an image on a tmpfs are in memory, so that they are faulted in once.
+ * A page of a tmpfs stays (it may be swapped out) until its space is returned to the file system.
  *
  * Under q->lock.
  */

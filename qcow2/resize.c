@@ -3,8 +3,8 @@
  * qcow2_resize(): changes the number of zones, or of bytes of a plain disk.
  *
  * The disk's size, its L1 table, the number of zones and the offset of the write-pointer table must
- * change together: an open refuses a mix of old and new. All of these fields are in the first sector of
- * the file, and a sector is never torn. So a resize has these steps:
+ * change together: an open refuses a mix of old and new. All of these fields are in the first
+ * sector of the file, and a sector is never torn. So a resize has these steps:
  *
  *	prepare		writes new tables into newly allocated clusters: a larger L1 table, and a
  *			write-pointer table with the old pointers and the start of each new zone
@@ -15,23 +15,24 @@
  *
  * 1. Before publish the image has its old size and after it the new one, whenever the power is cut.
  *    No step writes what the other size uses, so a power cut at worst leaks clusters.
- * 2. The zoned extension must lie in the first sector. In images with clusters larger than 4096 bytes
- *    the feature name table stands before it and pushes it out; then publish also swaps the two:
+ * 2. The zoned extension must lie in the first sector. In images with clusters larger than
+ *    4096 bytes the feature name table stands before it and pushes it out; then publish also
+ *    swaps the two:
  *
  *	0       112                     512
  *	| header | ... names ............|.... | ... zoned | identity ...	before
  *	| header | ... zoned | names ....|................ | identity ...	after
  *
- *    Until the second sector is written as well, a reader skips it as part of the feature names, the
- *    last of which are garbage then. The names are only used in messages. All else keeps its order
- *    and its bytes.
- * 3. New zones are empty and new space reads as zeroes. Mappings beyond the old end (left by another
- *    program, or by a shrink that was cut) are removed before that space becomes part of the disk, and
- *    the rest of the old last cluster is zeroed. A short last zone is extended; if it was full, it
- *    stays full.
+ *    Until the second sector is written as well, a reader skips it as part of the feature names,
+ *    the last of which are garbage then. The names are only used in messages. All else keeps its
+ *    order and its bytes.
+ * 3. New zones are empty and new space reads as zeroes. Mappings beyond the old end (left by
+ *    another program, or by a shrink that was cut) are removed before that space becomes part of
+ *    the disk, and the rest of the old last cluster is zeroed. A short last zone is extended; if it
+ *    was full, it stays full.
  * 4. Shrinking a zoned disk loses no data: only empty zones are removed.
- * 5. When publish fails, nobody knows which size the file has. Then nothing is freed, and the image is
- *    poisoned: it can be closed, and opened again to see.
+ * 5. When publish fails, nobody knows which size the file has. Then nothing is freed, and the image
+ *    is poisoned: it can be closed, and opened again to see.
  * 6. Everything is validated before anything is written.
  *
  * One thread; no other thread uses the image.
@@ -200,7 +201,7 @@ static int place_extension(struct resize *r, char err[QCOW2_ERRLEN])
 		return 0;
 	find_names(r, &names, &names_end);
 	len = names_end - names;
-	/* The head of the feature names must be in the sector as well: readers skip the second by it. */
+	/* The sector must hold the head of the names, too: readers skip the second by it. */
 	if (!len || end - len + sizeof(struct disk_ext) > SECTOR)
 		return refuse(r, err,
 			      "the zoned extension at offset %u ends behind the header's first "
@@ -434,8 +435,8 @@ static int publish(struct resize *r)
 /* --- clean up --- */
 
 /*
- * Switches the image in memory to the new size. What it no longer uses is freed by a later flush; what
- * cannot be noted for that, for lack of memory, leaks.
+ * Switches the image in memory to the new size. What it no longer uses is freed by a later flush;
+ * what cannot be noted for that, for lack of memory, leaks.
  */
 static void take_over(struct resize *r)
 {

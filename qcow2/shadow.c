@@ -2,29 +2,32 @@
 /*
  * The shadow: a journal in shared memory that survives a kill -9 of the process.
  *
- * Between two flushes the mapping, the resets and the write pointers are only in the memory of the
- * process, while the data is in the page cache already. The page cache survives a killed process, so
- * its metadata must, too: it is recorded in a small file on a tmpfs that is mapped shared. A power cut
- * takes the shadow together with the page cache, so the shadow never describes data that is lost.
- * docs/image.md, "The shadow", has the whole story; recover.c reads a shadow at the next open.
+ * Between two flushes the mapping, the resets and the write pointers are only in the memory of
+ * the process, while the data is in the page cache already. The page cache survives a killed
+ * process, so its metadata must, too: it is recorded in a small file on a tmpfs that is mapped
+ * shared. A power cut takes the shadow together with the page cache, so the shadow never
+ * describes data that is lost. docs/image.md, "The shadow", has the whole story; recover.c reads
+ * a shadow at the next open.
  *
  *	head | one write pointer per zone | log: MAP, RESET, FINISH, SPARE since the last flush
  *
  * 1. Recording is a store to memory, not a system call. A write into a mapped zone stores only its
  *    write pointer, which it does anyway: q->wp *is* the shadow's array.
- * 2. The bytes of a log entry are stored before the count that includes it. Entries are appended, and
- *    the log is emptied, under q->lock; it is emptied when a whole flush has succeeded.
- * 3. A MAP is recorded before data is written to the cluster, and the pointer moves after the data was
- *    written. A reset sets the pointer back and then records RESET; a finish records FINISH and then
- *    sets the pointer. So replay.c can tell what happened if the kill comes between any two stores.
+ * 2. The bytes of a log entry are stored before the count that includes it. Entries are appended,
+ *    and the log is emptied, under q->lock; it is emptied when a whole flush has succeeded.
+ * 3. A MAP is recorded before data is written to the cluster, and the pointer moves after the data
+ *    was written. A reset sets the pointer back and then records RESET; a finish records FINISH
+ *    and then sets the pointer. So replay.c can tell what happened if the kill comes between any
+ *    two stores.
  * 4. The file's blocks are allocated before it is mapped, so that no store can hit a full tmpfs
  *    (SIGBUS).
- * 5. A shadow belongs to one opening of one file: to its UUID, device and inode, and to a generation
- *    that every opening with a shadow raises in the image before anything else. An autoclear bit says
- *    that nobody has written the image without a shadow since: QEMU and our other programs clear it.
+ * 5. A shadow belongs to one opening of one file: to its UUID, device and inode, and to a
+ *    generation that every opening with a shadow raises in the image before anything else. An
+ *    autoclear bit says that nobody has written the image without a shadow since: QEMU and our
+ *    other programs clear it.
  *
- * The image lock keeps two processes from using one shadow: it is taken first, and the kernel drops it
- * with the process.
+ * The image lock keeps two processes from using one shadow: it is taken first, and the kernel drops
+ * it with the process.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -215,8 +218,8 @@ failed:
 }
 
 /*
- * Extends our header extension of 16 bytes, which is the last one. A power cut between the two writes
- * changes nothing: a small generation reads as the end marker of the extensions.
+ * Extends our header extension of 16 bytes, which is the last one. A power cut between the two
+ * writes changes nothing: a small generation reads as the end marker of the extensions.
  */
 static int grow_extension(struct qcow2 *q)
 {
@@ -299,7 +302,7 @@ void shadow_end(struct qcow2 *q, bool clean)
 		q->wp = NULL;
 	munmap(s->head, s->bytes);
 	clean |= plant(shadow_removed_after_an_error);
-	/* Clear the bit, so that a copy of the file does not claim it. Not worth a sync, nor an error. */
+	/* Clear the bit, so that a copy of the file does not claim it; without sync or error. */
 	if (begun && clean &&
 	    file_write(q->file, &none, sizeof(none),
 		       offsetof(struct disk_header, autoclear_features), 0))

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The two top-level tables: L1 (at most 32 MiB) and the refcount table (at most 8 MiB). Both are kept
- * whole in memory, in host byte order. A change marks the sector of 64 entries that it lies in as
- * dirty, and a flush writes the dirty sectors only. All under q->lock.
+ * The two top-level tables: L1 (at most 32 MiB) and the refcount table (at most 8 MiB). Both are
+ * kept whole in memory, in host byte order. A change marks the sector of 64 entries that it lies in
+ * as dirty, and a flush writes the dirty sectors only. All under q->lock.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -2,21 +2,21 @@
 /*
  * The write-pointer table: loads it, keeps it in memory, and writes to it what a flush records.
  *
- * 1. q->wp[zone] is the current pointer, zones[zone].recorded the one in the table on disk. They differ
- *    only for dirty zones, which are on a stack that a flush takes as a whole: a flush costs what
- *    changed.
- * 2. The stack is lock-free. A zone is pushed when its flag goes from 0 to 1; a flush clears the flag
- *    before it reads the pointer, so a later advance pushes the zone again.
- * 3. The pointers that a flush collects never have more active zones than there were at the moment it
- *    began. They move while it reads one after the other: it might read zone A before A is full, and
- *    then zone B after B was opened in A's place. So a zone that leaves its start takes an activation
- *    sequence number before its pointer moves. A zone whose number is newer than the flush is
- *    collected as if it were still at its start, and stays dirty for the next flush.
- * 4. q->active counts the zones that are partly written according to the table. If a flush could raise
- *    it above the limit before lowering it, the pointers of zones that free a resource are written
- *    first and synced: resets always are (flush.c), full zones in this case.
- * 5. When a write of entries fails, part of it may be in the file. recorded is then UNKNOWN, so that
- *    the next flush writes the entries whatever they are.
+ * 1. q->wp[zone] is the current pointer, zones[zone].recorded the one in the table on disk. They
+ *    differ only for dirty zones, which are on a stack that a flush takes as a whole: a flush costs
+ *    what changed.
+ * 2. The stack is lock-free. A zone is pushed when its flag goes from 0 to 1; a flush clears the
+ *    flag before it reads the pointer, so a later advance pushes the zone again.
+ * 3. The pointers that a flush collects never have more active zones than there were at the moment
+ *    it began. They move while it reads one after the other: it might read zone A before A is full,
+ *    and then zone B after B was opened in A's place. So a zone that leaves its start takes an
+ *    activation sequence number before its pointer moves. A zone whose number is newer than the
+ *    flush is collected as if it were still at its start, and stays dirty for the next flush.
+ * 4. q->active counts the zones that are partly written according to the table. If a flush could
+ *    raise it above the limit before lowering it, the pointers of zones that free a resource are
+ *    written first and synced: resets always are (flush.c), full zones in this case.
+ * 5. When a write of entries fails, part of it may be in the file. recorded is then UNKNOWN, so
+ *    that the next flush writes the entries whatever they are.
  * 6. The table's entries of conventional zones are never written.
  *
  * qcow2_wp() and qcow2_wp_advance(): any thread, no lock. The rest under q->lock.

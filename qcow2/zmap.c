@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The extent map of a zone: which parts of the zone can be read and written in place, and at which
- * host offsets. With it the hot path needs no q->lock: a lookup is a load and usually one comparison.
+ * host offsets. With it the hot path needs no q->lock: a lookup is a load and usually one
+ * comparison.
  *
- * 1. Whoever changes a map holds q->lock; lookups hold no lock. So a published map changes only by
- *    appending an extent (the count is stored last) or by growing the length of one. Any other change
- *    builds a new map, and the old one stays readable on the RETIRED list until the zone is quiet.
+ * 1. Whoever changes a map holds q->lock; lookups hold no lock. So a published map changes only
+ *    by appending an extent (the count is stored last) or by growing the length of one. Any other
+ *    change builds a new map, and the old one stays readable on the RETIRED list until the zone
+ *    is quiet.
  * 2. Extents are sorted and do not overlap. In a writable image they contain only clusters that may
  *    be written in place: those with refcount one that are no metadata.
- * 3. A map is a cache. It may decline an extent; a lookup through L2 then still answers. So an image
- *    that is fragmented on purpose costs speed, not memory.
+ * 3. A map is a cache. It may decline an extent; a lookup through L2 then still answers. So an
+ *    image that is fragmented on purpose costs speed, not memory.
  */
 #include <stdlib.h>
 
