@@ -141,7 +141,7 @@ struct tgt_ctrl {
 	 * there is no limit. The loop of every queue checks it.
 	 */
 	_Atomic uint64_t deadline;
-	_Atomic uint32_t kato_ms; /* 0: no keep alive. The admin queue's loop writes it. */
+	_Atomic uint32_t kato_ms; /* 0: none. Written by the admin queue's loop. */
 	struct tgt_counters counters;
 
 	/* The admin queue's loop only. */

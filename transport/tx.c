@@ -2,13 +2,12 @@
 /*
  * The send state machine: a queue of PDUs, presented as the iovecs of one sendmsg(). No I/O.
  *
- * 1. A PDU is built when it is queued, including its digests, and does not change until it
- *    was sent. Its pieces are [head][padding][data][tail]; the tail is the data digest and
- *    the CapsuleResp.
- * 2. The only state of sending is how many bytes of the first item were sent. A partial send may
- *    end at any byte; tx_iov() continues from there.
- * 3. A slot leaves the queue in tx_sent() with its last byte, or in tx_drop(). Then the slot of an
- *    R2T may receive H2CData, and the slot of a response is finished. This happens nowhere else.
+ * 1. A PDU is built when it is queued, including its digests, and does not change until it was sent.
+ *    Its pieces are [head][padding][data][tail]; the tail is the data digest and the CapsuleResp.
+ * 2. The only state of sending is how many bytes of the first item were sent. A partial send may end
+ *    at any byte; tx_iov() continues from there.
+ * 3. A slot leaves the queue in tx_sent() with its last byte, or in tx_drop(). Then the slot of an R2T
+ *    may receive H2CData, and the slot of a response is finished. This happens nowhere else.
  * 4. After a C2HTermReq nothing is queued.
  */
 #include <assert.h>
@@ -104,9 +103,9 @@ void tx_r2t(struct slot *slot)
 }
 
 /*
- * Whether the SUCCESS flag of C2HData may replace the CapsuleResp (NVMe/TCP 3.3.2): if status and
- * result are 0 and the host does not need SQHD. (A Zone Append, which has a result, transfers no
- * data to the host.)
+ * Whether the SUCCESS flag of C2HData may replace the CapsuleResp (NVMe/TCP 3.3.2): if status and result
+ * are 0 and the host does not need SQHD. (A Zone Append, which has a result, transfers no data to the
+ * host.)
  */
 static bool may_success(const struct tgt_req *req)
 {
