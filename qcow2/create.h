@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Between geometry.c, which holds the rules for a new image, and create.c, which writes it. */
+/* The interface of geometry.c, which validates the options of a new image, for create.c. */
 #ifndef QCOW2_CREATE_H
 #define QCOW2_CREATE_H
 
@@ -8,8 +8,8 @@
 #define CREATE_MAX_L1 (32u << 20) /* bytes of L1 table: QEMU opens no larger one */
 
 /*
- * Puts the defaults into OPTS, rounds and clamps. WARN gets a line for each clamp, "" when there
- * was none. 0, or -EINVAL and a sentence in ERR.
+ * Validates OPTS, fills in defaults, rounds and clamps. WARN gets a line for each clamped value, or
+ * "". 0; or -EINVAL, and ERR has a sentence.
  */
 int create_validate(struct qcow2_create_opts *opts, char warn[QCOW2_ERRLEN],
 		    char err[QCOW2_ERRLEN]);

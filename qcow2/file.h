@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The seam: every byte the engine reads or writes, every sync, every change of size goes through
- * this table. The real one is file_posix(); tests put a RAM file, a recorder, a failing or a
- * short-writing file in its place. Nothing else in qcow2/ calls the kernel on an image
- * (lock.c excepted: locks are no I/O).
+ * The table of functions by which the engine accesses an image's file: every read, write, sync and
+ * change of size. file_posix() opens a real file; tests use a file in memory, or one that records,
+ * fails or writes short. No other code in qcow2/ makes system calls on an image, except lock.c.
  *
- * Members behave as the system call of their name, but return -errno. They may be called from
+ * Members behave as the system call of the same name, but return -errno. They may be called from
  * several threads at once.
  */
 #ifndef QCOW2_FILE_H
@@ -19,7 +18,7 @@
 
 struct file;
 
-#define FILE_NOWAIT 0x1 /* answer -EAGAIN rather than wait for the disk */
+#define FILE_NOWAIT 0x1 /* return -EAGAIN instead of waiting for the disk */
 #define FILE_DATA   0x2 /* guest data (may bypass the page cache), not metadata */
 
 struct file_ops {
@@ -33,68 +32,68 @@ struct file_ops {
 	int (*fallocate)(struct file *f, int mode, uint64_t off, uint64_t len);
 	int (*ftruncate)(struct file *f, uint64_t size);
 	int (*size)(struct file *f, uint64_t *size);
-	/* See file_direct(); NULL: only the members above move this file's data. */
+	/* See file_direct(); NULL: the file has no direct access. */
 	int (*direct)(struct file *f, const struct iovec *iov, int n, uint64_t off);
-	/* See file_map(); NULL: such a file has no view. */
+	/* See file_map(); NULL: the file cannot be mapped. */
 	const void *(*map)(struct file *f, uint64_t len);
-	/* See file_populate(); NULL: this file cannot. */
+	/* See file_populate(); NULL: not supported. */
 	bool (*populate)(struct file *f, uint64_t off, uint64_t len);
 	void (*close)(struct file *f);
 };
 
-/* What every kind of file begins with; the kinds embed it. */
+/* The first member of every kind of file. */
 struct file {
 	const struct file_ops *ops;
-	int fd;		/* for lock.c; -1 when there is no descriptor behind the file */
-	bool in_memory; /* a byte that was given back costs more to get again than to write anew */
+	int fd;		/* for lock.c; -1: the file has no descriptor */
+	bool in_memory; /* on a tmpfs: new space costs more than writing to kept space again */
 };
 
 #define FILE_RDONLY 0x1
-#define FILE_CREATE 0x2 /* make the file, or empty it if it is there */
+#define FILE_CREATE 0x2 /* create the file, or truncate it if it exists */
 #define FILE_DIRECT 0x4 /* FILE_DATA transfers use O_DIRECT where their alignment allows */
 #define FILE_UNSAFE 0x8 /* fdatasync does nothing */
 
-/* Opens PATH; 0 or -errno. The caller ends it with file_close(). */
+/* Opens PATH. 0 or -errno. The caller ends *OUT by file_close(). */
 int file_posix(const char *path, unsigned int flags, struct file **out)
 	__attribute__((warn_unused_result));
 void file_close(struct file *f);
 
 /*
- * Whole transfers: 0 or -errno, EINTR and short counts are dealt with inside. What lies beyond
- * the end of the file reads as zeroes. With FILE_NOWAIT a transfer that could only be done in
- * part answers -EAGAIN, and may have moved some of the bytes.
+ * Read or write LEN bytes at OFF. 0 or -errno; EINTR and short counts are handled inside. Bytes
+ * beyond the end of the file read as zeroes. With FILE_NOWAIT a transfer that could be done only in
+ * part returns -EAGAIN, and may have moved some of the bytes.
  */
 int file_read(struct file *f, void *buf, size_t len, uint64_t off, unsigned int flags)
 	__attribute__((warn_unused_result));
 int file_write(struct file *f, const void *buf, size_t len, uint64_t off, unsigned int flags)
 	__attribute__((warn_unused_result));
-/* LEN bytes in N pieces, as one write where the file can. */
+/* Writes LEN bytes in N pieces, by one system call if the file has pwritev(). */
 int file_writev(struct file *f, const struct iovec *iov, int n, size_t len, uint64_t off,
 		unsigned int flags) __attribute__((warn_unused_result));
 int file_sync(struct file *f) __attribute__((warn_unused_result));
 int file_size(struct file *f, uint64_t *size) __attribute__((warn_unused_result));
 int file_truncate(struct file *f, uint64_t size) __attribute__((warn_unused_result));
 /*
- * A read-only view of the first LEN bytes as the page cache has them, good until file_close(); or
- * NULL. LEN may exceed the file, which may grow; what lies beyond its end must not be touched. One
- * view a file.
+ * Maps the first LEN bytes of the file read-only, as in the page cache, until file_close(). NULL:
+ * not possible. LEN may exceed the length of the file, which may grow; bytes beyond its end must
+ * not be accessed. To be called once per file.
  */
 const void *file_map(struct file *f, uint64_t len);
 /*
- * A descriptor by which others may move guest data between the N pieces of IOV and the file at
- * OFF, around the page cache; open until file_close(). -1: the file has none, or they do not lie
- * as it asks.
+ * Returns an O_DIRECT file descriptor, open until file_close(), by which the caller may move guest
+ * data between the N pieces of IOV and the file at OFF. -1: the file has none, or these are not
+ * aligned for it.
  */
 int file_direct(struct file *f, const struct iovec *iov, int n, uint64_t off);
 /*
- * Brings LEN bytes of the view at OFF into memory, for a system call to write to; they stay
- * there until they are discarded (a tmpfs may swap them). False: the file is on no tmpfs, or
- * there is no room.
+ * Allocates and maps the pages of LEN bytes at OFF of the mapping (file_map()), for a system call
+ * to write to. They stay until they are discarded (a tmpfs may swap them). False: the file is not
+ * on a tmpfs, or the tmpfs is full.
  */
 bool file_populate(struct file *f, uint64_t off, uint64_t len);
-/* Makes the range read as zeroes and gives its space back where the file system can. */
+/* Makes the range read as zeroes and returns its space if the file system supports that. */
 int file_discard(struct file *f, uint64_t off, uint64_t len) __attribute__((warn_unused_result));
-/* Makes the range read as zeroes, the quickest way. */
+/* Makes the range read as zeroes, in the fastest way. */
 int file_zero(struct file *f, uint64_t off, uint64_t len) __attribute__((warn_unused_result));
 
 #endif

@@ -29,7 +29,7 @@ struct freeset {
 	struct run run[FREESET_RUNS + 2]; /* 2 more while a run is inserted into another */
 };
 
-/* Adds the clusters of R; those that were in the set before take over whether R is zeroed. */
+/* Adds the clusters of R. Those that are in the set already become zeroed or not, as R is. */
 void freeset_add(struct freeset *s, struct run r);
 /* Adds those clusters of R that are not in the set yet. */
 void freeset_add_new(struct freeset *s, struct run r);

@@ -126,7 +126,7 @@ struct qcow2 {
 	struct header hdr;
 
 	/* Constant while open. */
-	bool no_data; /* opened to be looked at: what its clusters hold cannot be read */
+	bool no_data; /* opened to be inspected: the data cannot be read */
 	uint32_t cluster_bits, l2_bits, refblock_bits, refcount_order;
 	uint64_t cluster_size;
 	uint32_t zone_bits;
@@ -139,8 +139,8 @@ struct qcow2 {
 	struct cache cache;
 	struct toptable l1, reftable;
 
-	uint64_t end_cluster; /* nothing at or above it is in use; may lead the file's length */
-	_Atomic uint64_t file_len; /* what the file was last made long; written under the lock */
+	uint64_t end_cluster; /* no cluster from it on is in use; may be beyond the file's end */
+	_Atomic uint64_t file_len; /* as last set by us; written under the lock */
 	uint64_t scan_pos;	   /* clusters below it were searched for free ones */
 	uint64_t scan_end;
 	struct freeset free;	/* clusters known to be free */
@@ -152,7 +152,7 @@ struct qcow2 {
 	bool reftable_moved; /* the header on disk still names the old table */
 	bool barrier_due;    /* written metadata that the next step must not overtake */
 	bool meta_unsynced;  /* metadata was written since the last sync */
-	bool leaks_unsynced; /* lowered refcounts were: a clean close syncs them, nobody else */
+	bool leaks_unsynced; /* lowered refcounts were written: only a clean close syncs them */
 
 	struct zone_rec *zones; /* NULL when not zoned */
 	_Atomic uint64_t *wp;	/* one a zone, as last set: absolute, marker bits masked; no lock */
@@ -165,8 +165,7 @@ struct qcow2 {
 	struct shadow *shadow; /* NULL: none is kept */
 	struct reserve reserve;
 	struct resident resident;
-	const char *
-		view; /* of the file, for qcow2_peek(); NULL: there is none. Constant while open. */
+	const char *view; /* mapping of the file, for qcow2_peek(), or NULL; constant while open */
 	uint64_t view_len;
 };
 
@@ -218,54 +217,56 @@ static inline uint64_t l1_needed(const struct qcow2 *q, uint64_t size)
 
 /* open.c */
 
-/* Clears the autoclear bits, for we do not know what they promise, but for those in KEEP. */
+/* Clears all autoclear bits, durably, if any but those in KEEP is set. 0 or -errno. */
 int clear_promises(struct qcow2 *q, uint64_t keep, char err[QCOW2_ERRLEN]);
 
 /* meta.c: metadata writes and syncs, the steps of a flush. 0 or -errno. */
 
 /* Writes LEN bytes of metadata to host offset OFF. */
 int meta_write(struct qcow2 *q, const void *buf, size_t len, uint64_t off);
-/* Syncs the file: data and metadata alike. An error poisons the image. */
+/* Syncs data and metadata. An error poisons the image. */
 int meta_sync(struct qcow2 *q);
 
-/* cache.c */
+/* cache.c: L2 tables and refcount blocks. A pinned table is not evicted. */
 
-/* BYTES 0: a default. */
+/* Creates a cache of BYTES; 0: a default. */
 int cache_init(struct qcow2 *q, size_t bytes);
 void cache_free(struct qcow2 *q);
-/* The table at host offset OFF, read if need be, pinned. -EIO: OFF is no place for a table. */
+/* Gets the table at host offset OFF, pinned, and reads it if necessary. -EIO: OFF is invalid. */
 int cache_get(struct qcow2 *q, uint64_t off, enum table_kind kind, struct table **out);
-/* The same for a table that is new: all zeroes, dirty, pinned. */
+/* The same for a new table: all zeroes, dirty, pinned. */
 int cache_new(struct qcow2 *q, uint64_t off, enum table_kind kind, struct table **out);
-void cache_put(struct qcow2 *q, struct table *t);
-void cache_mark(struct qcow2 *q, struct table *t); /* dirty */
+void cache_put(struct qcow2 *q, struct table *t);  /* unpins T */
+void cache_mark(struct qcow2 *q, struct table *t); /* marks T dirty */
 /* Whether the table at OFF is in the cache and dirty. */
 bool cache_is_dirty(struct qcow2 *q, uint64_t off);
-/* Forgets the table at OFF, dirty or not: its cluster is no table any longer. */
+/* Removes the table at OFF from the cache, dirty or not: its cluster is no table any more. */
 void cache_forget(struct qcow2 *q, uint64_t off);
-/* Writes all dirty tables of KIND; stops at the first error, the rest stays dirty. */
+/* Writes all dirty tables of KIND. Stops at the first error; the rest stays dirty. */
 int cache_write(struct qcow2 *q, enum table_kind kind);
 /* Whether so many tables are dirty that a flush should run before more are. */
 bool cache_nearly_full(const struct qcow2 *q);
 
 /* toptable.c */
 
+/* Reads NR entries at host offset OFF. */
 int toptable_read(struct qcow2 *q, struct toptable *t, uint64_t off, uint32_t nr);
-/* Enlarges it in memory to NR entries, at host offset OFF, everything dirty. */
+/* Enlarges T in memory to NR entries, now at host offset OFF, with all of them dirty. */
 int toptable_grow(struct toptable *t, uint64_t off, uint32_t nr);
 void toptable_free(struct toptable *t);
 void toptable_set(struct toptable *t, uint32_t i, uint64_t value);
 bool toptable_dirty(const struct toptable *t);
+/* Writes the dirty sectors of T. After an error those not written stay dirty. */
 int toptable_write(struct qcow2 *q, struct toptable *t);
 
 /* alloc.c */
 
 void alloc_init(struct qcow2 *q);
-/* The refcount of a host cluster; 0 where no block describes it. */
+/* Gets the refcount of a host cluster; 0 if no block describes it. */
 int ref_get(struct qcow2 *q, uint64_t cluster, uint64_t *count);
 /*
- * Finds MIN to MAX contiguous free clusters and takes a reference to each. They read as zeroes
- * and lie below the file's end. -ENOSPC when there is no room.
+ * Allocates MIN to MAX contiguous free clusters, with a refcount of 1. They read as zeroes and are
+ * below the end of the file. -ENOSPC: there are none.
  */
 int alloc_data(struct qcow2 *q, uint64_t min, uint64_t max, uint64_t *host, uint64_t *nr);
 /*
@@ -278,24 +279,24 @@ void alloc_recycled_back(struct qcow2 *q, const struct run *r);
  * Returns space of recycled clusters to the file system: of how many clusters; 0: there are none.
  */
 uint64_t alloc_trim(struct qcow2 *q);
-/* One cluster for a table, its bytes undefined. */
+/* Allocates a cluster for a table; its contents are undefined. */
 int alloc_table(struct qcow2 *q, uint64_t *host);
-/* Notes that one reference to each of NR clusters is gone once the next flush is durable. */
+/* Defers the drop of one reference to each of NR clusters until after the next flush. */
 int quarantine_add(struct qcow2 *q, uint64_t first, uint64_t nr);
-/* Makes room for N more entries, so that the next N quarantine_add() cannot fail. */
+/* Allocates N more entries, so that the next N quarantine_add() cannot fail. */
 int quarantine_reserve(struct qcow2 *q, size_t n);
-/* Drops what is in quarantine: discards and lowers refcounts (in memory). After a flush's syncs. */
+/* Drops deferred references: lowers refcounts (in memory), discards. After the syncs of a flush. */
 int quarantine_release(struct qcow2 *q);
-/* So much is in quarantine that a flush should come before more is allocated. */
+/* Whether so much is in quarantine that a flush should run before the next allocation. */
 bool quarantine_crowded(const struct qcow2 *q);
-/* Whether [HOST, HOST + LEN) touches header, L1, refcount structures, L2 tables, write pointers. */
+/* Whether [HOST, HOST + LEN) overlaps the header, L1, L2, refcount or write-pointer tables. */
 bool alloc_overlaps_meta(const struct qcow2 *q, uint64_t host, uint64_t len);
 
 /* map.c */
 
 enum cluster_kind { CLUSTER_UNALLOCATED, CLUSTER_DATA, CLUSTER_ZERO, CLUSTER_COMPRESSED };
 
-/* What an L2 entry says. */
+/* A decoded L2 entry. */
 struct mapping {
 	enum cluster_kind kind;
 	bool copied;	 /* refcount one: may be written in place */
@@ -304,7 +305,7 @@ struct mapping {
 };
 struct mapping map_decode(const struct qcow2 *q, uint64_t l2e);
 
-/* The mapping at OFF and the bytes, at most LEN, that go on alike (contiguously, if data). */
+/* Gets the mapping at OFF, and in *RUN for how many bytes, at most LEN, it is uniform. */
 int map_lookup(struct qcow2 *q, uint64_t off, uint64_t len, struct mapping *m, uint64_t *run);
 /*
  * Makes [OFF, OFF + some of LEN) writable in place, allocating up to LIMIT (an offset: the zone's
@@ -317,14 +318,15 @@ int map_for_write(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t limit, u
  * and free, and raises their refcounts. -EEXIST: some are mapped.
  */
 int map_commit(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t host);
-/* Unmaps all clusters that begin in [OFF, END); what they held goes to quarantine. */
+/* Unmaps all clusters that begin in [OFF, END); their host clusters go to quarantine. */
 int map_unmap(struct qcow2 *q, uint64_t off, uint64_t end);
 
-/* What the one entry of CLUSTER (of the virtual disk) says. -EINVAL: a place that cannot be. */
+/* Gets the entry of CLUSTER (of the virtual disk). -EINVAL: it points to an invalid place. */
 int map_entry(struct qcow2 *q, uint64_t cluster, struct mapping *m);
 /*
- * Makes CLUSTER lie at HOST, which the caller has counted; 0: nowhere. *OLD is what it held until
- * now (nr 0: nothing, or it was so already): the caller's to put into quarantine, there is room.
+ * Maps CLUSTER to HOST, to which the caller has taken a reference; 0: unmaps it. *OLD is what it
+ * held before (nr 0: nothing, or no change); the caller puts that into quarantine, where room is
+ * reserved.
  */
 int map_set(struct qcow2 *q, uint64_t cluster, uint64_t host, bool *changed, struct run *old);
 
@@ -332,7 +334,7 @@ int map_set(struct qcow2 *q, uint64_t cluster, uint64_t host, bool *changed, str
 
 /* Brings the clusters of R into memory if they are not known to be. False: no memory or tmpfs. */
 bool resident_bring_in(struct qcow2 *q, const struct run *r);
-/* The space of these clusters was returned to the file system. */
+/* Notes that the space of these clusters was returned to the file system. */
 void resident_forget(struct qcow2 *q, uint64_t first, uint64_t nr);
 void resident_free(struct qcow2 *q);
 
@@ -347,98 +349,99 @@ void reserve_committed(struct qcow2 *q);
 
 /* compress.c */
 
-/* Reads the compressed cluster M into BUF, one cluster long. No lock. -EIO: it does not unpack. */
+/* Decompresses cluster M into BUF, one cluster long. No lock. -EIO: the data is invalid. */
 int compressed_read(struct qcow2 *q, const struct mapping *m, void *buf);
 
 /* wp.c: the write-pointer table */
 
-/* Reads the table, finds byte order and marker, checks every entry. */
+/* Reads the table, detects its byte order and marker bit, and checks every entry. */
 int wp_load(struct qcow2 *q, char err[QCOW2_ERRLEN]);
 void wp_free(struct qcow2 *q);
 /* Takes the dirty zones off the stack into q->todo, with their pointers as of one moment. */
 int wp_collect(struct qcow2 *q);
 /* Step 1 of the law: records the start of zones that were reset. */
 int wp_write_resets(struct qcow2 *q);
-/* Before step 4, if the limit of active zones asks for it: records which are full now. */
+/* Before step 4, if the limit of active zones requires it: records which zones are full. */
 int wp_write_full(struct qcow2 *q);
-/* Step 4: records what was collected. */
+/* Step 4: records the collected pointers. */
 int wp_write_advances(struct qcow2 *q);
 /* Puts what was collected back on the stack, after an error. */
 void wp_requeue(struct qcow2 *q);
 
 /* Sets ZONE's pointer to WP; the next flush records it. */
 void wp_set(struct qcow2 *q, uint32_t zone, uint64_t wp);
-/* A reset, in two parts: the pointer goes back to the start; the next flush records the reset. */
+/* A reset, in two parts: the first sets the pointer to the start, the second marks it dirty. */
 void wp_rewind(struct qcow2 *q, uint32_t zone);
 void wp_note_reset(struct qcow2 *q, uint32_t zone);
-/* Sets a pointer as a shadow had it; RESET: the zone was reset before it got there. */
+/* Sets a pointer to that of a shadow; RESET: the zone was reset before it got there. */
 void wp_adopt(struct qcow2 *q, uint32_t zone, uint64_t wp, bool reset);
 
 /* zmap.c: the mapped parts of a zone, for lookups without a lock */
 
-/* Where OFF of ZONE lies, and for how many bytes; false: not in the map. No lock. */
+/* Gets the host offset of OFF and its contiguous bytes. False: not in the map. No lock. */
 bool zmap_find(const struct zone_rec *z, uint64_t off, uint64_t *host, uint64_t *run);
-/* Notes a mapping in the zone's map; false: declined (memory), lookups take the slow way. */
+/* Adds a mapping to the zone's map. False: no memory for it, so lookups use the L2 table. */
 bool zmap_add(struct qcow2 *q, uint32_t zone, uint64_t off, uint64_t len, uint64_t host);
-/* Whether the map is of so many pieces that it should be made of no more. */
+/* Whether the map has so many extents that it should get no more. */
 bool zmap_scattered(const struct zone_rec *z);
-/* Frees the map of a zone that is quiet. */
+/* Frees the map of a zone, which no read or write uses. */
 void zmap_drop(struct qcow2 *q, uint32_t zone);
 
 /* layout.c: the zoned header extension. No lock. */
 
-/* Writes Z in its layout; returns the bytes written, at most ZONED_EXT_MAX. */
+/* Encodes Z in its layout. Returns the number of bytes, at most ZONED_EXT_MAX. */
 size_t layout_encode(const struct qcow2_zoned *z, void *buf);
 /*
- * Reads the extension of LEN bytes: Z gets the first layout that agrees with the image's SIZE,
- * CLUSTER_SIZE and FILE_LEN. -EINVAL: none does, and ERR says what is wrong with the likeliest.
+ * Decodes an extension of LEN bytes in the first layout that agrees with the image's SIZE,
+ * CLUSTER_SIZE and FILE_LEN. -EINVAL: none does, and ERR says what is wrong with the most
+ * likely one.
  */
 int layout_decode(const void *buf, size_t len, uint64_t size, uint64_t cluster_size,
 		  uint64_t file_len, struct qcow2_zoned *z, char err[QCOW2_ERRLEN]);
 
 /* places.c */
 
-/* Whether every table has a place of its own, as a writable image needs. -EINVAL: a sentence. */
+/* Checks that no two tables overlap, as a writable image requires. -EINVAL: ERR has a sentence. */
 int places_check(const struct qcow2 *q, char err[QCOW2_ERRLEN]);
 
 /* flush.c */
 
-/* qcow2_flush() for those who hold the lock. 0 or -errno; -EROFS: poisoned. */
+/* qcow2_flush() with q->lock held. 0 or -errno; -EROFS: the image is poisoned. */
 int flush_locked(struct qcow2 *q);
 
-/* shadow.c: what a killed process leaves behind */
+/* shadow.c: the crash journal that a killed process leaves behind */
 
 /*
- * At a writable open: shadow_recover() (recover.c) takes over what a killed process left in DIR.
- * shadow_prepare() makes a new shadow; shadow_begin() declares it in the image, durably, and uses
- * it from then on. NOTICE gets sentences. -errno: the image cannot be opened; that there is no
- * shadow is no error.
+ * For a writable open: shadow_recover() (recover.c) replays a shadow that a killed process left in
+ * DIR. shadow_prepare() creates a new shadow; shadow_begin() declares it in the image, durably, and
+ * uses it from then on. NOTICE gets sentences. -errno: the image cannot be opened. It is no error
+ * if there is no shadow.
  */
 int shadow_recover(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN]);
 void shadow_prepare(struct qcow2 *q, const char *dir, char notice[QCOW2_ERRLEN]);
 int shadow_begin(struct qcow2 *q);
-/* Ends it; CLEAN: all is in the image, and the shadow is removed. No lock. */
+/* Ends the shadow. CLEAN: everything is in the image, so the shadow is removed. No lock. */
 void shadow_end(struct qcow2 *q, bool clean);
 
-/* Notes what is now so in memory and not yet in the image. Stores to memory, nothing else. */
+/* Log a change that is in memory and not in the image yet. They only store to memory. */
 void shadow_map(struct qcow2 *q, uint64_t off, uint64_t host, uint64_t len);
 void shadow_reset(struct qcow2 *q, uint32_t zone);
 void shadow_finish(struct qcow2 *q, uint32_t zone, uint64_t wp);
 /*
- * Clusters that a kill in the middle of a flush could leave counted and unused: new tables, and
- * what was unmapped. Noted as long as there is room, for they would only leak.
+ * Logs clusters that would have a refcount and no use after a kill during a flush: new tables, and
+ * unmapped clusters. Only while the log has room, since they would merely leak.
  */
 void shadow_spare(struct qcow2 *q, uint64_t host, uint64_t len);
 /* Whether the log is nearly full: a flush should run first. */
 bool shadow_nearly_full(const struct qcow2 *q);
-/* All that was noted is in the image. */
+/* Empties the log: everything in it is in the image. */
 void shadow_flushed(struct qcow2 *q);
 
 /* lock.c */
 
 /*
- * Takes QEMU's lock bytes on FD: a writer's or a reader's. -EAGAIN: another has the image, and
- * ERR says so in QEMU's words. No lock; closing FD ends it.
+ * Locks FD with QEMU's lock bytes, as a writer or a reader. -EAGAIN: another program has the image
+ * open, and ERR has QEMU's message. Closing FD unlocks it. Without q->lock.
  */
 int image_lock(int fd, const char *path, bool writer, char err[QCOW2_ERRLEN]);
 

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * qcow2: open, create, read, write and check qcow2 images, plain or with the zoned extension.
+ * qcow2: opens, creates, reads, writes and checks qcow2 images, plain or with the zoned extension.
  *
- * A library of its own: it knows nothing of NVMe, events or logs. Errors are -errno; opening
- * functions also give a sentence for the user. Offsets and lengths are bytes of the virtual disk
- * unless their name says host.
+ * This is a library of its own, without NVMe, events or logs. Functions that return int return 0 or
+ * -errno unless their comment says otherwise; those that open an image also write a sentence for
+ * the user. Offsets and lengths are in bytes of the virtual disk unless the name says host.
  *
  * Threads: qcow2_read() and qcow2_write() may run in any number of threads. Two writes must not
- * overlap, and while a zone is reset or finished the caller keeps reads and writes out of it
- * (the zone state machine does). Everything else serialises itself.
+ * overlap, and the caller (the zone state machine) runs no read or write in a zone that is being
+ * reset or finished. The library serialises everything else.
  *
- * A zone's *write pointer* is an absolute byte offset, as in the image. The library has no zone
- * states and no limits on open zones: they belong to zns/. It does not refuse a read at or above
- * the write pointer either, it returns what the mapping says.
+ * The *write pointer* of a zone is an absolute byte offset, as in the image. The library knows no
+ * zone states and no limit of open zones: they belong to zns/. It does not refuse a read at or
+ * above the write pointer either, but returns what is mapped there.
  */
 #ifndef QCOW2_QCOW2_H
 #define QCOW2_QCOW2_H
@@ -54,7 +54,7 @@ struct qcow2_zoned {
 
 enum qcow2_compression { QCOW2_ZLIB = 0, QCOW2_ZSTD = 1 };
 
-/* What the image's header says; constant while the image is open, but for file_size. */
+/* The contents of the header. Only qcow2_resize() changes them while the image is open. */
 struct qcow2_info {
 	uint32_t version;
 	uint64_t size; /* of the virtual disk */
@@ -65,75 +65,76 @@ struct qcow2_info {
 	bool read_only;
 	bool dirty;
 	bool corrupt;
-	bool unclosed; /* opened with a shadow and not closed: it may wait to be adopted */
+	bool unclosed; /* opened with a shadow and not closed: a shadow may have to be replayed */
 	bool lazy_refcounts;
 	bool extended_l2;
-	bool has_uuid; /* recorded in the image; else derived from what the file is */
+	bool has_uuid; /* recorded in the image; else derived from the file */
 	uint8_t uuid[QCOW2_UUID];
-	char backing_file[1024]; /* named, never opened */
+	char backing_file[1024]; /* its name; never opened */
 	char backing_format[64];
-	char data_file[1024]; /* named, never opened */
+	char data_file[1024]; /* its name; never opened */
 	struct qcow2_zoned zoned;
 };
 
-#define QCOW2_RDONLY  0x01 /* writes nothing at all to the file */
-#define QCOW2_NO_LOCK 0x02 /* -U: also when another program has the image open; with RDONLY */
-#define QCOW2_INSPECT 0x04 /* for info and check: open what could not be served; with RDONLY */
+#define QCOW2_RDONLY  0x01 /* never write to the file */
+#define QCOW2_NO_LOCK 0x02 /* -U: even if another program has the image open; with RDONLY */
+#define QCOW2_INSPECT 0x04 /* for info and check: even if it cannot be served; with RDONLY */
 #define QCOW2_DIRECT  0x08 /* data bypasses the page cache */
 #define QCOW2_UNSAFE  0x10 /* never sync */
 #define QCOW2_REPAIR                                                                               \
 	0x20 /* for qcow2_repair(): as INSPECT, but with the writer's lock; with both */
-#define QCOW2_RESIZE 0x40 /* for qcow2_resize() alone: to be written, but nothing is as yet */
+#define QCOW2_RESIZE 0x40 /* for qcow2_resize() only: writable, but the open writes nothing */
 
 struct qcow2_open_opts {
 	unsigned int flags;
 	size_t cache_bytes; /* for L2 tables and refcount blocks; 0: a default */
-	struct file *file;  /* use this file instead of opening the path (tests); taken over */
+	struct file *file;  /* used instead of opening the path (tests); the image owns it */
 	/*
-	 * Writable zoned images: a directory on a tmpfs for the shadow, in which the state since
-	 * the last flush outlives a kill (docs/image.md, "The shadow"). NULL: none is kept or
-	 * adopted.
+	 * Writable zoned images: a directory on a tmpfs for the shadow, a crash journal that keeps
+	 * the state since the last flush when the process is killed (docs/image.md, "The shadow").
+	 * NULL: no shadow is written or replayed.
 	 */
 	const char *shadow_dir;
-	/* QCOW2_ERRLEN bytes, or NULL: gets what is worth telling of the shadow, "" if nothing. */
+	/* QCOW2_ERRLEN bytes, or NULL: gets sentences about the shadow for the user, or "". */
 	char *notice;
 };
 
 /*
- * Opens the image at PATH. On success *OUT is the caller's until qcow2_close(). On failure
- * nothing was changed and ERR says in a sentence what is wrong, where, and how to mend it.
- * Writable opens take QEMU's locks, so that two writers exclude each other.
+ * Opens the image at PATH. The caller ends *OUT by qcow2_close(). On failure nothing was changed,
+ * and ERR says in a sentence what is wrong, where, and how to repair it. The open takes QEMU's
+ * image locks, so that two writers exclude each other.
  */
 int qcow2_open(const char *path, const struct qcow2_open_opts *opts, struct qcow2 **out,
 	       char err[QCOW2_ERRLEN]);
 
-/* Flushes (unless read-only) and frees. The image is freed whatever is returned. */
+/* Flushes Q unless it is read-only, and frees it, also after an error. */
 int qcow2_close(struct qcow2 *q);
 
 const struct qcow2_info *qcow2_info(const struct qcow2 *q);
 
-#define QCOW2_NOWAIT 0x1 /* answer -EAGAIN rather than wait: for a lock, a table, the disk */
+#define QCOW2_NOWAIT 0x1 /* -EAGAIN instead of waiting for a lock, a table or the disk */
 
+/* Reads LEN bytes at OFF into BUF. With QCOW2_NOWAIT -EAGAIN may leave BUF partly filled. */
 int qcow2_read(struct qcow2 *q, void *buf, uint64_t off, uint64_t len, unsigned int flags);
 
 /*
- * The LEN bytes at OFF where they lie in the page cache, for a system call to read; or NULL:
- * read them. They stay good until their zone is reset or finished, or the image closed. Nobody
- * but the kernel may touch them, for which a byte that cannot be read is an EFAULT and no
- * signal. Any thread.
+ * Returns a mapping of the LEN bytes at OFF in the page cache, for a system call to read. NULL: use
+ * qcow2_read(). Valid until the zone is reset or finished, or the image is closed. Only the kernel
+ * may access it: a byte that cannot be read is EFAULT for a system call, and SIGBUS for the
+ * program. Does not block. Any thread.
  */
 const void *qcow2_peek(const struct qcow2 *q, uint64_t off, uint64_t len);
 
 /*
- * Writes data. In a zoned image the range lies in one zone, and clusters are allocated for the
- * rest of the zone at the first write into it, so that what follows needs no metadata.
- * -ENOSPC: the disk is full. -EROFS: opened read-only, or a failed sync has poisoned the image.
+ * Writes LEN bytes at OFF. In a zoned image the range lies in one zone, and the first write to a
+ * zone allocates clusters for the rest of it, so that later writes change no metadata. -ENOSPC: the
+ * disk is full. -EROFS: the image is read-only, or a failed sync has poisoned it.
  */
 int qcow2_write(struct qcow2 *q, const void *buf, uint64_t off, uint64_t len, unsigned int flags);
 
 /*
- * The same in N pieces, of LEN bytes together: one system call, if they lie together in the file.
- * On a tmpfs that has free clusters, only those are allocated that the pieces lie in.
+ * The same for N pieces with LEN bytes in total, in one system call if the range is contiguous in
+ * the file. In an image on a tmpfs with free clusters, it allocates only the clusters of the range.
  */
 int qcow2_writev(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		 unsigned int flags);
@@ -162,49 +163,49 @@ void qcow2_release(struct qcow2 *q, uint32_t zone, void *mem, uint64_t len);
 void qcow2_trim(struct qcow2 *q);
 
 /*
- * The way around both for a caller that can wait for the disk by itself (QCOW2_DIRECT): a
- * descriptor, and in *HOST where in it the LEN bytes at OFF lie, in one piece. The caller moves
- * them between there and the N pieces of IOV, by transfers that go around the page cache; whole, or
- * else by the functions above, which also know why it failed. -1: by those in any case. Does not
- * block. Good until the zone is reset or finished, or the image closed. Any thread.
+ * For an image with QCOW2_DIRECT: returns the file descriptor, and in *HOST the file offset, of the
+ * LEN bytes at OFF, so that the caller can read or write them itself (N pieces in IOV) with
+ * O_DIRECT. If that moves fewer than LEN bytes, the caller must repeat it by qcow2_read() or
+ * qcow2_writev(), which handle errors. -1: use those in the first place. Does not block. Valid
+ * until the zone is reset or finished, or the image is closed. Any thread.
  */
 int qcow2_locate(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		 bool write, uint64_t *host);
-/* What qcow2_locate() located is written: for flushes to know, before anybody else is told. */
+/* Reports a write by way of qcow2_locate() to later flushes; call it before the write completes. */
 void qcow2_wrote(struct qcow2 *q);
 
-/* The write pointer of ZONE as last set, or as the image had it when opened. Marker bits masked. */
+/* Returns the write pointer of ZONE as last set, or as read at open, without marker bits. */
 uint64_t qcow2_wp(const struct qcow2 *q, uint32_t zone);
 
 /*
- * Notes that everything in ZONE below WP has been written; the next flush records it. WP may not
- * fall below the last one: going back is qcow2_zone_reset() alone. Memory only, never fails.
+ * Notes that everything in ZONE below WP is written; the next flush records it. It never moves the
+ * write pointer back; only qcow2_zone_reset() does. Takes no lock, does no I/O and cannot fail.
  */
 void qcow2_wp_advance(struct qcow2 *q, uint32_t zone, uint64_t wp);
 
 /*
- * Forgets the data of ZONE; its write pointer is the zone's start. The clusters stay in quarantine
- * until a flush has made the reset durable.
+ * Discards the data of ZONE and sets its write pointer to its start. The clusters are freed only
+ * after a flush has made the reset durable.
  */
 int qcow2_zone_reset(struct qcow2 *q, uint32_t zone);
 
 /*
- * Makes everything at and above WP in ZONE read as zeroes and gives back what clusters it can,
- * then sets the write pointer to the zone's writable end.
+ * Makes everything in ZONE from WP on read as zeroes, by unmapping whole clusters, and then sets
+ * the write pointer to the zone's writable end.
  */
 int qcow2_zone_finish(struct qcow2 *q, uint32_t zone, uint64_t wp);
 
 /*
- * Makes all that was completed before the call durable: data, mapping, write pointers. THE place
- * where metadata is written, in the order of the law (docs/image.md, "The law"). After a failed
- * sync every later flush fails with -EROFS, until the image is opened anew.
+ * Makes all changes that completed before the call durable: data, mapping, write pointers. Except
+ * for the header, only a flush and a resize write metadata, in the order of docs/image.md, "The
+ * law". After a failed sync every later flush fails with -EROFS until the image is opened again.
  */
 int qcow2_flush(struct qcow2 *q);
 
-/* Whether a flush would have metadata to write. Any thread; a hint. */
+/* Whether a flush would have metadata to write: a hint. Takes no lock. Any thread. */
 bool qcow2_dirty(const struct qcow2 *q);
 
-/* Bytes the file occupies on its disk (st_blocks), and its length. */
+/* Gets the bytes that the file occupies on its disk (st_blocks), and its length. */
 int qcow2_file_sizes(struct qcow2 *q, uint64_t *allocated, uint64_t *length);
 
 struct qcow2_create_opts {
@@ -213,15 +214,15 @@ struct qcow2_create_opts {
 	uint32_t refcount_bits; /* 0: 16 */
 	enum qcow2_compression compression;
 	bool lazy_refcounts;
-	uint8_t uuid[QCOW2_UUID]; /* recorded; all zero: a random one is made */
+	uint8_t uuid[QCOW2_UUID]; /* recorded; all zero: a random one */
 	bool zoned;
 	struct qcow2_zoned zone; /* sizes, limits and layout (NONE: v11); the rest is derived */
 };
 
 /*
- * Makes a new image at PATH, replacing what was there unless another program has it open. OPTS
- * is validated first and its defaults and clamped limits are written back into it; WARN gets a
- * line for each clamp ("" when there was none). FILE as in qcow2_open_opts.
+ * Creates an image at PATH, and replaces a file there unless another program has it open. OPTS is
+ * validated first, and defaults and clamped limits are written back into it; WARN gets a line for
+ * each clamped value, or "". FILE as in qcow2_open_opts. 0; or -errno, and ERR has a sentence.
  */
 int qcow2_create(const char *path, struct qcow2_create_opts *opts, struct file *file,
 		 char warn[QCOW2_ERRLEN], char err[QCOW2_ERRLEN]);
@@ -236,44 +237,46 @@ struct qcow2_check_result {
 };
 
 /*
- * Compares every refcount with the references found, tables with their geometry, write pointers
- * with their zones. Reports each finding as a line through SAY. Changes nothing. 0, or -errno when
- * the check itself could not be done.
+ * Compares every refcount with the references found, tables with their geometry, and write pointers
+ * with their zones. Calls SAY with a line for each finding. Changes nothing. 0, whatever it found;
+ * -errno if the check could not be done.
  */
 int qcow2_check(struct qcow2 *q, struct qcow2_check_result *res,
 		void (*say)(void *arg, const char *line), void *arg);
 
 /*
- * Makes the disk of an image that was opened with QCOW2_RESIZE SIZE bytes long, a zoned one in
- * whole zones. New zones are empty, new room reads as zeroes. A smaller size must be asked for by
- * SHRINK: a plain disk loses what lies behind it, a zoned one must be empty there. All else stays.
+ * Sets the size of the virtual disk to SIZE bytes, for a zoned disk a number of whole zones. Q
+ * was opened with QCOW2_RESIZE. New zones are empty and new space reads as zeroes. A smaller
+ * size needs SHRINK: a plain disk loses the data behind it, a zoned disk must be empty there.
+ * All else remains.
  *
- * A power cut leaves the old size or the new one, and at worst leaks. 0; or -errno, and ERR says
- * what is wrong, and how to mend it: -EINVAL for what cannot be (nothing was written), else the
- * size is what qcow2_info() says, unless the error struck the one write that changes it: ERR then
- * says so. Afterwards Q is good for qcow2_info(), qcow2_check() and qcow2_close().
+ * A power cut leaves the old size or the new one, and at most leaks. 0; or -errno, and ERR says
+ * what is wrong and how to repair it. -EINVAL: the size is impossible, and nothing was written.
+ * After another error qcow2_info() has the size, unless the write that changes it failed; ERR then
+ * says so. After the call only qcow2_info(), qcow2_check() and qcow2_close() may be used.
  */
 int qcow2_resize(struct qcow2 *q, uint64_t size, bool shrink, char err[QCOW2_ERRLEN]);
 
-#define QCOW2_FIX_LEAKS 1 /* give back clusters that nothing uses */
-#define QCOW2_FIX_ALL	2 /* and mend what is corrupt */
+#define QCOW2_FIX_LEAKS 1 /* free clusters that nothing uses */
+#define QCOW2_FIX_ALL	2 /* and repair corruptions */
 
 /*
- * Repairs an image that was opened with QCOW2_REPAIR. Reports each finding and each thing done as
- * a line through SAY. RES tells what is left, and how much was fixed. The file is changed only
- * when the result is no worse than what was; a crash in the middle leaves it no worse, either.
- * 0, or -errno when it could not be done; then another try is safe. Afterwards Q is good for
- * qcow2_check() and qcow2_close().
+ * Repairs an image that was opened with QCOW2_REPAIR. Calls SAY with a line for each finding and
+ * each change. RES says what is left, and how much was fixed. The file is changed only if the
+ * result is no worse than before; a crash during the repair leaves it no worse, either. 0; -errno
+ * if it could not be done, and may then be tried again. After the call only qcow2_check() and
+ * qcow2_close() may be used.
  */
 int qcow2_repair(struct qcow2 *q, unsigned int fix, struct qcow2_check_result *res,
 		 void (*say)(void *arg, const char *line), void *arg);
 
-/* One piece of the mapping, for map and check: what LEN bytes from the asked offset on are. */
+/* A piece of the mapping, for map and check: LEN bytes from the requested offset on. */
 struct qcow2_extent {
 	uint64_t len;
 	bool allocated, zero, compressed;
 	uint64_t host_off; /* when allocated and neither zero nor compressed */
 };
+/* Gets the mapping at OFF: the longest extent that is uniform, at most LEN bytes. */
 int qcow2_map(struct qcow2 *q, uint64_t off, uint64_t len, struct qcow2_extent *out);
 
 #endif

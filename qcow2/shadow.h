@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The bytes of a shadow, and what shadow.c (which keeps it), recover.c (which judges what a killed
- * process left) and replay.c (which applies it) ask of each other. Host byte order: a shadow never
- * leaves the machine, nor outlives its kernel.
+ * The format of a shadow, and the functions that its files share: shadow.c writes the shadow,
+ * recover.c validates one that a killed process left, replay.c applies it. It is in host byte
+ * order, since it never leaves the machine and is gone after a reboot.
  */
 #ifndef QCOW2_SHADOW_H
 #define QCOW2_SHADOW_H
@@ -14,7 +14,7 @@
 #define SHADOW_ENTRIES 8192u
 
 enum shadow_kind {
-	SHADOW_MAP = 1, /* LEN bytes from OFF on lie at HOST from now on */
+	SHADOW_MAP = 1, /* LEN bytes from OFF on are mapped to HOST */
 	SHADOW_RESET,	/* of ZONE: all its entries before this one are void */
 	SHADOW_FINISH,	/* of ZONE at write pointer OFF: nothing is mapped behind it */
 	SHADOW_SPARE, /* LEN bytes at HOST became a table, or were unmapped: maybe of no use now */
@@ -28,7 +28,7 @@ struct shadow_entry {
 static_assert(sizeof(struct shadow_entry) == 40, "");
 
 struct shadow_head {
-	_Atomic uint64_t magic; /* stored last: what has none was never begun */
+	_Atomic uint64_t magic; /* stored last: without it the shadow was never used */
 	uint32_t version, cluster_bits;
 	uint8_t uuid[QCOW2_UUID];
 	uint64_t generation; /* of the image's identity */
@@ -41,7 +41,7 @@ struct shadow_head {
 };
 static_assert(sizeof(struct shadow_head) == 96, "");
 
-/* Behind the head: nr_zones write pointers, then max_log entries. */
+/* The size in bytes: the head, nr_zones write pointers, max_log entries. */
 static inline size_t shadow_bytes(uint32_t nr_zones)
 {
 	return sizeof(struct shadow_head) + nr_zones * sizeof(uint64_t) +
@@ -58,25 +58,25 @@ static inline struct shadow_entry *shadow_log(void *shadow, uint32_t nr_zones)
 	return (struct shadow_entry *)(shadow_wps(shadow) + nr_zones);
 }
 
-/* What the head of Q's shadow has to say, but for magic and log. */
+/* Fills in the head of Q's shadow, except magic and log. */
 void shadow_head_fill(const struct qcow2 *q, struct shadow_head *h);
 uint64_t shadow_head_sum(const struct shadow_head *h);
 uint64_t shadow_entry_sum(const struct shadow_entry *e, uint32_t epoch, uint32_t i);
 
 /* shadow.c, for recover.c */
 
-#define SHADOW_NAME 96 /* bytes of a file's name */
-/* The name, within its directory, of the shadow of this file of this image. */
+#define SHADOW_NAME 96 /* bytes of a file name */
+/* Writes the file name of Q's shadow to OUT. */
 void shadow_file_name(const struct qcow2 *q, char out[SHADOW_NAME]);
 /* Adds a sentence to NOTICE. */
 void shadow_tell(char notice[QCOW2_ERRLEN], const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
 /*
- * replay.c: brings Q to the state that SHADOW (shadow_bytes() long, private memory, its head
- * agrees with Q) describes, and makes that durable. 0: done, *ZONES differed. -EINVAL: the shadow
- * is not to be believed, WHY says what is wrong, and nothing was changed. Else -errno: the image
- * could not be read or written, and the shadow is as good as before.
+ * replay.c: brings Q to the state that SHADOW describes, and makes that durable. SHADOW is private
+ * memory of shadow_bytes() bytes, and its head agrees with Q. 0: done, and *ZONES zones differed.
+ * -EINVAL: the shadow is invalid, WHY says why, and nothing was changed. Other -errno: the image
+ * could not be read or written; the shadow can be replayed again.
  */
 int replay(struct qcow2 *q, void *shadow, uint32_t *zones, char why[QCOW2_ERRLEN]);
 
