@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Whole transfers over the seam. The members of file_ops behave as system calls do: they may move
- * less than asked and be interrupted. The functions here do neither, so nobody above them loops.
+ * Complete transfers by the members of file_ops, which behave as system calls do: they may move
+ * less than requested, and be interrupted. The functions here repeat them, so their callers
+ * need no loop.
  *
- * A full disk has one name above this file: EDQUOT and EFBIG become ENOSPC here. All other errors
- * pass as they are. Nothing is remembered between calls; what a failed sync means is decided in
- * flush.c. Any thread.
+ * They return ENOSPC for every kind of full disk, EDQUOT and EFBIG included, and other errors as
+ * they are. They keep no state; flush.c handles a failed sync. Any thread.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,8 +27,8 @@ void file_close(struct file *f)
 }
 
 /*
- * 0: a read of nothing at OFF means that the file ends there. Else the read failed without saying
- * so, and what it did not bring must not pass for zeroes: a table of them maps nothing.
+ * After a read at OFF that returned 0 bytes: 0 if the file ends there, else -errno. Bytes that were
+ * not read must not be taken for zeroes, because a table of zeroes maps nothing.
  */
 static int read_ended(struct file *f, uint64_t off)
 {
@@ -55,7 +55,7 @@ int file_read(struct file *f, void *buf, size_t len, uint64_t off, unsigned int 
 		if (n == 0) {
 			int err = read_ended(f, off);
 
-			/* Once: the file may have become longer in between. */
+			/* Try once more: the file may have been extended in between. */
 			if (err && !nothing++)
 				continue;
 			if (!err)
@@ -80,7 +80,7 @@ int file_write(struct file *f, const void *buf, size_t len, uint64_t off, unsign
 			continue;
 		if (n < 0)
 			return full_disk(n);
-		if (n == 0) /* a file that takes nothing and gives no reason is full */
+		if (n == 0) /* nothing was written, without an error: the disk is full */
 			return -ENOSPC;
 		if (plant(short_write_ignored))
 			return 0;
@@ -98,7 +98,7 @@ int file_writev(struct file *f, const struct iovec *iov, int n, size_t len, uint
 
 	if (n > 1 && f->ops->pwritev && f->ops->pwritev(f, iov, n, off, flags) == (ssize_t)len)
 		return 0;
-	/* What was written short, or not at all, tells why when it is tried again in pieces. */
+	/* After a short write or an error, write the pieces one by one; that returns the error. */
 	for (int i = 0; i < n && !err; i++) {
 		err = file_write(f, iov[i].iov_base, iov[i].iov_len, off, flags);
 		off += iov[i].iov_len;

@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The real file: one descriptor, and with FILE_DIRECT a second one that bypasses the page cache.
+ * A real file: one file descriptor, and with FILE_DIRECT a second one with O_DIRECT.
  *
- * Guest data goes through the second descriptor when buffer, length and offset are multiples of
- * 4096; all else, metadata above all, through the first. The kernel keeps the two coherent. Whoever
- * has a better way to wait for a direct transfer than to sleep in it gets the descriptor.
+ * Guest data uses the second descriptor if buffer, length and offset are multiples of 4096;
+ * everything else, above all metadata, uses the first. The kernel keeps the two coherent. A caller
+ * that can wait for a direct transfer without sleeping in it (io_uring) gets the descriptor by
+ * file_direct().
  *
- * FILE_NOWAIT on a read is RWF_NOWAIT. On a write through the page cache it is not passed on: file
- * systems answer it with EAGAIN for every block they have yet to allocate, while the page cache
- * takes such a write without waiting for the disk. A direct write always waits, hence -EAGAIN.
+ * FILE_NOWAIT on a read is RWF_NOWAIT. On a write through the page cache it is ignored: file
+ * systems would return EAGAIN for every block that they have to allocate, while the page cache
+ * accepts such a write without waiting for the disk. A direct write always waits, so it
+ * returns -EAGAIN.
  *
- * On a tmpfs, which does not know RWF_NOWAIT, a read waits for nothing (but what was swapped out).
+ * A tmpfs does not support RWF_NOWAIT; a read of it waits only for pages that were swapped out.
  *
- * A file that goes around the page cache has no view, which is the page cache.
+ * With FILE_DIRECT there is no file_map(), which maps the page cache.
  *
- * On a tmpfs pages of free ranges are kept, since allocating a page costs several times as much as
- * filling it. So ranges are zeroed in place, and file_populate() prepares free ranges for data to
- * be received into (reserve.c).
+ * On a tmpfs the pages of free ranges are kept, since allocating a page costs several times as much
+ * as filling it. So ranges are zeroed in place, and file_populate() prepares free ranges for data
+ * to be received into (reserve.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -85,14 +87,14 @@ static ssize_t posix_pwrite(struct file *f, const void *buf, size_t len, uint64_
 	bool direct = may_go_direct(p, buf, len, off, flags);
 	ssize_t n;
 
-	/* Wherever BUF lies: who has to wait for it can move it. */
+	/* Also if BUF is not aligned: whoever repeats the write without FILE_NOWAIT may move it. */
 	if (flags & FILE_NOWAIT && may_go_direct(p, NULL, len, off, flags))
 		return -EAGAIN;
 	n = pwrite(direct ? p->direct_fd : f->fd, buf, len, off);
 	return n < 0 ? -errno : n;
 }
 
-/* Pieces are seldom aligned, and never worth a look: a direct file takes them one by one. */
+/* Pieces are seldom aligned, so a file with O_DIRECT writes them one by one. */
 static ssize_t posix_pwritev(struct file *f, const struct iovec *iov, int n, uint64_t off,
 			     unsigned int flags)
 {
@@ -123,7 +125,7 @@ static int posix_fdatasync(struct file *f)
 	return fdatasync(f->fd) ? -errno : 0;
 }
 
-/* Holes are zeroes already: most of them are left out. */
+/* Holes read as zeroes already: most of them are skipped. */
 static int zero_in_place(int fd, uint64_t off, uint64_t end)
 {
 	static const char zeroes[65536];
@@ -168,8 +170,9 @@ static int posix_size(struct file *f, uint64_t *size)
 }
 
 /*
- * What the file system can do. A mapping and read() agree in the page cache of the disk file
- * systems and of tmpfs; network and pass-through ones have modes in which a mapping goes stale.
+ * Detects what the file system supports. On file systems of disks and on tmpfs a mapping and read()
+ * use the same page cache; network and pass-through file systems have modes in which a mapping is
+ * outdated.
  */
 static void know_file_system(struct file_posix *p)
 {
@@ -207,8 +210,8 @@ static const void *posix_map(struct file *f, uint64_t len)
 }
 
 /*
- * For reading, not for writing, which costs twice as much: the kernel maps the neighbours of a page
- * of a tmpfs with it, and lets all of them be written.
+ * MADV_POPULATE_READ costs half as much as MADV_POPULATE_WRITE: on a tmpfs the kernel maps the
+ * pages around a page with it, and makes all of them writable.
  */
 static bool posix_populate(struct file *f, uint64_t off, uint64_t len)
 {
@@ -244,7 +247,7 @@ static const struct file_ops posix_ops = {
 	.close = posix_close,
 };
 
-/* Images are regular files; anything else (a directory, a device, a pipe) is refused. */
+/* Refuses everything but regular files, such as a directory, a device or a pipe. 0 or -errno. */
 static int only_regular(int fd)
 {
 	struct stat st;
@@ -278,7 +281,7 @@ int file_posix(const char *path, unsigned int flags, struct file **out)
 	p->direct_fd = -1;
 	p->unsafe = flags & FILE_UNSAFE;
 	p->writable = !(flags & FILE_RDONLY);
-	/* O_NONBLOCK: a FIFO must not hold us up before it is refused. */
+	/* O_NONBLOCK: the open of a FIFO must not block before it is refused. */
 	p->file.fd = open(
 		path, access | O_CLOEXEC | O_NONBLOCK | (flags & FILE_CREATE ? O_CREAT : 0), 0644);
 	if (p->file.fd < 0) {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The bytes of a qcow2 image: structs as they lie in the file (all big-endian), magic numbers,
- * feature bits and the caps we put on what an image may claim. Written from the qcow2
- * specification and spec/qcow2-zoned.md 1; docs/image.md tells the story.
+ * The format of a qcow2 image: structs as in the file (all big-endian), magic numbers, feature
+ * bits, and our limits for the sizes in an image. It follows the qcow2 specification and
+ * spec/qcow2-zoned.md 1; docs/image.md explains it.
  *
- * Fields are raw: read them with be32toh() and be64toh() once, at the decode.
+ * Fields are raw: they are converted by be32toh() and be64toh() once, when they are decoded.
  */
 #ifndef QCOW2_FORMAT_H
 #define QCOW2_FORMAT_H
@@ -60,7 +60,7 @@ static_assert(offsetof(struct disk_header, compression_type) == HEADER_V3_LENGTH
 /* autoclear_features */
 #define AUTOCLEAR_BITMAPS  (1ull << 0)
 #define AUTOCLEAR_RAW_DATA (1ull << 1)
-/* Ours: the generation in our extension tells of every writable open since it was set. */
+/* Ours: since it was set, every writable open has raised the generation in our extension. */
 #define AUTOCLEAR_SHADOW (1ull << 63)
 
 /* Header extensions: this, then LEN bytes, then zeroes up to the next multiple of 8. */

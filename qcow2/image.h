@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the files of this folder share: the open image and its parts. Nobody outside sees it.
+ * The open image and its parts, for the files of this folder only.
  *
- * Locks. q->lock guards everything below it in struct qcow2 unless a comment says otherwise, and
- * is held across metadata I/O and syncs. Reads and writes into mapped parts of a zone never take
- * it: they meet the rest only in wp, in the atomics of struct zone_rec, in data_unsynced and in
- * poisoned. Functions declared here want q->lock held, unless they say otherwise.
+ * Locks. q->lock protects everything that follows it in struct qcow2, unless a comment says
+ * otherwise. It is held across metadata I/O and syncs. Reads and writes of mapped parts of a zone
+ * never take it; they share only wp, the atomics of struct zone_rec, data_unsynced and poisoned
+ * with the rest. Functions declared here require q->lock, unless their comment says otherwise.
  *
- * Dirty metadata lives in memory alone and leaves only through qcow2_flush() (flush.c), in the
- * order of the law; a crash at any time therefore sees only what complete steps of a flush did.
+ * Dirty metadata is in memory until qcow2_flush() (flush.c) writes it, in the order of the law. So
+ * after a crash the file contains complete steps of flushes, and a prefix of one more.
  */
 #ifndef QCOW2_IMAGE_H
 #define QCOW2_IMAGE_H
@@ -51,7 +51,7 @@ struct cache {
 struct toptable {
 	uint64_t *entry;
 	uint32_t nr;   /* entries in memory and, once flushed, on disk */
-	uint32_t used; /* none from here on ever said anything: most of a refcount table */
+	uint32_t used; /* all entries from here on are 0, and always were */
 	uint64_t off;  /* host */
 	uint8_t *dirty;
 	uint32_t dirty_lo, dirty_hi; /* sectors [lo, hi) hold all dirty ones */
@@ -94,7 +94,7 @@ struct resident {
 #define MAX_RESERVED 256u
 struct stock {
 	uint64_t first, nr; /* clusters */
-	uint32_t zone;	    /* whose writes it is for; others' take it when there is no more */
+	uint32_t zone;	    /* for writes to it; for those to others when these have none */
 };
 struct reserve {
 	pthread_mutex_t lock; /* a leaf, below q->lock; protects the rest */

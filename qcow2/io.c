@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reading and writing the virtual disk.
+ * Reads and writes the virtual disk.
  *
- * The hot path of a zoned image is qcow2_read() or qcow2_write() -> zmap_find() -> one system call:
- * no lock, no allocation. What the zone's map does not know takes the slow way, through L2 under
- * q->lock, and teaches the map. The transfer itself is not made under the lock: the caller keeps a
- * zone that is read or written from being reset, so a cluster once found stays where it is. Only
- * clusters that a write would replace (compressed, shared) are read under it.
+ * The hot path of a zoned image is qcow2_read() or qcow2_write() -> zmap_find() -> one system call,
+ * without a lock or an allocation. A range that is not in the zone's map is looked up in the L2
+ * table under q->lock, and then added to the map. Data is transferred without the lock: the caller
+ * resets no zone that is being read or written, so a cluster stays where it was found. Only
+ * clusters that a write would replace (compressed, shared) are read under the lock.
  *
  * The data of a large write to an image on a tmpfs may already be in reserved clusters
  * (reserve.c): qcow2_commit() maps them, under q->lock, and transfers nothing. write_anew() fills
@@ -21,7 +21,7 @@
 #include "image.h"
 #include "plant.h"
 
-#define LEARN_CLUSTERS 65536u /* of a zone not touched before, looked at in one go */
+#define LEARN_CLUSTERS 65536u /* added to a map at the first access to its zone */
 
 static uint64_t min_u64(uint64_t a, uint64_t b)
 {
@@ -33,13 +33,13 @@ static bool in_disk(const struct qcow2 *q, uint64_t off, uint64_t len)
 	return off <= q->info.size && len <= q->info.size - off;
 }
 
-/* The zone OFF is in; NULL when the image has none. */
+/* Returns the zone that contains OFF; NULL: the image has no zones. */
 static struct zone_rec *zone_at(const struct qcow2 *q, uint64_t off)
 {
 	return q->zones ? &q->zones[off >> q->zone_bits] : NULL;
 }
 
-/* The bytes from OFF to the end of its zone, at most LEN. */
+/* Returns the number of bytes from OFF to the end of its zone, at most LEN. */
 static uint64_t within_zone(const struct qcow2 *q, uint64_t off, uint64_t len)
 {
 	uint64_t size = q->info.zoned.zone_size;
@@ -47,7 +47,7 @@ static uint64_t within_zone(const struct qcow2 *q, uint64_t off, uint64_t len)
 	return q->zones ? min_u64(len, size - (off & (size - 1))) : len;
 }
 
-/* Whether what M says of LEN bytes may stand in a map: there it will be written in place. */
+/* Whether LEN bytes of M may be added to a map, so that they can be written in place. */
 static bool may_learn(const struct qcow2 *q, const struct mapping *m, uint64_t len)
 {
 	if (m->kind != CLUSTER_DATA)
@@ -55,7 +55,7 @@ static bool may_learn(const struct qcow2 *q, const struct mapping *m, uint64_t l
 	return q->flags & QCOW2_RDONLY || (m->copied && !alloc_overlaps_meta(q, m->host, len));
 }
 
-/* At the first touch of a zone, learns all that lies around OFF. */
+/* At the first access to a zone: adds the mappings around OFF to its map. */
 static void learn_around(struct qcow2 *q, uint32_t zone, uint64_t off)
 {
 	uint64_t start = zone_start(q, zone), window = (uint64_t)LEARN_CLUSTERS << q->cluster_bits;
@@ -75,7 +75,7 @@ static void learn_around(struct qcow2 *q, uint32_t zone, uint64_t off)
 	}
 }
 
-/* Notes in the map what a lookup found. A zone smaller than a cluster has no map. */
+/* Adds the result of a lookup to the map. A zone smaller than a cluster has no map. */
 static void learn(struct qcow2 *q, uint64_t off, uint64_t len, const struct mapping *m)
 {
 	uint32_t zone = off >> q->zone_bits;
@@ -114,14 +114,14 @@ static int read_mapped(struct qcow2 *q, const struct mapping *m, void *buf, uint
 	return 0;
 }
 
-/* Whether a write next to it may move what M says: such clusters are replaced, not overwritten. */
+/* Whether a write next to the range of M may replace its cluster. */
 static bool may_move(const struct qcow2 *q, const struct mapping *m)
 {
 	return !(q->flags & QCOW2_RDONLY) &&
 	       (m->kind == CLUSTER_COMPRESSED || (m->kind == CLUSTER_DATA && !m->copied));
 }
 
-/* Reads from OFF on what is mapped alike, at most *LEN, and says in *LEN how much it was. */
+/* Reads what is mapped uniformly from OFF on, at most *LEN bytes; sets *LEN to their number. */
 static int read_slow(struct qcow2 *q, void *buf, uint64_t off, uint64_t *len)
 {
 	struct mapping m;
@@ -189,7 +189,7 @@ const void *qcow2_peek(const struct qcow2 *q, uint64_t off, uint64_t len)
 	return host + len <= end ? q->view + host : NULL;
 }
 
-/* After a write and before anybody is told of it: the flush that follows must see it. */
+/* Notes a write for later flushes. Call it before the write is reported as complete. */
 static void note_written(struct qcow2 *q)
 {
 	if (!atomic_load(&q->data_unsynced) && !plant(data_not_synced))
@@ -206,8 +206,8 @@ static int write_once(struct qcow2 *q, const struct iovec *iov, int n, uint64_t 
 }
 
 /*
- * The disk is full; but clusters given up lately may be in quarantine, which a flush frees, and
- * others be kept. Whether there is space now.
+ * When the disk is full: flushes, to free the clusters in quarantine, and returns free clusters
+ * that were kept. Returns whether there is space now.
  */
 static bool make_space(struct qcow2 *q)
 {
@@ -238,7 +238,7 @@ static bool crowded(const struct qcow2 *q)
 	return cache_nearly_full(q) || shadow_nearly_full(q) || quarantine_crowded(q);
 }
 
-/* Finds or makes a place for OFF; on a full disk, after having made space. */
+/* Finds or allocates clusters for OFF; on a full disk it makes space and tries again. */
 static int place(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t limit, uint64_t *host,
 		 uint64_t *run)
 {
@@ -333,7 +333,7 @@ int qcow2_commit(struct qcow2 *q, const void *mem, uint64_t off, uint64_t len, u
 	return 0; /* no note_written(): changed refcounts make the next flush sync the data, too */
 }
 
-/* How many of N pieces lie within RUN bytes, and in *LEN, which was that of all, their length. */
+/* Returns how many of N pieces fit into RUN bytes; sets *LEN, the length of all, to theirs. */
 static int pieces_within(const struct iovec *iov, int n, uint64_t run, uint64_t *len)
 {
 	while (n && *len > run)
@@ -387,7 +387,7 @@ int qcow2_writev(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, 
 		} else {
 			err = write_anew(q, iov, n, off, len, flags);
 		}
-		if (err == -EEXIST) { /* the first piece alone, as far as it goes each time */
+		if (err == -EEXIST) { /* write the first piece alone */
 			k = 1;
 			bytes = iov->iov_len;
 			err = qcow2_write(q, iov->iov_base, off, bytes, flags);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reference counts: blocks of counters 1 to 64 bits wide, found through the refcount table.
+ * Refcounts: blocks of counters, each of 1 to 64 bits, that the refcount table refers to.
  *
- * 1. A block or table we add is counted like everything else, by itself where it describes itself.
- *    A new block always comes from the end of the file or from a range that already has a block,
- *    so adding one needs at most one more.
- * 2. Raising sets q->refs_grew: these counts reach the disk before any table that needs them.
- *    Lowering needs no order, for it happens only after the mapping that held them is gone.
- * 3. A count never leaves 0 .. its maximum; an image in which it would is corrupt (-EIO).
+ * 1. New blocks and tables have refcounts like all other clusters; a block may contain its own. A
+ *    new block is at the end of the file or in a range that already has a block, so adding one
+ *    needs at most one more.
+ * 2. Raising a refcount sets q->refs_grew: it is on disk before any table that needs it. Lowering
+ *    needs no order, because it happens after the mapping is gone from the disk.
+ * 3. A refcount never exceeds its maximum or falls below 0; an image in which it would is
+ *    corrupt (-EIO).
  *
  * All under q->lock.
  */
@@ -23,7 +24,7 @@ static uint64_t refblock_entries(const struct qcow2 *q)
 	return 1ull << q->refblock_bits;
 }
 
-/* The block that describes CLUSTER, pinned; NULL: there is none. */
+/* Gets the block that has the refcount of CLUSTER, pinned; NULL: there is none. */
 static int refblock_get(struct qcow2 *q, uint64_t cluster, struct table **out)
 {
 	uint64_t i = cluster >> q->refblock_bits;
@@ -85,8 +86,8 @@ int ref_run(struct qcow2 *q, uint64_t first, uint64_t max, bool *is_free, uint64
 }
 
 /*
- * Makes the refcount table at least NEED entries long: a new one at the end of the file. The old
- * one is given up once the header names the new one.
+ * Replaces the refcount table by one of at least NEED entries at the end of the file. The old one
+ * is freed after the header refers to the new one.
  */
 static int grow_reftable(struct qcow2 *q, uint64_t need)
 {
@@ -99,7 +100,7 @@ static int grow_reftable(struct qcow2 *q, uint64_t need)
 	entries = align_up(entries, per_cluster);
 	if (entries * 8 > MAX_REFTABLE_BYTES)
 		entries = MAX_REFTABLE_BYTES / 8;
-	/* The table itself and the blocks for it must fit under it, too. */
+	/* The new table must also cover itself and the blocks for it. */
 	if (entries < need + TABLE_SLACK)
 		return -ENOSPC;
 	clusters = align_up(entries * 8, q->cluster_size) >> q->cluster_bits;
@@ -127,7 +128,7 @@ static int grow_reftable(struct qcow2 *q, uint64_t need)
 	return 0;
 }
 
-/* The block that describes CLUSTER, pinned and dirty, made if it is missing. */
+/* Gets the block that has the refcount of CLUSTER, pinned and dirty; creates it if missing. */
 static int refblock_for_write(struct qcow2 *q, uint64_t cluster, struct table **out)
 {
 	uint64_t i = cluster >> q->refblock_bits, off;
@@ -165,7 +166,7 @@ static int refblock_for_write(struct qcow2 *q, uint64_t cluster, struct table **
 	return 0;
 }
 
-/* Adds one to, or takes one from, the counts of clusters of one block; tells how many it did. */
+/* Raises or lowers NR refcounts of block T, from index I on, by one; *DONE: of how many. */
 static int adjust_block(struct qcow2 *q, struct table *t, uint64_t i, uint64_t nr, bool raise,
 			uint64_t *done)
 {

@@ -3,9 +3,9 @@
 #define ZNSD_NOTIFY_H
 
 /*
- * Tells the service manager STATE, lines such as "READY=1" (sd_notify(3)), if it wants to know:
- * one datagram to the Unix socket that $NOTIFY_SOCKET names, a path or "@" and an abstract name.
- * Waits at most a second for room in a full socket. 0, also without $NOTIFY_SOCKET; or -errno.
+ * Sends STATE, lines such as "READY=1" (sd_notify(3)), to the service manager: one datagram to the
+ * Unix socket that $NOTIFY_SOCKET names, a path or "@" and an abstract name. Waits at most a second
+ * for space in a full socket. 0, also without $NOTIFY_SOCKET; or -errno.
  */
 int notify(const char *state);
 

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The command line. One table of options feeds the parser, the help, the guess at what a mistyped
- * option was meant to be, and the completion of the shells; a test compares the manual page with
- * the help.
+ * The command line. One table of options is used by the parser, the help, the suggestion for a
+ * mistyped option, and the shell completion; a test compares the manual page with the help.
  *
- * A refusal is one sentence. Nothing is acted upon here: parsing opens no file and no socket.
+ * A refusal is one sentence. Parsing opens no file and no socket.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -83,7 +82,7 @@ const struct cli_option options_table[] = {
 static int refuse(char *err, size_t errlen, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* A sentence to ERR; the value is what the caller returns. */
+/* Writes a sentence to ERR. Returns -EINVAL. */
 static int refuse(char *err, size_t errlen, const char *fmt, ...)
 {
 	va_list ap;
@@ -137,7 +136,7 @@ int options_parse_listen(struct listen_opt *l, const char *text, char *err, size
 	return 0;
 }
 
-/* The row of image_keys called NAME, or NULL after a sentence to ERR. */
+/* Returns the row NAME of image_keys; NULL: there is none, and ERR has a sentence. */
 static const struct cli_option *find_image_key(const struct image_opt *image, const char *name,
 					       char *err, size_t errlen)
 {
@@ -155,7 +154,7 @@ static const struct cli_option *find_image_key(const struct image_opt *image, co
 	return NULL;
 }
 
-/* Takes one option of an image, "name" or "name=value". */
+/* Parses one option of an image, "name" or "name=value". */
 static int image_set(struct image_opt *image, char *name, char *err, size_t errlen)
 {
 	char *value = strchr(name, '=');
@@ -252,7 +251,7 @@ static int set_log_level(struct options *opts, const char *value, char *err, siz
 	return 0;
 }
 
-/* Takes one option of options_table, by its id. */
+/* Parses one option of options_table, by its id. */
 static int option_set(struct options *opts, int id, const char *value, char *err, size_t errlen)
 {
 	uint64_t n;
@@ -321,7 +320,7 @@ static bool is_loopback(const char *addr)
 	return !strncmp(addr, "127.", 4) || !strcmp(addr, "::1") || !strcasecmp(addr, "localhost");
 }
 
-/* What no single option can tell. */
+/* Validates what depends on several options. */
 static int check_together(struct options *opts, char *err, size_t errlen)
 {
 	if (!opts->nr_images)

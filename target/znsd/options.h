@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The command line of znsd, judged but not acted upon. */
+/* The command line of znsd: parsed and validated, without any other effect. */
 #ifndef TARGET_OPTIONS_H
 #define TARGET_OPTIONS_H
 
