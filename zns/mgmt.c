@@ -83,13 +83,13 @@ static void zns_claim_done(struct work *w)
 	zns_dispatch(&items);
 }
 
-/* The zones of REQ's claim are quiet. */
+/* Submits the work of a reset or finish, whose zones are claimed and quiet. */
 static void claim_start(struct tgt_req *req)
 {
 	work_submit(req->queue->loop, &req->work, zns_claim_work, zns_claim_done);
 }
 
-/* The zones of REQ's claim are left as they are. */
+/* Aborts a reset or finish before it begins: its zones stay as they are. */
 static void claim_drop(struct tgt_req *req)
 {
 	struct zones *zones = &req_zns(req)->zones;
@@ -103,7 +103,7 @@ static void claim_drop(struct tgt_req *req)
 	zns_claim_done(&req->work);
 }
 
-/* The claim had to wait: its host may have gone, or its time may be over. */
+/* Begins after a wait, unless the queue was closed or the controller has ended meanwhile. */
 static void claim_started(struct loop_msg *msg)
 {
 	struct tgt_req *req = msg_req(msg);

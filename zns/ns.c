@@ -102,7 +102,7 @@ static int load_zones(struct zns *zns, const struct refusal *r)
 	return 0;
 }
 
-/* Under zones->lock. */
+/* Passes the write pointer of ZONE (WP_DONE, in LBAs) to the store. Under zones->lock. */
 static void tell_store(void *arg, uint32_t zone, uint64_t wp_done)
 {
 	struct zns *zns = arg;

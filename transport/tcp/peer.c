@@ -137,7 +137,7 @@ static void peer_linger(struct peer *p, uint32_t ms)
 		p->conn.wake(&p->conn);
 }
 
-/* What rx_got() and rx_resume() returned, or -ESHUTDOWN: the controller has ended. */
+/* Ends P after an error of rx_got() or rx_resume(), or -ESHUTDOWN: the controller has ended. */
 static void peer_fail(struct peer *p, int err)
 {
 	if (err == -EPROTO)
@@ -219,7 +219,7 @@ static int receive_some(struct peer *p)
 	return err;
 }
 
-/* Calls ANY, which takes in commands, and then runs the batch of writes that they form. */
+/* Calls ANY, which receives commands, and then executes the batch of their writes. */
 static void peer_take(struct peer *p, int (*any)(struct peer *p))
 {
 	int err = any(p);
@@ -259,7 +259,7 @@ bool peer_tick(struct peer *p)
 	return p->conn.waits;
 }
 
-/* The socket is full: what waits holds buffers, so the time is watched. */
+/* Notes that the socket is full. Queued responses hold buffers, so their time is watched. */
 static void peer_full(struct peer *p)
 {
 	p->full = true;

@@ -60,7 +60,7 @@ static void trim_idle(struct loop_timer *t)
 	tl->trimming = !loop_timer_arm(t, tl->tcp->config.idle_ms);
 }
 
-/* Closes connections whose hosts are late; goes on while commands wait for others. */
+/* Closes connections whose hosts are late; is armed again while commands wait for hosts. */
 static void tcp_loop_tick(struct loop_timer *t)
 {
 	struct tcp_loop *tl = msg_owner(t, struct tcp_loop, tick);
