@@ -37,7 +37,6 @@ struct tgt_counters {
 
 /* target.c */
 struct tgt {
-	_Atomic uint64_t seq; /* arrival number of the last request */
 	uint64_t started_ms;
 	const struct tgt_command_set *sets[TGT_CSI_MAX]; /* by CSI; fixed before serving */
 	pthread_mutex_t lock; /* protects what follows; taken before any subsys->lock */

@@ -78,7 +78,6 @@ int flush_all(struct tgt_subsys *subsys, struct loop *loop,
 		req->queue = &f->queue;
 		req->ns = ns;
 		req->cmd.opcode = NVME_CMD_FLUSH;
-		req->seq = ++subsys->tgt->seq;
 		f->left++;
 		status = ns->set->parse(req);
 		if (status)

@@ -165,7 +165,6 @@ uint16_t tgt_req_init(struct tgt_req *req, struct tgt_queue *queue, uint32_t in_
 	req->in_place = NULL;
 	req->dir = TGT_NONE;
 	req->status = 0;
-	req->seq = atomic_fetch_add_explicit(&queue->tgt->seq, 1, memory_order_relaxed) + 1;
 	memset(&req->cqe, 0, sizeof(req->cqe));
 	status = req_parse(req);
 	if (!status && req->len > TGT_MAX_TRANSFER)

@@ -74,7 +74,6 @@ struct tgt_req {
 	const void *in_place;
 	uint32_t len; /* bytes of data the command moves, known after tgt_req_init() */
 	enum tgt_dir dir;
-	uint64_t seq;			   /* arrival number within the target */
 	void (*execute)(struct tgt_req *); /* set by tgt_req_init() */
 	STAILQ_ENTRY(tgt_req) link;	   /* the command set's, while it is in queue->batch */
 	struct work work;

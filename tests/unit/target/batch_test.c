@@ -10,7 +10,7 @@
 
 static struct {
 	unsigned int calls, reqs;
-	uint64_t last;
+	uint16_t last;
 	struct tgt_queue *queue;
 	struct tgt_req *late;
 } seen;
@@ -24,7 +24,7 @@ static void record(struct tgt_reqs *reqs)
 	while ((req = STAILQ_FIRST(reqs))) {
 		STAILQ_REMOVE_HEAD(reqs, link);
 		assert_ptr_equal(req->ns, ns);
-		assert_int_equal(req->seq, ++seen.last);
+		assert_int_equal(req->cmd.cid, ++seen.last);
 		seen.reqs++;
 	}
 	if (seen.late) /* what comes while it runs is not forgotten */
@@ -48,10 +48,10 @@ static void a_batch_is_handed_out_by_namespace(void **state)
 	tgt_queue_batch_begin(&queue);
 	assert_true(queue.batching);
 	for (int i = 0; i < N; i++) {
-		req[i] = (struct tgt_req){ .ns = &ns[of[i]], .seq = i + 1 };
+		req[i] = (struct tgt_req){ .ns = &ns[of[i]], .cmd.cid = i + 1 };
 		STAILQ_INSERT_TAIL(&queue.batch, &req[i], link);
 	}
-	req[N] = (struct tgt_req){ .ns = &ns[0], .seq = N + 1 };
+	req[N] = (struct tgt_req){ .ns = &ns[0], .cmd.cid = N + 1 };
 	seen.queue = &queue;
 	seen.late = &req[N];
 	tgt_queue_batch_end(&queue);
