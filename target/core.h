@@ -29,12 +29,6 @@
 #define NVME_CMD_READ	0x02
 #define NVME_CMD_APPEND 0x7d
 
-/* In the units of the SMART log, per controller. Updated without ordering: these are statistics. */
-struct tgt_counters {
-	_Atomic uint64_t blocks_read, blocks_written; /* 512 bytes each */
-	_Atomic uint64_t reads, writes;		      /* commands */
-};
-
 /* target.c */
 struct tgt {
 	uint64_t started_ms;
@@ -80,7 +74,7 @@ struct tgt_subsys {
 	 */
 	LIST_HEAD(, tgt_ctrl) dying;
 	TAILQ_HEAD(, connect_wait) waiting;
-	struct tgt_counters retired; /* sums of ended controllers */
+	struct tgt_counters retired; /* sums of detached queues; under the lock */
 };
 
 /* Creates a subsystem, which the caller adds to TGT. NULL: out of memory. */
@@ -112,6 +106,9 @@ static inline void tgt_ns_put(struct tgt_ns *ns)
 /* The active namespace with the lowest nsid above NSID, or NULL. */
 struct tgt_ns *tgt_ns_next(struct tgt_subsys *subsys, uint32_t nsid);
 
+/* Adds the counters of all queues, attached or not any more, to SUM. subsys->lock held. */
+void subsys_count_locked(struct tgt_subsys *subsys, struct tgt_counters *sum);
+
 /* ctrl.c */
 enum ctrl_event { CTRL_EVENT_NS, CTRL_EVENT_DISCOVERY, CTRL_EVENTS };
 
@@ -141,7 +138,6 @@ struct tgt_ctrl {
 	 */
 	_Atomic uint64_t deadline;
 	_Atomic uint32_t kato_ms; /* 0: none. Written by the admin queue's loop. */
-	struct tgt_counters counters;
 
 	/* The admin queue's loop only. */
 	struct loop_timer timer;

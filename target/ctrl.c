@@ -132,7 +132,7 @@ void ctrl_end(struct tgt_ctrl *ctrl, const char *why)
 		 subsys->nqn);
 }
 
-static void counters_add(struct tgt_counters *sum, struct tgt_counters *c)
+static void counters_add(struct tgt_counters *sum, const struct tgt_counters *c)
 {
 	sum->blocks_read += c->blocks_read;
 	sum->blocks_written += c->blocks_written;
@@ -140,11 +140,24 @@ static void counters_add(struct tgt_counters *sum, struct tgt_counters *c)
 	sum->writes += c->writes;
 }
 
+void subsys_count_locked(struct tgt_subsys *subsys, struct tgt_counters *sum)
+{
+	struct tgt_ctrl *ctrl;
+
+	counters_add(sum, &subsys->retired);
+	LIST_FOREACH (ctrl, &subsys->ctrls, link) {
+		pthread_mutex_lock(&ctrl->lock);
+		for (unsigned int qid = 0; qid < TGT_MAX_QUEUES; qid++)
+			if (ctrl->queues[qid].queue)
+				counters_add(sum, &ctrl->queues[qid].queue->counters);
+		pthread_mutex_unlock(&ctrl->lock);
+	}
+}
+
 void ctrl_put(struct tgt_ctrl *ctrl)
 {
 	if (atomic_fetch_sub(&ctrl->refs, 1) != 1)
 		return;
-	counters_add(&ctrl->subsys->retired, &ctrl->counters);
 	pthread_mutex_destroy(&ctrl->lock);
 	free(ctrl);
 }
@@ -321,6 +334,7 @@ void ctrl_detach(struct tgt_queue *queue)
 	pthread_mutex_lock(&subsys->lock);
 	pthread_mutex_lock(&ctrl->lock);
 	last = slot_free_locked(ctrl, &ctrl->queues[queue->qid]);
+	counters_add(&subsys->retired, &queue->counters);
 	if (queue->qid)
 		ctrl->nr_io--;
 	flush = ctrl_settle_locked(ctrl);

@@ -72,31 +72,24 @@ static void put_u128(uint8_t field[16], uint64_t value)
 static uint16_t build_smart(struct tgt_req *req, void **buf, uint64_t *size)
 {
 	struct tgt_subsys *subsys = req_ctrl(req)->subsys;
-	uint64_t read = subsys->retired.blocks_read, written = subsys->retired.blocks_written;
-	uint64_t reads = subsys->retired.reads, writes = subsys->retired.writes;
 	uint32_t nsid = le32toh(req->cmd.nsid);
 	struct nvme_smart_log *log = *buf;
-	struct tgt_ctrl *ctrl;
+	struct tgt_counters sum = { 0 };
 
 	(void)size;
 	if (nsid && nsid != NVME_NSID_ALL) /* LPA bit 0 is clear: no SMART log per namespace */
 		return NVME_SC_INVALID_FIELD | NVME_SC_DNR;
 	pthread_mutex_lock(&subsys->lock);
-	LIST_FOREACH (ctrl, &subsys->ctrls, link) {
-		read += ctrl->counters.blocks_read;
-		written += ctrl->counters.blocks_written;
-		reads += ctrl->counters.reads;
-		writes += ctrl->counters.writes;
-	}
+	subsys_count_locked(subsys, &sum);
 	pthread_mutex_unlock(&subsys->lock);
 	log->temperature[0] = KELVIN & 0xff;
 	log->temperature[1] = KELVIN >> 8;
 	log->avail_spare = 100;
 	log->spare_thresh = 10;
-	put_u128(log->data_units_read, (read + 999) / 1000);
-	put_u128(log->data_units_written, (written + 999) / 1000);
-	put_u128(log->host_reads, reads);
-	put_u128(log->host_writes, writes);
+	put_u128(log->data_units_read, (sum.blocks_read + 999) / 1000);
+	put_u128(log->data_units_written, (sum.blocks_written + 999) / 1000);
+	put_u128(log->host_reads, sum.reads);
+	put_u128(log->host_writes, sum.writes);
 	put_u128(log->power_cycles, 1);
 	put_u128(log->power_on_hours, (clock_ms() - req_ctrl(req)->tgt->started_ms) / 3600000);
 	return 0;

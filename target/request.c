@@ -87,16 +87,24 @@ void tgt_req_execute(struct tgt_req *req)
 		req->execute(req);
 }
 
+/* One thread writes the counter, so this needs no atomic read-modify-write. */
+static void add(_Atomic uint64_t *counter, uint64_t n)
+{
+	uint64_t value = atomic_load_explicit(counter, memory_order_relaxed);
+
+	atomic_store_explicit(counter, value + n, memory_order_relaxed);
+}
+
 static void count(struct tgt_counters *c, const struct tgt_req *req)
 {
 	uint64_t blocks = req->len / 512;
 
 	if (req->cmd.opcode == NVME_CMD_READ) {
-		atomic_fetch_add_explicit(&c->blocks_read, blocks, memory_order_relaxed);
-		atomic_fetch_add_explicit(&c->reads, 1, memory_order_relaxed);
+		add(&c->blocks_read, blocks);
+		add(&c->reads, 1);
 	} else if (req->cmd.opcode == NVME_CMD_WRITE || req->cmd.opcode == NVME_CMD_APPEND) {
-		atomic_fetch_add_explicit(&c->blocks_written, blocks, memory_order_relaxed);
-		atomic_fetch_add_explicit(&c->writes, 1, memory_order_relaxed);
+		add(&c->blocks_written, blocks);
+		add(&c->writes, 1);
 	}
 }
 
@@ -105,7 +113,7 @@ void tgt_req_complete(struct tgt_req *req, uint16_t status)
 	struct tgt_queue *queue = req->queue;
 
 	if (!status && req->ns && queue->ctrl)
-		count(&queue->ctrl->counters, req);
+		count(&queue->counters, req);
 	/*
 	 * SQHD advances when a command completes, not when it arrives: the transport has one slot
 	 * per queue entry, and the host must not send more commands than that.

@@ -85,6 +85,15 @@ struct tgt_req {
 
 STAILQ_HEAD(tgt_reqs, tgt_req);
 
+/*
+ * What a queue has moved, in the units of the SMART log. Only the queue's loop writes, so that no two
+ * loops write the same memory; other threads may read.
+ */
+struct tgt_counters {
+	_Atomic uint64_t blocks_read, blocks_written; /* 512 bytes each */
+	_Atomic uint64_t reads, writes;		      /* commands */
+};
+
 /* A connection as the target sees it; embedded in the transport's. */
 struct tgt_queue {
 	const struct tgt_transport_ops *ops;
@@ -103,6 +112,7 @@ struct tgt_queue {
 	bool batching;	   /* between tgt_queue_batch_begin() and tgt_queue_batch_end() */
 	uint64_t taken_ms; /* when the last tgt_queue_batch_begin() was, by clock_boot_ms() */
 	struct tgt_reqs batch;
+	struct tgt_counters counters;
 	struct connect_wait *waiting; /* a Connect held back (fabrics.c) */
 };
 
