@@ -349,6 +349,17 @@ void zns_run_writes(struct tgt_reqs *reqs)
 
 /* --- Read --- */
 
+/* Fills the zones' part of a read that is about to begin. */
+static struct zone_io *read_io(struct tgt_req *req)
+{
+	struct zone_io *io = &req_cmd(req)->io;
+
+	io->lba = req_slba(req);
+	io->nlb = req_nlb(req);
+	io->loop = loop_index(req->queue->loop);
+	return io;
+}
+
 /* REQ is in its zones no more; that may let others begin. */
 static void end_read(struct tgt_req *req)
 {
@@ -438,14 +449,13 @@ static void read_by_ring(struct tgt_req *req)
 
 static void zns_exec_read(struct tgt_req *req)
 {
-	struct zns *zns = req_zns(req);
-	struct zone_io *io = &req_cmd(req)->io;
+	struct zone_items items;
 	uint16_t status;
 	int err;
 
-	io->lba = req_slba(req);
-	io->nlb = req_nlb(req);
-	status = zone_read_begin(&zns->zones, io);
+	zone_items_init(&items);
+	status = zone_read_begin(&req_zns(req)->zones, read_io(req), &items);
+	zns_dispatch(&items);
 	if (status == ZONE_WAIT)
 		return;
 	if (status) {
@@ -476,8 +486,9 @@ static bool reserve_for_write(struct tgt_req *req)
 bool zns_zero_copy(struct tgt_req *req)
 {
 	struct zns *zns = req_zns(req);
-	struct zone_io *io = &req_cmd(req)->io;
+	struct zone_items items;
 	const void *data;
+	bool begun;
 
 	if (atomic_load_explicit(&zns->no_zero_copy, memory_order_relaxed))
 		return false;
@@ -485,11 +496,12 @@ bool zns_zero_copy(struct tgt_req *req)
 		return reserve_for_write(req);
 	if (req->cmd.opcode != nvme_cmd_read)
 		return false;
-	io->lba = req_slba(req);
-	io->nlb = req_nlb(req);
-	if (!zone_read_try(&zns->zones, io))
+	zone_items_init(&items);
+	begun = zone_read_try(&zns->zones, read_io(req), &items);
+	zns_dispatch(&items);
+	if (!begun)
 		return false;
-	data = zns->store->ops->peek(zns->store, lba_off(zns, io->lba), req->len);
+	data = zns->store->ops->peek(zns->store, lba_off(zns, req_slba(req)), req->len);
 	if (!data) {
 		end_read(req);
 		return false;

@@ -54,6 +54,8 @@ struct zns {
 	_Atomic uint64_t watch_until; /* until this time slow writes are checked for blocking */
 };
 
+static_assert(LOOP_MAX <= READERS_LOOPS, "");
+
 /* What a command keeps in req->set_data. */
 union zns_cmd {
 	struct zone_item item; /* the first member of both */

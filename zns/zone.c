@@ -2,7 +2,7 @@
 /*
  * Zone states, write pointers and limits (NVMe ZNS 1.1, 2.1.1 and 3.4).
  *
- * Invariants, all under zs->lock:
+ * Invariants, under zs->lock except for (9):
  *
  *  (1) A zone's state changes only in zone_set_state(), which keeps the number of zones in each
  *      state and the list of each state. Open and active zones are sums of these numbers, so no
@@ -23,6 +23,10 @@
  *      so a host cannot see the difference, and no command is refused that is valid in every order.
  *  (7) A ZONE_ALL claim is alone: it waits for all other claims, and they wait for it.
  *  (8) Lists of items are filled under the lock; the caller handles them without it.
+ *  (9) A read within a zone takes no lock: readers.c counts it, by bucket of zones. A claim closes the
+ *      buckets of its zones until it has ended, and does not start while a bucket drains. What such a
+ *      read looks at without the lock, wp_done and the state, is atomic; wp_done only grows until
+ *      the read ends, since it is set back under a claim alone.
  *
  * A claimed zone, or one with writes in flight, may still be closed to free an open resource for
  * another zone, if it is implicitly open: that changes only its state, not its data or pointers.
@@ -53,6 +57,12 @@ enum {
 #define HAS_ROOM   (BIT(IMPLICIT) | BIT(EXPLICIT) | BIT(CLOSED))
 
 /* --- state, lists, counts --- */
+
+/* Whoever reads it without the lock sees the data below it, too. */
+static void set_wp_done(struct zone *z, uint64_t wp)
+{
+	atomic_store_explicit(&z->wp_done, wp, memory_order_release);
+}
 
 static uint32_t zone_index(const struct zones *zs, const struct zone *z)
 {
@@ -101,7 +111,7 @@ static void zone_set_state(struct zones *zs, struct zone *z, uint8_t state)
 	if (z->state != EMPTY)
 		list_del(zs, &zs->in[z->state], i);
 	zs->nr[z->state]--;
-	z->state = state;
+	atomic_store_explicit(&z->state, state, memory_order_relaxed);
 	zs->nr[state]++;
 	if (state != EMPTY)
 		list_add(zs, &zs->in[state], i);
@@ -193,19 +203,34 @@ static uint16_t wait_for(struct zone_claim *claim, struct zone_item *item)
 	return ZONE_WAIT;
 }
 
-/* A read or write of Z has ended. If Z is quiet now, the claim that waits for it starts. */
-static void zone_left(struct zones *zs, struct zone *z, struct zone_items *out)
+/* One of those that C waits for has ended. The last one starts it. */
+static void claim_step(struct zone_claim *c, struct zone_items *out)
 {
-	struct zone_claim *c;
-
-	if (!(z->flags & ZF_CLAIMED) || !zone_is_quiet(z))
-		return;
-	c = claim_of(zs, z);
 	assert(c->busy);
 	if (--c->busy)
 		return;
 	c->item.event = ZONE_START;
 	zone_items_add(out, &c->item);
+}
+
+/* A read or write of Z has ended. If Z is quiet now, the claim that waits for it may start. */
+static void zone_left(struct zones *zs, struct zone *z, struct zone_items *out)
+{
+	if (z->flags & ZF_CLAIMED && zone_is_quiet(z))
+		claim_step(claim_of(zs, z), out);
+}
+
+/* A read has left a bucket that is closed. If it was the last one, claims that wait for it may start. */
+static void bucket_left(struct zones *zs, uint32_t bucket, struct zone_items *out)
+{
+	zones_lock(zs);
+	for (struct zone_claim *c = zs->claims; c; c = c->next) {
+		if (!(c->draining & BIT(bucket)) || readers_in(zs->readers, bucket))
+			continue;
+		c->draining &= ~BIT(bucket);
+		claim_step(c, out);
+	}
+	zones_unlock(zs);
 }
 
 /* --- writes --- */
@@ -320,7 +345,7 @@ void zone_write_end(struct zones *zs, struct zone_io *io, uint16_t status, struc
 		z->flags |= ZF_HOLE;
 	before = z->wp_done;
 	while (z->first && z->first->ended && !z->first->item.status) {
-		z->wp_done += z->first->nlb;
+		set_wp_done(z, z->wp_done + z->first->nlb);
 		zone_pop(z, out);
 	}
 	if (z->wp_done != before && zs->advance)
@@ -353,37 +378,71 @@ static uint16_t read_begin_locked(struct zones *zs, struct zone_io *io)
 	return 0;
 }
 
-uint16_t zone_read_begin(struct zones *zs, struct zone_io *io)
+/* Counts a read within a zone. False: it crosses zones, or a claim is in the way. */
+static bool read_enter(struct zones *zs, struct zone_io *io, struct zone_items *out)
+{
+	uint32_t zone = zone_of(zs, io->lba);
+	enum readers_entry entry = READERS_CLOSED;
+
+	if (zone_of(zs, io->lba + io->nlb - 1) == zone)
+		entry = readers_enter(zs->readers, io->loop, zone);
+	if (entry == READERS_RACED)
+		bucket_left(zs, readers_bucket(zone), out);
+	io->counted = entry == READERS_IN;
+	return io->counted;
+}
+
+static bool is_offline(const struct zones *zs, uint64_t lba)
+{
+	const struct zone *z = &zs->zone[zone_of(zs, lba)];
+
+	return atomic_load_explicit(&z->state, memory_order_relaxed) == OFFLINE;
+}
+
+/* The LBAs of its zone below this one are written. */
+static uint64_t written_end(const struct zones *zs, uint64_t lba)
+{
+	return atomic_load_explicit(&zs->zone[zone_of(zs, lba)].wp_done, memory_order_acquire);
+}
+
+uint16_t zone_read_begin(struct zones *zs, struct zone_io *io, struct zone_items *out)
 {
 	uint16_t status;
 
 	assert(io->nlb && zone_of(zs, io->lba + io->nlb - 1) < zs->nr_zones);
+	if (read_enter(zs, io, out)) {
+		if (!is_offline(zs, io->lba))
+			return 0;
+		zone_read_end(zs, io, out);
+		return REFUSED(NVME_SC_ZNS_OFFLINE);
+	}
 	zones_lock(zs);
 	status = read_begin_locked(zs, io);
 	zones_unlock(zs);
 	return status;
 }
 
-bool zone_read_try(struct zones *zs, struct zone_io *io)
+bool zone_read_try(struct zones *zs, struct zone_io *io, struct zone_items *out)
 {
-	struct zone *z = &zs->zone[zone_of(zs, io->lba)];
-	bool ready;
-
-	zones_lock(zs);
-	ready = io->lba + io->nlb <= z->wp_done && !(z->flags & ZF_CLAIMED) && z->state != OFFLINE;
-	if (ready)
-		z->readers++;
-	zones_unlock(zs);
-	return ready;
+	if (!read_enter(zs, io, out))
+		return false;
+	if (io->lba + io->nlb <= written_end(zs, io->lba) && !is_offline(zs, io->lba))
+		return true;
+	zone_read_end(zs, io, out);
+	return false;
 }
 
 void zone_read_end(struct zones *zs, struct zone_io *io, struct zone_items *out)
 {
-	uint32_t last = zone_of(zs, io->lba + io->nlb - 1);
-	uint32_t i;
+	uint32_t first = zone_of(zs, io->lba), last = zone_of(zs, io->lba + io->nlb - 1);
 
+	if (io->counted) {
+		if (readers_leave(zs->readers, io->loop, first))
+			bucket_left(zs, readers_bucket(first), out);
+		return;
+	}
 	zones_lock(zs);
-	for (i = zone_of(zs, io->lba); i <= last; i++) {
+	for (uint32_t i = first; i <= last; i++) {
 		assert(zs->zone[i].readers);
 		zs->zone[i].readers--;
 		zone_left(zs, &zs->zone[i], out);
@@ -394,13 +453,10 @@ void zone_read_end(struct zones *zs, struct zone_io *io, struct zone_items *out)
 uint32_t zone_read_span(struct zones *zs, uint64_t lba, uint32_t nlb, uint32_t *valid)
 {
 	uint64_t in_zone = zs->zsze - (lba & (zs->zsze - 1));
-	uint64_t wp_done;
+	uint64_t wp_done = written_end(zs, lba);
 
 	if (nlb > in_zone)
 		nlb = (uint32_t)in_zone;
-	zones_lock(zs);
-	wp_done = zs->zone[zone_of(zs, lba)].wp_done;
-	zones_unlock(zs);
 	*valid = wp_done <= lba ? 0 : wp_done - lba < nlb ? (uint32_t)(wp_done - lba) : nlb;
 	return nlb;
 }
@@ -434,12 +490,24 @@ static const uint32_t action_all[] = {
 	[NVME_ZNS_ZSA_OFFLINE] = BIT(READ_ONLY),
 };
 
-static void claim_zone(struct zone_claim *claim, struct zone *z)
+static void close_bucket(struct zones *zs, struct zone_claim *claim, uint32_t bucket)
+{
+	if (claim->closed & BIT(bucket))
+		return;
+	claim->closed |= BIT(bucket);
+	if (readers_close(zs->readers, bucket)) {
+		claim->draining |= BIT(bucket);
+		claim->busy++;
+	}
+}
+
+static void claim_zone(struct zones *zs, struct zone_claim *claim, struct zone *z)
 {
 	z->flags |= ZF_CLAIMED;
 	claim->nr++;
 	if (!zone_is_quiet(z))
 		claim->busy++;
+	close_bucket(zs, claim, readers_bucket(zone_index(zs, z)));
 }
 
 static uint16_t claim_begin(struct zones *zs, struct zone_claim *claim)
@@ -485,7 +553,7 @@ static uint16_t manage_one(struct zones *zs, struct zone_claim *claim, uint32_t 
 	default:
 		if (zs->claims && zs->claims->zone == ZONE_ALL) /* (7) */
 			return wait_for(zs->claims, &claim->item);
-		claim_zone(claim, z);
+		claim_zone(zs, claim, z);
 	}
 	return claim_begin(zs, claim);
 }
@@ -509,7 +577,7 @@ static void manage_all_in(struct zones *zs, struct zone_claim *claim, uint8_t st
 			zone_set_state(zs, z, OFFLINE);
 			break;
 		default:
-			claim_zone(claim, z);
+			claim_zone(zs, claim, z);
 		}
 	}
 }
@@ -603,10 +671,12 @@ void zone_claim_done(struct zones *zs, struct zone_claim *claim, uint32_t zone,
 	if (outcome == ZONE_BROKEN) {
 		zone_set_state(zs, z, READ_ONLY);
 	} else if (outcome == ZONE_OK && claim->action == NVME_ZNS_ZSA_RESET) {
-		z->wp = z->wp_done = start_of(zs, z);
+		z->wp = start_of(zs, z);
+		set_wp_done(z, z->wp);
 		zone_set_state(zs, z, EMPTY);
 	} else if (outcome == ZONE_OK) {
-		z->wp = z->wp_done = start_of(zs, z) + zs->zcap;
+		z->wp = start_of(zs, z) + zs->zcap;
+		set_wp_done(z, z->wp);
 		zone_set_state(zs, z, FULL);
 	}
 	zones_unlock(zs);
@@ -622,6 +692,9 @@ void zone_claim_end(struct zones *zs, struct zone_claim *claim, struct zone_item
 	for (p = &zs->claims; *p != claim; p = &(*p)->next)
 		assert(*p);
 	*p = claim->next;
+	for (uint32_t bucket = 0; bucket < READERS_BUCKETS; bucket++)
+		if (claim->closed & BIT(bucket))
+			readers_open(zs->readers, bucket);
 	zones_unlock(zs);
 	for (item = claim->waiting; item; item = next) {
 		next = item->next;
@@ -702,22 +775,30 @@ int zones_init(struct zones *zs, uint64_t zsze, uint64_t zcap, uint32_t nr, uint
 			      .max_active = max_active };
 	zs->zshift = (uint32_t)__builtin_ctzll(zsze);
 	zs->zone = calloc(nr, sizeof(*zs->zone));
-	if (!zs->zone)
-		return -ENOMEM;
+	zs->readers = readers_new();
+	if (!zs->zone || !zs->readers)
+		goto no_memory;
 	for (i = 0; i < ZONE_STATES; i++)
 		zs->in[i] = (struct zone_list){ ZONE_NONE, ZONE_NONE };
 	for (i = 0; i < nr; i++) {
-		zs->zone[i].state = EMPTY;
-		zs->zone[i].wp = zs->zone[i].wp_done = zone_start(zs, i);
+		zs->zone[i].wp = zone_start(zs, i);
+		atomic_init(&zs->zone[i].state, EMPTY);
+		atomic_init(&zs->zone[i].wp_done, zs->zone[i].wp);
 	}
 	zs->nr[EMPTY] = nr;
 	pthread_mutex_init(&zs->lock, NULL);
 	return 0;
+
+no_memory:
+	free(zs->readers);
+	free(zs->zone);
+	return -ENOMEM;
 }
 
 void zones_free(struct zones *zs)
 {
 	pthread_mutex_destroy(&zs->lock);
+	free(zs->readers);
 	free(zs->zone);
 	zs->zone = NULL;
 }
@@ -737,7 +818,8 @@ void zones_load(struct zones *zs, uint32_t zone, uint64_t wp)
 	assert(wp >= start && wp <= start + zs->zsze && z->state == EMPTY);
 	if (wp > start + zs->zcap)
 		wp = start + zs->zcap;
-	z->wp = z->wp_done = wp;
+	z->wp = wp;
+	set_wp_done(z, wp);
 	if (wp == start + zs->zcap)
 		zone_set_state(zs, z, FULL);
 	else if (wp > start)

@@ -6,7 +6,8 @@
  *
  * All addresses and lengths are LBAs. Functions that return uint16_t return 0, an NVMe status (with DNR
  * where a retry is useless), or ZONE_WAIT. Any thread may call any function: zones->lock is taken
- * inside, for tens of nanoseconds, and is never held across I/O.
+ * inside, for tens of nanoseconds, and is never held across I/O. Reads within a zone do not take it,
+ * unless a reset or finish waits for them.
  */
 #ifndef ZNS_ZONE_H
 #define ZNS_ZONE_H
@@ -16,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "nvme.h"
+#include "readers.h"
 
 #define ZONE_NONE   UINT32_MAX
 #define ZONE_ALL    UINT32_MAX /* Select All, where a zone number is asked */
@@ -81,6 +83,8 @@ struct zone_io {
 	uint64_t lba;	       /* where it is written: set by zone_write_begin() */
 	uint32_t nlb;
 	bool ended;
+	bool counted; /* a read: in zones->readers */
+	uint8_t loop; /* a read: the index of the loop that begins and ends it */
 };
 
 /* A reset or finish, which has exclusive use of its zones; other commands wait for it. */
@@ -90,18 +94,20 @@ struct zone_claim {
 	struct zone_claim *next; /* zones->claims */
 	uint32_t zone;		 /* or ZONE_ALL */
 	uint32_t nr;		 /* zones claimed; 0 after zone_manage(): nothing to do */
-	uint32_t busy;		 /* claimed zones that are not quiet yet */
-	uint8_t action;		 /* enum nvme_zns_send_action */
+	uint32_t busy;	   /* claimed zones that are not quiet yet, and buckets that are draining */
+	uint32_t closed;   /* buckets of zones->readers, a bit each: closed by this claim */
+	uint32_t draining; /* those of them that had reads in flight when last checked */
+	uint8_t action;	   /* enum nvme_zns_send_action */
 };
 
 struct zone {
 	uint64_t wp;		      /* the next LBA to assign: what Report Zones shows */
-	uint64_t wp_done;	      /* all LBAs below are written, and may be read and recorded */
+	_Atomic uint64_t wp_done;     /* all LBAs below are written, and may be read and recorded */
 	struct zone_io *first, *last; /* writes in flight, in LBA order */
 	uint32_t prev,
-		next; /* zones in the same state, except Empty; Implicitly Open: in LRU order */
-	uint32_t readers;
-	uint8_t state; /* enum nvme_zns_zs; written by zone_set_state() alone */
+		next;	  /* zones in the same state, except Empty; Implicitly Open: in LRU order */
+	uint32_t readers; /* in flight, of those that zones->readers does not count */
+	_Atomic uint8_t state; /* enum nvme_zns_zs; written by zone_set_state() alone */
 	uint8_t flags;
 };
 
@@ -120,7 +126,12 @@ struct zones {
 	void (*advance)(void *arg, uint32_t zone, uint64_t wp_done); /* zones_tell() */
 	void *advance_arg;
 
-	pthread_mutex_t lock; /* all that follows; a leaf, never held across I/O */
+	struct readers *readers;
+	/*
+	 * Protects all that follows; a leaf, never held across I/O. A zone's wp_done and state are also read
+	 * without it.
+	 */
+	pthread_mutex_t lock;
 	struct zone *zone;
 	struct zone_list in[ZONE_STATES];
 	uint32_t nr[ZONE_STATES]; /* zones in each state */
@@ -170,13 +181,16 @@ uint16_t zone_write_begin(struct zones *zs, struct zone_io *io, bool append);
  */
 void zone_write_end(struct zones *zs, struct zone_io *io, uint16_t status, struct zone_items *out);
 
-/* Begins a read of any LBAs of the namespace. Resets of its zones wait until it has ended. */
-uint16_t zone_read_begin(struct zones *zs, struct zone_io *io);
+/*
+ * Begins a read of any LBAs of the namespace. Resets of its zones wait until it has ended; the thread that
+ * begins it ends it. Appends to OUT the items that have to be handled now: claims, never IO itself.
+ */
+uint16_t zone_read_begin(struct zones *zs, struct zone_io *io, struct zone_items *out);
 /*
  * Begins a read that can be done at once: all of it is in one zone and written, and no claim is in the
- * way. False: it was not begun.
+ * way. False: it was not begun. As zone_read_begin() otherwise.
  */
-bool zone_read_try(struct zones *zs, struct zone_io *io);
+bool zone_read_try(struct zones *zs, struct zone_io *io, struct zone_items *out);
 void zone_read_end(struct zones *zs, struct zone_io *io, struct zone_items *out);
 
 /*

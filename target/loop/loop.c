@@ -37,6 +37,7 @@ STAILQ_HEAD(loop_msgs, loop_msg);
 struct loop {
 	struct event_base *base;
 	struct workers *pool;
+	uint8_t index;
 	struct aio_ring *ring; /* NULL: not needed yet */
 	struct event *wake_ev;
 	int wake_fd;
@@ -50,6 +51,27 @@ struct loop {
 };
 
 static _Thread_local struct loop *current;
+
+static _Atomic uint64_t indices; /* a bit for each loop that exists */
+static_assert(LOOP_MAX <= 64, "");
+
+/* Takes the lowest free index. False: there is none. */
+static bool take_index(uint8_t *index)
+{
+	uint64_t taken = atomic_load(&indices);
+
+	do {
+		if (!~taken)
+			return false;
+		*index = (uint8_t)__builtin_ctzll(~taken);
+	} while (!atomic_compare_exchange_weak(&indices, &taken, taken | 1ull << *index));
+	return true;
+}
+
+static void give_index(uint8_t index)
+{
+	atomic_fetch_and(&indices, ~(1ull << index));
+}
 
 static void loop_kick(struct loop *loop)
 {
@@ -106,6 +128,8 @@ struct loop *loop_new(struct workers *pool)
 
 	if (!loop)
 		return NULL;
+	if (!take_index(&loop->index))
+		goto no_index;
 	loop->pool = pool;
 	STAILQ_INIT(&loop->posted);
 	pthread_mutex_init(&loop->post_lock, NULL);
@@ -131,6 +155,8 @@ close_fd:
 	close(loop->wake_fd);
 free_loop:
 	pthread_mutex_destroy(&loop->post_lock);
+	give_index(loop->index);
+no_index:
 	free(loop);
 	return NULL;
 }
@@ -144,7 +170,13 @@ void loop_free(struct loop *loop)
 	event_base_free(loop->base);
 	close(loop->wake_fd);
 	pthread_mutex_destroy(&loop->post_lock);
+	give_index(loop->index);
 	free(loop);
+}
+
+uint8_t loop_index(const struct loop *loop)
+{
+	return loop->index;
 }
 
 struct event_base *loop_base(struct loop *loop)

@@ -12,6 +12,8 @@
 #include <sys/queue.h>
 #include "clock.h"
 
+#define LOOP_MAX 64 /* at a time */
+
 struct event_base;
 struct event;
 struct aio_ring;
@@ -26,11 +28,13 @@ struct loop_msg {
 
 /*
  * Creates a loop that submits its blocking work to POOL, which must outlive it; NULL if it has no such
- * work. The caller owns it. NULL: out of memory or file descriptors.
+ * work. The caller owns it. NULL: out of memory or file descriptors, or there are LOOP_MAX.
  */
 struct loop *loop_new(struct workers *pool);
 /* Frees LOOP, which does not run. Messages that have not run are dropped; they are not freed. */
 void loop_free(struct loop *loop);
+/* Below LOOP_MAX, and not that of any other loop that exists at the same time. */
+uint8_t loop_index(const struct loop *loop);
 struct event_base *loop_base(struct loop *loop);
 struct workers *loop_pool(struct loop *loop);
 /* Where aio.c keeps the ring of LOOP; loop_free() frees the ring. */

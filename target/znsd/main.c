@@ -37,7 +37,6 @@
 #include "zns.h"
 
 #define WORKERS	    4
-#define MAX_THREADS 64
 #define ERRLEN	    1024
 
 static_assert((int)CACHE_WRITEBACK == (int)STORE_WRITEBACK &&
@@ -48,8 +47,8 @@ static_assert((int)CACHE_WRITEBACK == (int)STORE_WRITEBACK &&
 struct daemon {
 	struct options opts;
 	struct workers *workers;
-	struct loop *loops[MAX_THREADS];
-	pthread_t threads[MAX_THREADS];
+	struct loop *loops[LOOP_MAX];
+	pthread_t threads[LOOP_MAX];
 	unsigned int nr_loops, nr_threads;
 	struct tgt *tgt;
 	struct tcp_server *tcp;

@@ -73,6 +73,21 @@ static inline uint16_t append_to(struct zones *zs, uint32_t zone, uint32_t nlb)
 	return do_write(zs, &lba, nlb, true);
 }
 
+static inline void expect(struct zone_items *out, void *item, enum zone_event event, uint16_t status)
+{
+	struct zone_item *got = zone_items_take(out);
+
+	assert_ptr_equal(got, item);
+	assert_int_equal(got->event, event);
+	if (event == ZONE_COMPLETE)
+		assert_int_equal(got->status, status);
+}
+
+static inline void expect_none(struct zone_items *out)
+{
+	assert_null(zone_items_take(out));
+}
+
 /* Does the work of a claim that has started: every zone ends with OUTCOME. */
 static inline void run_claim(struct zones *zs, struct zone_claim *claim, enum zone_outcome outcome,
 			     struct zone_items *out)

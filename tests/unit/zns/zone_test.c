@@ -131,7 +131,7 @@ static uint16_t read_at(struct zones *zs, uint64_t lba, uint32_t nlb)
 {
 	struct zone_io io = { .lba = lba, .nlb = nlb };
 	struct zone_items out;
-	uint16_t status = zone_read_begin(zs, &io);
+	uint16_t status = zone_read_begin(zs, &io, &out);
 
 	if (status)
 		return status;
