@@ -40,13 +40,19 @@ static bool charge_zero_copy(struct conn *c, uint32_t len)
 static bool command_zero_copy(struct slot *slot)
 {
 	struct conn *c = slot->conn;
-	bool read = slot->req.dir == TGT_C2H;
+	uint32_t size = 0;
 
-	if (c->ctx.ddgst || *c->no_zero_copy ||
-	    (read && !charge_zero_copy(c, pool_size(slot->req.len))) ||
-	    !tgt_req_zero_copy(&slot->req))
+	if (c->ctx.ddgst || *c->no_zero_copy)
 		return false;
-	c->zero_copy += read ? pool_size(slot->req.len) : 0;
+	if (slot->req.dir == TGT_C2H) {
+		size = pool_size(slot->req.len);
+		if (!charge_zero_copy(c, size))
+			return false;
+	}
+	if (!tgt_req_zero_copy(&slot->req))
+		return false;
+	slot->buf_len = size;
+	c->zero_copy += size;
 	return true;
 }
 

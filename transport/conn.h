@@ -70,7 +70,7 @@ struct slot {
 	bool in_capsule;  /* its buffer comes from the reserve */
 	uint16_t status;  /* for its completion once its data has arrived; 0: execute it */
 	uint8_t tick;	  /* conn->tick when it began to wait for its host */
-	uint32_t buf_len; /* of MEM */
+	uint32_t buf_len; /* of MEM; of a zero-copy read what it is charged for */
 	void *mem;	  /* from the pool; NULL: it has none */
 	uint32_t got;	  /* bytes of H2CData so far */
 	uint8_t head_len, pad_len, tail_at, tail_len;

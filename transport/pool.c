@@ -30,19 +30,6 @@
 #include <malloc.h>
 #include "pool.h"
 
-static unsigned int size_class(uint32_t len)
-{
-	uint32_t pages = (len - 1) / POOL_MIN;
-
-	assert(len && len <= POOL_MAX);
-	return pages ? 32 - (unsigned int)__builtin_clz(pages) : 0;
-}
-
-uint32_t pool_size(uint32_t len)
-{
-	return POOL_MIN << size_class(len);
-}
-
 void pool_init(struct pool *p, uint64_t limit, void (*granted)(struct pool_waiter *, void *))
 {
 	if (limit < 4 * POOL_MAX)
@@ -238,7 +225,7 @@ bool pool_charge(struct pool *p, struct pool_user *u, uint32_t bytes)
 
 void *pool_force(struct pool *p, struct pool_user *u, uint32_t len)
 {
-	void *buf = take(p, size_class(len));
+	void *buf = take(p, pool_class(len));
 
 	if (buf)
 		hold(u, pool_size(len));
@@ -248,7 +235,7 @@ void *pool_force(struct pool *p, struct pool_user *u, uint32_t len)
 int pool_get(struct pool *p, struct pool_user *u, struct pool_waiter *w, uint32_t len, bool capsule,
 	     void **buf)
 {
-	unsigned int c = size_class(len);
+	unsigned int c = pool_class(len);
 	uint32_t size = POOL_MIN << c;
 	bool now;
 
@@ -295,7 +282,7 @@ static bool serve_one(struct pool *p)
 		return false;
 	w = STAILQ_FIRST(&h->waiters);
 	STAILQ_REMOVE_HEAD(&h->waiters, link);
-	buf = take(p, size_class(w->len));
+	buf = take(p, pool_class(w->len));
 	if (buf)
 		hold(w->user, size);
 	enqueue(p, h);
@@ -324,7 +311,7 @@ static void serve(struct pool *p)
 		if (!fits(p, pool_size(w->len), true))
 			return;
 		STAILQ_REMOVE_HEAD(&p->capsules, link);
-		p->granted(w, take(p, size_class(w->len)));
+		p->granted(w, take(p, pool_class(w->len)));
 	}
 	reconsider(p);
 	while (serve_one(p))
@@ -333,7 +320,7 @@ static void serve(struct pool *p)
 
 void pool_put(struct pool *p, struct pool_user *u, void *buf, uint32_t len, bool capsule)
 {
-	unsigned int c = size_class(len);
+	unsigned int c = pool_class(len);
 	uint32_t size = POOL_MIN << c;
 	struct pool_free *f = buf;
 

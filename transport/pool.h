@@ -6,6 +6,7 @@
 #ifndef TRANSPORT_POOL_H
 #define TRANSPORT_POOL_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
@@ -72,8 +73,21 @@ void pool_user_init(struct pool_user *u);
  */
 int pool_user_join(struct pool *p, struct pool_user *u, const char *hostnqn);
 
-/* Returns the size of the buffer for LEN (1 to POOL_MAX) bytes: that of its size class. */
-uint32_t pool_size(uint32_t len);
+/* Returns the size class of a buffer for LEN (1 to POOL_MAX) bytes. */
+static inline unsigned int pool_class(uint32_t len)
+{
+	uint32_t pages = (len - 1) / POOL_MIN;
+
+	assert(len && len <= POOL_MAX);
+	return pages ? 32 - (unsigned int)__builtin_clz(pages) : 0;
+}
+
+/* Returns the size of the buffer for LEN bytes: that of its size class. */
+static inline uint32_t pool_size(uint32_t len)
+{
+	return POOL_MIN << pool_class(len);
+}
+
 /*
  * Gets a buffer of LEN (1 to POOL_MAX) bytes for U. 0 and *BUF; -EAGAIN: W waits, and granted(W)
  * will be called unless pool_leave() ends the wait; -ENOMEM: the system has no memory. CAPSULE: the

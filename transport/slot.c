@@ -112,12 +112,9 @@ bool slot_copy_out(struct slot *slot)
 	    slot->req.dir != TGT_C2H)
 		return true;
 	slot->mem = pool_force(c->pool, &c->user, slot->req.len);
-	if (!slot->mem)
+	if (!slot->mem || !tgt_req_copy_out(&slot->req, slot->mem))
 		return false;
-	slot->buf_len = slot->req.len;
-	if (!tgt_req_copy_out(&slot->req, slot->mem))
-		return false;
-	c->zero_copy -= pool_size(slot->req.len);
+	c->zero_copy -= slot->buf_len;
 	return true;
 }
 
@@ -139,7 +136,7 @@ void slot_finish(struct slot *slot)
 	assert(slot->state != SLOT_FREE);
 	drop_cid(slot);
 	if (slot->req.zero_copy && slot->req.dir == TGT_C2H)
-		c->zero_copy -= pool_size(slot->req.len);
+		c->zero_copy -= slot->buf_len;
 	tgt_req_put(&slot->req);
 	slot->state = SLOT_FREE;
 	slot->next_free = c->free;
