@@ -8,7 +8,7 @@
  *				loop's ring or by a worker
  *	zns_run_writes()	loop: executes the batch: small writes of one wake-up; those to
  *				adjacent LBAs become one write of the store
- *	zns_write_end()		loop: zone_write_end() returns the writes that may now complete
+ *	zns_writes_end()	loop: zone_writes_end() returns the writes that may now complete
  *	zns_dispatch()		loop: completes, starts or retries the requests, of any loop, that
  *				the zones return
  *	zns_finish()		loop: completes a command, after the next flush if it must be
@@ -20,9 +20,9 @@
  *
  * Invariants:
  *
- *  1. Between zone_write_begin() and zone_write_end() the request owns its LBAs. After
- *     zone_write_end() the zones own the request until zns_dispatch() gets it, possibly in a call
- *     for another request on another loop. So after zone_write_end() only the list that it returned
+ *  1. Between zone_write_begin() and zone_writes_end() the request owns its LBAs. After
+ *     zone_writes_end() the zones own the request until zns_dispatch() gets it, possibly in a call
+ *     for another request on another loop. So after zone_writes_end() only the list that it returned
  *     may be accessed.
  *  2. A request is completed, started or retried on its own loop; other loops post req->msg to it.
  *  3. A command waits for a worker at most twice: for its data, and for its flush (FUA on a write
@@ -31,7 +31,7 @@
  *     scratch.
  *  5. If the ring moves less than the whole request, a worker repeats the request from its start;
  *     only the worker's path handles errors. A write by the ring is reported to the store (wrote())
- *     before zone_write_end(), so that no flush misses it.
+ *     before zone_writes_end(), so that no flush misses it.
  *
  * The ring is for images with O_DIRECT, where every read and write waits for the disk; for other
  * images locate() always fails. It takes requests that are aligned and contiguous in the file.
@@ -93,17 +93,6 @@ static bool moved_whole(const struct aio *a)
 }
 
 /* --- Write, Zone Append --- */
-
-static void zns_write_end(struct tgt_req *req, int err)
-{
-	struct zns *zns = req_zns(req);
-	struct zone_items items;
-
-	zone_items_init(&items);
-	zone_write_end(&zns->zones, &req_cmd(req)->io, store_status(zns, err, true), &items);
-	zns_mark_dirty(zns);
-	zns_dispatch(&items);
-}
 
 /* Neighbours on the disk: requests that are written in one go, chained by their links. */
 struct write_run {
@@ -198,21 +187,37 @@ static void write_by_worker(struct tgt_req *first)
 	work_submit(first->queue->loop, &first->work, zns_write_work, zns_write_done);
 }
 
+/* Ends FIRST and the requests chained to it, which were written or have failed with ERR. */
+static void zns_writes_end(struct tgt_req *first, int err)
+{
+	const uint64_t now = first->queue->taken_ms;
+	struct zns *zns = req_zns(first);
+	struct zone_io *ios[RUN_WRITES];
+	struct zone_items items;
+	unsigned int nr = 0;
+
+	for (struct tgt_req *req = first; req; req = STAILQ_NEXT(req, link))
+		ios[nr++] = &req_cmd(req)->io;
+	zone_items_init(&items);
+	zone_writes_end(&zns->zones, ios, nr, store_status(zns, err, true), &items);
+	zns_mark_dirty(zns, now);
+	zns_dispatch(&items);
+}
+
 /* Ends the requests of a run. If several failed, each is repeated to get its own status. */
 static void end_run(struct tgt_req *first, int err)
 {
-	bool alone = !STAILQ_NEXT(first, link);
 	struct tgt_req *req, *next;
 
+	if (!err || !STAILQ_NEXT(first, link)) {
+		zns_writes_end(first, err);
+		return;
+	}
 	for (req = first; req; req = next) {
 		next = STAILQ_NEXT(req, link);
 		STAILQ_NEXT(req, link) = NULL;
-		if (err && !alone) {
-			tgt_req_copy_in(req);
-			write_by_worker(req);
-		} else {
-			zns_write_end(req, err);
-		}
+		tgt_req_copy_in(req);
+		write_by_worker(req);
 	}
 }
 

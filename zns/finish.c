@@ -39,7 +39,7 @@ static void finish_write(struct tgt_req *req, uint16_t status)
 	zns_finish(req, status);
 }
 
-void zns_dispatch(struct zone_items *items)
+void zns_dispatch_items(struct zone_items *items)
 {
 	struct zone_item *item;
 

@@ -149,7 +149,7 @@ static struct zns *idle_zns(struct zns_idle *idle)
 static void idle_fired(struct loop_timer *t)
 {
 	struct zns_idle *idle = timer_idle(t);
-	uint64_t now = clock_ms();
+	uint64_t now = clock_boot_ms();
 	uint64_t quiet = now - atomic_load(&idle->touched);
 
 	if (atomic_load(&idle->dirty) && quiet < IDLE_MS && now - idle->since < IDLE_MAX_MS) {
@@ -171,7 +171,7 @@ static void idle_arm(struct loop_msg *msg)
 
 	uint32_t retry_ms = atomic_load(&idle->retry_ms);
 
-	idle->since = clock_ms();
+	idle->since = clock_boot_ms();
 	idle->trims = false;
 	if (loop_timer_arm(&idle->timer, retry_ms ? retry_ms : IDLE_MS))
 		atomic_store(&idle->armed, false); /* the next change tries again */
@@ -200,12 +200,13 @@ static void idle_retry(struct zns *zns, int err)
 	idle_post(idle);
 }
 
-void zns_mark_dirty(struct zns *zns)
+void zns_mark_dirty(struct zns *zns, uint64_t now)
 {
 	struct zns_idle *idle = &zns->idle;
 
-	atomic_store_explicit(&idle->touched, clock_ms(), memory_order_relaxed);
-	/* It usually is set already; a store would take the cache line from the other loops. */
+	/* They usually are set already; a store would take the cache line from the other loops. */
+	if (atomic_load_explicit(&idle->touched, memory_order_relaxed) != now)
+		atomic_store_explicit(&idle->touched, now, memory_order_relaxed);
 	if (!atomic_load(&idle->dirty))
 		atomic_store(&idle->dirty, true);
 	idle_post(idle);

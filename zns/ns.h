@@ -30,11 +30,11 @@ struct zns_idle {
 	struct loop *loop;	   /* where the timer runs */
 	struct loop_timer timer;   /* loop's */
 	struct loop_msg msg;	   /* to arm it from elsewhere */
-	uint64_t since;		   /* ms: when it was first armed; loop's */
+	uint64_t since;		   /* clock_boot_ms() when it was first armed; loop's */
 	bool trims;		   /* when it fires next: there was no change for long; loop's */
 	atomic_bool armed;	   /* msg is under way, or the timer set */
 	atomic_bool dirty;	   /* the store has something that a flush would make durable */
-	_Atomic uint64_t touched;  /* ms: the last change */
+	_Atomic uint64_t touched;  /* clock_boot_ms() of the last change */
 	_Atomic uint32_t retry_ms; /* how long after the last flush, which failed; 0: it did not */
 };
 
@@ -129,7 +129,12 @@ uint16_t store_status(const struct zns *zns, int err, bool write);
 
 /* finish.c */
 /* Completes, starts or retries requests that the zones returned, each on its own loop. Any loop. */
-void zns_dispatch(struct zone_items *items);
+void zns_dispatch_items(struct zone_items *items);
+static inline void zns_dispatch(struct zone_items *items)
+{
+	if (items->first) /* of a read there seldom is one */
+		zns_dispatch_items(items);
+}
 /*
  * Ends a command with STATUS. If it succeeded and must be durable (FUA, writethrough), it completes
  * after the next flush, otherwise at once. Any loop.
@@ -147,8 +152,11 @@ int zns_flusher_init(struct zns *zns, struct loop *loop);
 void zns_flusher_free(struct zns *zns);
 void zns_exec_flush(struct tgt_req *req);
 void zns_complete_flushed(struct tgt_req *req); /* completes it after the next flush. Any loop. */
-/* Notes a change that needs a flush: starts the timer of the idle write-back. Any loop. */
-void zns_mark_dirty(struct zns *zns);
+/*
+ * Notes a change, made at about NOW (clock_boot_ms()), that needs a flush: starts the timer of the idle
+ * write-back. Any loop.
+ */
+void zns_mark_dirty(struct zns *zns, uint64_t now);
 int zns_flush_store(struct zns *zns); /* the flush itself: 0 or -errno; blocks; one at a time */
 
 /* identify.c */

@@ -332,18 +332,20 @@ static void zone_settle_hole(struct zones *zs, struct zone *z, struct zone_items
 		zone_set_closed(zs, z);
 }
 
-void zone_write_end(struct zones *zs, struct zone_io *io, uint16_t status, struct zone_items *out)
+static void write_ended(struct zone *z, struct zone_io *io, uint16_t status)
 {
-	struct zone *z = &zs->zone[zone_of(zs, io->lba)];
-	uint64_t before;
-
-	zones_lock(zs);
 	assert(!io->ended && status != ZONE_WAIT);
 	io->ended = true;
 	io->item.status = status;
 	if (status)
 		z->flags |= ZF_HOLE;
-	before = z->wp_done;
+}
+
+/* Writes of Z have ended: moves those that may come back to OUT. */
+static void zone_advance(struct zones *zs, struct zone *z, struct zone_items *out)
+{
+	uint64_t before = z->wp_done;
+
 	while (z->first && z->first->ended && !z->first->item.status) {
 		set_wp_done(z, z->wp_done + z->first->nlb);
 		zone_pop(z, out);
@@ -355,7 +357,23 @@ void zone_write_end(struct zones *zs, struct zone_io *io, uint16_t status, struc
 	if (z->wp_done == start_of(zs, z) + zs->zcap && BIT(z->state) & HAS_ROOM)
 		zone_set_state(zs, z, FULL);
 	zone_left(zs, z, out);
+}
+
+void zone_writes_end(struct zones *zs, struct zone_io *const *ios, unsigned int nr, uint16_t status,
+		     struct zone_items *out)
+{
+	struct zone *z = &zs->zone[zone_of(zs, ios[0]->lba)];
+
+	zones_lock(zs);
+	for (unsigned int i = 0; i < nr; i++)
+		write_ended(z, ios[i], status);
+	zone_advance(zs, z, out);
 	zones_unlock(zs);
+}
+
+void zone_write_end(struct zones *zs, struct zone_io *io, uint16_t status, struct zone_items *out)
+{
+	zone_writes_end(zs, &io, 1, status, out);
 }
 
 /* --- reads --- */

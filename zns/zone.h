@@ -180,6 +180,9 @@ uint16_t zone_write_begin(struct zones *zs, struct zone_io *io, bool append);
  * and of others; writes of a zone come back in LBA order.
  */
 void zone_write_end(struct zones *zs, struct zone_io *io, uint16_t status, struct zone_items *out);
+/* As zone_write_end() for each of the NR writes of one zone, with the lock taken once. */
+void zone_writes_end(struct zones *zs, struct zone_io *const *ios, unsigned int nr, uint16_t status,
+		     struct zone_items *out);
 
 /*
  * Begins a read of any LBAs of the namespace. Resets of its zones wait until it has ended; the thread that

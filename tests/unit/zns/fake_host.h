@@ -105,6 +105,7 @@ static void cmd_go(struct loop_msg *msg)
 	uint16_t status;
 
 	req->queue = &c->host->queue;
+	req->queue->taken_ms = clock_boot_ms();
 	req->ns = c->host->ns;
 	status = req->ns->set->parse(req);
 	if (status) {
