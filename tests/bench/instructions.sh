@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # What a command costs the drive in instructions of its own, the kernel's not counted: as many as are written down in
 # instructions.txt, give or take a tenth. Unlike time they are the same on a busy machine. More: somebody made the hot
-# path slower. Fewer: well done, write it down.
+# path slower. Fewer: well done, write it down. And how many locks it takes: what a lock costs when loops share it shows
+# only on a machine with many processors, but that it is taken shows everywhere.
 . "$(dirname "$0")/../functions.sh"
 need_env ZNSD ZNSIMG ZNSBENCH
 need valgrind
@@ -29,7 +30,7 @@ END
 chmod +x counted
 ZNSD=$tmp/counted
 
-# Instructions in all, divided by the commands that came.
+# Of a command that came: instructions, and locks taken.
 per_command()
 {
 	awk '
@@ -40,12 +41,23 @@ per_command()
 			name[id] = substr(part[3], 2)
 		callee = /^cfn/ ? name[id] : ""
 	}
-	/^calls=/ { if (callee == "tgt_req_init") { split($1, n, "="); commands += n[2] } }
+	/^calls=/ {
+		split($1, n, "=")
+		if (callee == "tgt_req_init")
+			commands += n[2]
+		else if (callee ~ /^pthread_(mutex|rwlock|spin)_[a-z]*lock/ && callee !~ /unlock/)
+			locks += n[2]
+	}
 	/^(totals|summary):/ { all = $2 }
-	END { if (commands > 300) printf "%.0f\n", all / commands; else print "only " commands " commands" }' calls
+	END {
+		if (commands > 300)
+			printf "%.0f %.2f\n", all / commands, locks / commands
+		else
+			print "only " commands " commands"
+	}' calls
 }
 
-while read -r rw bs depth zones want; do
+while read -r rw bs depth zones want locks_want; do
 	[[ $rw && $rw != \#* ]] || continue
 	it "$rw of $bs, depth $depth, $zones zones"
 	cp full.qcow2 disk.qcow2
@@ -53,10 +65,11 @@ while read -r rw bs depth zones want; do
 	expect_status 0 timeout 100 "$ZNSBENCH" --seconds 2 --rw "$rw" --bs "$bs" --depth "$depth" --zones "$zones" \
 		127.0.0.1 "$port" "$nqn"
 	stop_znsd || fail "znsd ended $?"
-	got=$(per_command)
-	echo "$rw $bs $depth $zones $got"
+	read -r got locks < <(per_command)
+	echo "$rw $bs $depth $zones $got $locks"
 	[[ $got =~ ^[0-9]+$ ]] && ((got * 10 <= want * 11 && got * 10 >= want * 9)) ||
 		fail "$got instructions a command, not $want"
+	awk "BEGIN { exit !($locks <= $locks_want + 0.01) }" || fail "$locks locks a command, not $locks_want"
 	rm -f disk.qcow2 calls
 done <"$here/instructions.txt"
 finish
