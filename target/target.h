@@ -86,8 +86,8 @@ struct tgt_req {
 STAILQ_HEAD(tgt_reqs, tgt_req);
 
 /*
- * What a queue has moved, in the units of the SMART log. Only the queue's loop writes, so that no two
- * loops write the same memory; other threads may read.
+ * What a queue has moved, in the units of the SMART log. Only the queue's loop writes, so that no
+ * two loops write the same memory; other threads may read.
  */
 struct tgt_counters {
 	_Atomic uint64_t blocks_read, blocks_written; /* 512 bytes each */

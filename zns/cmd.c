@@ -22,8 +22,8 @@
  *
  *  1. Between zone_write_begin() and zone_writes_end() the request owns its LBAs. After
  *     zone_writes_end() the zones own the request until zns_dispatch() gets it, possibly in a call
- *     for another request on another loop. So after zone_writes_end() only the list that it returned
- *     may be accessed.
+ *     for another request on another loop. So after zone_writes_end() only the list that it
+ *     returned may be accessed.
  *  2. A request is completed, started or retried on its own loop; other loops post req->msg to it.
  *  3. A command waits for a worker at most twice: for its data, and for its flush (FUA on a write
  *     that could not be done on the loop).

@@ -153,8 +153,8 @@ void zns_flusher_free(struct zns *zns);
 void zns_exec_flush(struct tgt_req *req);
 void zns_complete_flushed(struct tgt_req *req); /* completes it after the next flush. Any loop. */
 /*
- * Notes a change, made at about NOW (clock_boot_ms()), that needs a flush: starts the timer of the idle
- * write-back. Any loop.
+ * Notes a change, made at about NOW (clock_boot_ms()), that needs a flush: starts the timer of the
+ * idle write-back. Any loop.
  */
 void zns_mark_dirty(struct zns *zns, uint64_t now);
 int zns_flush_store(struct zns *zns); /* the flush itself: 0 or -errno; blocks; one at a time */

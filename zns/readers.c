@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A read counts itself and then looks whether its bucket is closed; a claim closes the bucket and then
- * looks at the counts. All four are sequentially consistent, so at least one of the two sees the other:
+ * A read counts itself and then looks whether its bucket is closed; a claim closes the bucket and
+ * then looks at the counts. All four are sequentially consistent, so at least one of the two sees
+ * the other:
  *
  *	read					claim
  *	1. count++				1. closed++
@@ -11,12 +12,12 @@
  *	4. closed? then tell the claim
  *
  * 1. If the claim found the counts 0, no read of the bucket is in flight until it opens the bucket.
- * 2. If it did not, the last read that leaves, or that found the bucket closed, finds `closed` set and
- *    tells the claim (zone.c looks at the counts again, under zones->lock). No read enters meanwhile, so
- *    the counts fall to 0.
+ * 2. If it did not, the last read that leaves, or that found the bucket closed, finds `closed` set
+ *    and tells the claim (zone.c looks at the counts again, under zones->lock). No read enters
+ *    meanwhile, so the counts fall to 0.
  *
- * Reads of other zones of the bucket use zones->lock while it is closed, which costs them a few tens of
- * nanoseconds. A read that crosses zones always does.
+ * Reads of other zones of the bucket use zones->lock while it is closed, which costs them a few
+ * tens of nanoseconds. A read that crosses zones always does.
  */
 #include <stdlib.h>
 #include <string.h>

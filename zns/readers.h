@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The reads in flight of one namespace, counted by loop, so that reads of several loops write no memory in
- * common. Zones share buckets. A reset or finish closes the bucket of its zone and waits until the bucket
- * has no read in flight; meanwhile, reads of the bucket's zones are to be counted by other means.
- * readers.c has the protocol.
+ * The reads in flight of one namespace, counted by loop, so that reads of several loops write no
+ * memory in common. Zones share buckets. A reset or finish closes the bucket of its zone and waits
+ * until the bucket has no read in flight; meanwhile, reads of the bucket's zones are to be counted
+ * by other means. readers.c has the protocol.
  */
 #ifndef ZNS_READERS_H
 #define ZNS_READERS_H

@@ -23,10 +23,10 @@
  *      so a host cannot see the difference, and no command is refused that is valid in every order.
  *  (7) A ZONE_ALL claim is alone: it waits for all other claims, and they wait for it.
  *  (8) Lists of items are filled under the lock; the caller handles them without it.
- *  (9) A read within a zone takes no lock: readers.c counts it, by bucket of zones. A claim closes the
- *      buckets of its zones until it has ended, and does not start while a bucket drains. What such a
- *      read looks at without the lock, wp_done and the state, is atomic; wp_done only grows until
- *      the read ends, since it is set back under a claim alone.
+ *  (9) A read within a zone takes no lock: readers.c counts it, by bucket of zones. A claim closes
+ *      the buckets of its zones until it has ended, and does not start while a bucket drains. What
+ *      such a read looks at without the lock, wp_done and the state, is atomic; wp_done only grows
+ *      until the read ends, since it is set back under a claim alone.
  *
  * A claimed zone, or one with writes in flight, may still be closed to free an open resource for
  * another zone, if it is implicitly open: that changes only its state, not its data or pointers.
@@ -220,7 +220,7 @@ static void zone_left(struct zones *zs, struct zone *z, struct zone_items *out)
 		claim_step(claim_of(zs, z), out);
 }
 
-/* A read has left a bucket that is closed. If it was the last one, claims that wait for it may start. */
+/* A read has left a closed bucket. If it was the last one, claims that wait for it may start. */
 static void bucket_left(struct zones *zs, uint32_t bucket, struct zone_items *out)
 {
 	zones_lock(zs);

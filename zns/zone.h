@@ -4,10 +4,10 @@
  * same time. It does no I/O, sees no commands and has no threads; zone.c begins with the rules, and
  * docs/zones.md has the diagrams.
  *
- * All addresses and lengths are LBAs. Functions that return uint16_t return 0, an NVMe status (with DNR
- * where a retry is useless), or ZONE_WAIT. Any thread may call any function: zones->lock is taken
- * inside, for tens of nanoseconds, and is never held across I/O. Reads within a zone do not take it,
- * unless a reset or finish waits for them.
+ * All addresses and lengths are LBAs. Functions that return uint16_t return 0, an NVMe status (with
+ * DNR where a retry is useless), or ZONE_WAIT. Any thread may call any function: zones->lock is
+ * taken inside, for tens of nanoseconds, and is never held across I/O. Reads within a zone do not
+ * take it, unless a reset or finish waits for them.
  */
 #ifndef ZNS_ZONE_H
 #define ZNS_ZONE_H
@@ -128,8 +128,8 @@ struct zones {
 
 	struct readers *readers;
 	/*
-	 * Protects all that follows; a leaf, never held across I/O. A zone's wp_done and state are also read
-	 * without it.
+	 * Protects all that follows; a leaf, never held across I/O. A zone's wp_done and state are
+	 * also read without it.
 	 */
 	pthread_mutex_t lock;
 	struct zone *zone;
@@ -185,13 +185,14 @@ void zone_writes_end(struct zones *zs, struct zone_io *const *ios, unsigned int 
 		     struct zone_items *out);
 
 /*
- * Begins a read of any LBAs of the namespace. Resets of its zones wait until it has ended; the thread that
- * begins it ends it. Appends to OUT the items that have to be handled now: claims, never IO itself.
+ * Begins a read of any LBAs of the namespace. Resets of its zones wait until it has ended; the
+ * thread that begins it ends it. Appends to OUT the items that have to be handled now: claims,
+ * never IO itself.
  */
 uint16_t zone_read_begin(struct zones *zs, struct zone_io *io, struct zone_items *out);
 /*
- * Begins a read that can be done at once: all of it is in one zone and written, and no claim is in the
- * way. False: it was not begun. As zone_read_begin() otherwise.
+ * Begins a read that can be done at once: all of it is in one zone and written, and no claim is in
+ * the way. False: it was not begun. As zone_read_begin() otherwise.
  */
 bool zone_read_try(struct zones *zs, struct zone_io *io, struct zone_items *out);
 void zone_read_end(struct zones *zs, struct zone_io *io, struct zone_items *out);

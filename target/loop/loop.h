@@ -27,8 +27,8 @@ struct loop_msg {
 };
 
 /*
- * Creates a loop that submits its blocking work to POOL, which must outlive it; NULL if it has no such
- * work. The caller owns it. NULL: out of memory or file descriptors, or there are LOOP_MAX.
+ * Creates a loop that submits its blocking work to POOL, which must outlive it; NULL if it has no
+ * such work. The caller owns it. NULL: out of memory or file descriptors, or there are LOOP_MAX.
  */
 struct loop *loop_new(struct workers *pool);
 /* Frees LOOP, which does not run. Messages that have not run are dropped; they are not freed. */
