@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Starts commands: a command whose capsule has arrived gets a buffer, or needs none (zero-copy); then its
- * data is requested by an R2T, or it is executed.
+ * Starts commands: a command whose capsule has arrived gets a buffer, or needs none (zero-copy);
+ * then its data is requested by an R2T, or it is executed.
  *
  * Threads: the queue's loop only.
  */
@@ -18,9 +18,9 @@ static void command_ready(struct slot *slot)
 }
 
 /*
- * Charges LEN more bytes, the size of the buffer that a zero-copy read would need, to the host's share,
- * by the quantum, so that there is memory if the read has to be copied out. False: the connection or the
- * host has too many; the read needs a buffer.
+ * Charges LEN more bytes, the size of the buffer that a zero-copy read would need, to the host's
+ * share, by the quantum, so that there is memory if the read has to be copied out. False: the
+ * connection or the host has too many; the read needs a buffer.
  */
 static bool charge_zero_copy(struct conn *c, uint32_t len)
 {

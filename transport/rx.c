@@ -6,12 +6,12 @@
  *	HEADER --data--> DATA --> [DIGEST] --> HEADER
  *	any --protocol error, or TermReq--> STOPPED
  *
- * 1. Headers are received into a staging buffer, so that one recv can bring many PDUs. Data is received
- *    into the buffer of its command; data that was staged is copied there. When the small staging
- *    buffer was full, a larger one replaces it: for many small writes per recv the copy is worth it.
- *    For large data it is not, so after a large PDU only the next header is staged. A small write that
- *    is executed before the next recv is written from the staging buffer; the caller therefore calls
- *    tgt_queue_batch_end() before rx_want().
+ * 1. Headers are received into a staging buffer, so that one recv can bring many PDUs. Data is
+ *    received into the buffer of its command; data that was staged is copied there. When the small
+ *    staging buffer was full, a larger one replaces it: for many small writes per recv the copy is
+ *    worth it. For large data it is not, so after a large PDU only the next header is staged. A
+ *    small write that is executed before the next recv is written from the staging buffer; the
+ *    caller therefore calls tgt_queue_batch_end() before rx_want().
  * 2. No field is used before pdu_check() accepted it, and only the common header is used before the
  *    header digest was verified.
  * 3. A PDU is handled only when there is memory for it. Without a free slot its header stays in the
@@ -81,8 +81,9 @@ static void grow(struct rx *rx)
 }
 
 /*
- * How many bytes may be received into the staging buffer. After a large piece of data only the header of
- * the next PDU, so that its data is not copied; after another header some more, as capsules often follow.
+ * How many bytes may be received into the staging buffer. After a large piece of data only the
+ * header of the next PDU, so that its data is not copied; after another header some more, as
+ * capsules often follow.
  */
 static uint32_t room(const struct conn *c)
 {
@@ -246,8 +247,8 @@ static bool header_digest_right(const struct rx *rx, uint32_t *received)
 }
 
 /*
- * Validates the header. Most capsules have the same common header as the last valid one; all else in them
- * is the command, so such a capsule is valid without a check.
+ * Validates the header. Most capsules have the same common header as the last valid one; all else
+ * in them is the command, so such a capsule is valid without a check.
  */
 static struct pdu_verdict check(struct conn *c, size_t have)
 {
@@ -310,7 +311,9 @@ static int step_header(struct conn *c)
 	return err;
 }
 
-/* Copies to zero-copy memory by a system call, for which a fault is an error instead of a signal. */
+/*
+ * Copies to zero-copy memory by a system call, for which a fault is an error instead of a signal.
+ */
 static int copy_to_mapping(struct conn *c, const uint8_t *from, uint32_t n)
 {
 	struct rx *rx = &c->rx;

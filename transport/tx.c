@@ -103,9 +103,9 @@ void tx_r2t(struct slot *slot)
 }
 
 /*
- * Whether the SUCCESS flag of C2HData may replace the CapsuleResp (NVMe/TCP 3.3.2): if status and result
- * are 0 and the host does not need SQHD. (A Zone Append, which has a result, transfers no data to the
- * host.)
+ * Whether the SUCCESS flag of C2HData may replace the CapsuleResp (NVMe/TCP 3.3.2): if status and
+ * result are 0 and the host does not need SQHD. (A Zone Append, which has a result, transfers no
+ * data to the host.)
  */
 static bool may_success(const struct tgt_req *req)
 {
