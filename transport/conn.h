@@ -27,7 +27,7 @@ static_assert(CONN_MAX_SLOTS < 255, "a slot's index is the low byte of its TTAG"
 #define CONN_CID_BUCKETS       256
 #define RX_STAGE	       4096  /* bytes of the staging buffer for small PDUs */
 #define RX_STAGE_MAX	       65536 /* for hosts that fill the small one */
-#define RX_BULK		       16384 /* a PDU with at least so many bytes of data is not staged */
+#define RX_BULK		       32768 /* a PDU with at least so many bytes of data is not staged */
 #define RX_BULK_HEADERS	       512   /* bytes staged at a time between such PDUs */
 
 enum slot_state {

@@ -893,6 +893,36 @@ static void the_stage_is_as_large_as_the_host_makes_it(void **state)
 	rig_close();
 }
 
+/* Writes that may share a system call of the store share one recv, too; behind larger ones little is staged. */
+static void data_below_32_kib_is_staged(void **state)
+{
+	static const struct {
+		uint32_t len;
+		size_t staged;
+	} cases[] = { { 16384, RX_STAGE }, { 28672, RX_STAGE }, { 32768, RX_BULK_HEADERS } };
+	uint8_t *buf = malloc(1 << 16);
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct fake_cmd cmd = { .cid = 1, .op = FAKE_WRITE, .len = cases[i].len };
+		struct pdu_r2t r2t;
+		size_t n;
+
+		rig_open();
+		rig_handshake(0, 0);
+		rig_connect(0, false);
+		assert_int_equal(rig_feed(buf, make_cmd(buf, cmd, NULL, 0, 0), SIZE_MAX), 0);
+		rig_send(SIZE_MAX);
+		memcpy(&r2t, rig->out + rig->nout - sizeof(r2t), sizeof(r2t));
+		n = make_h2c_data(buf, 1, le16toh(r2t.ttag), 0, true, pattern, cmd.len, 0);
+		assert_int_equal(rig_feed(buf, n, sizeof(struct pdu_data)), 0);
+		assert_memory_equal(fake.wrote, pattern, cmd.len);
+		assert_int_equal(most_staged(), cases[i].staged);
+		rig_close();
+	}
+	free(buf);
+}
+
 /* More is staged than the small stage holds, since no slot is free: all of it is kept. */
 static void a_stage_that_is_needed_is_not_trimmed(void **state)
 {
@@ -1112,6 +1142,7 @@ int main(void)
 		cmocka_unit_test(a_small_zero_copy_write_is_not_staged),
 		cmocka_unit_test(zero_copy_data_is_received_in_place),
 		cmocka_unit_test(the_stage_is_as_large_as_the_host_makes_it),
+		cmocka_unit_test(data_below_32_kib_is_staged),
 		cmocka_unit_test(a_stage_that_is_needed_is_not_trimmed),
 		cmocka_unit_test(a_stopped_connection_keeps_no_large_stage),
 		cmocka_unit_test(changed_bytes_never_break_it),
