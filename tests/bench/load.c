@@ -7,8 +7,9 @@
  * 2. The data of reads has been copied once, by recv, and is stepped over: as a host must have it
  *    in memory, it is not thrown away unread (MSG_TRUNC). It is not compared, and digests of what
  *    comes are not checked: that the drive is right is the business of other tests.
- * 3. Each slot has its capsule ready. A command patches opcode, address and SGL, and neighbours
- *    leave as one piece (without digests), as capsules stand in memory in the order of their CIDs.
+ * 3. Each slot has its capsule ready. A command patches opcode, address, length and SGL, and
+ *    neighbours leave as one piece (without digests), as capsules stand in memory in the order of
+ *    their CIDs.
  * 4. Everything written is the same constant data, whose digest is made once.
  * 5. With one connection there is no epoll: recv waits. Polling, nothing waits: then the other side
  *    has nobody to wake up, which on a virtual machine costs more than a command.
@@ -159,18 +160,27 @@ static void submit(struct load *l, struct load_conn *c, uint32_t cid, uint64_t n
 	struct nvme_sqe *sqe = &cmd->sqe;
 	struct plan_op op;
 	bool in_capsule;
+	uint32_t len;
 
+	if (!l->budget) {
+		l->stopping = true;
+		return;
+	}
 	if (!plan_next(l->plan, c->first + cid, &op)) {
 		l->full = l->stopping = true;
 		return;
 	}
-	in_capsule = op.opcode != nvme_cmd_read && l->plan->bs <= c->icd;
+	len = op.opcode == nvme_cmd_flush ? 0 : l->plan->bs;
+	l->budget -= len ? 1 : 0;
+	in_capsule = op.opcode != nvme_cmd_read && len <= c->icd;
 	cmd->ch.flags = 0;
 	sqe->opcode = op.opcode;
 	sqe->dptr.type = in_capsule ? NVME_SGL_OFFSET : NVME_SGL_TRANSPORT;
+	sqe->dptr.length = htole32(len);
 	sqe->cdw10 = htole32((uint32_t)op.slba);
 	sqe->cdw11 = htole32((uint32_t)(op.slba >> 32));
-	push_pdu(l, c, pdu, sizeof(*cmd), in_capsule ? l->plan->bs : 0);
+	sqe->cdw12 = htole32(len ? l->plan->blocks - 1 : 0);
+	push_pdu(l, c, pdu, sizeof(*cmd), in_capsule ? len : 0);
 	c->since[cid] = now;
 	l->inflight++;
 }
@@ -200,7 +210,11 @@ static int send_data(struct load *l, struct load_conn *c, const struct host_data
 
 static void complete(struct load *l, struct load_conn *c, uint32_t cid, uint64_t now)
 {
-	hist_add(&l->hist, now - c->since[cid]);
+	const uint8_t *pdu = c->capsules + cid * c->stride;
+	const struct host_cmd_pdu *cmd = (const struct host_cmd_pdu *)pdu;
+	bool is_flush = cmd->sqe.opcode == nvme_cmd_flush;
+
+	hist_add(is_flush ? &l->flushes : &l->hist, now - c->since[cid]);
 	c->since[cid] = 0;
 	l->inflight--;
 	if (!l->stopping)
@@ -339,6 +353,7 @@ int load_run(struct load *l, uint64_t ns)
 void load_clear(struct load *l)
 {
 	memset(&l->hist, 0, sizeof(l->hist));
+	memset(&l->flushes, 0, sizeof(l->flushes));
 	l->ns = l->wakes = l->sends = 0;
 }
 
@@ -352,6 +367,7 @@ int load_init(struct load *l, struct plan *plan, uint32_t conns, uint32_t depth)
 	l->plan = plan;
 	l->depth = depth;
 	l->max_conns = conns;
+	l->budget = UINT64_MAX;
 	l->conns = calloc(conns, sizeof(*l->conns));
 	l->rx = malloc(RX_ROOM + RX_SIZE);
 	l->data = malloc(plan->bs + sizeof(digest));
@@ -390,8 +406,6 @@ static void prepare(const struct load *l, struct load_conn *c, uint32_t cid)
 			.flags = NVME_SQE_PSDT_SGL,
 			.cid = (uint16_t)cid,
 			.nsid = htole32(l->plan->drive.nsid),
-			.dptr.length = htole32(l->plan->bs),
-			.cdw12 = htole32(l->plan->blocks - 1),
 		},
 	};
 

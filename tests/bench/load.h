@@ -21,12 +21,14 @@ struct load {
 	uint32_t inflight;
 	bool poll; /* never sleep: the caller's to set */
 	bool stopping, full;
-	uint64_t until; /* ns */
+	uint64_t budget; /* reads and writes that may still be sent: the caller's to set */
+	uint64_t until;	 /* ns */
 	int epoll;
 	uint8_t *rx, *data;
 	char why[160]; /* the sentence to an error */
 	/* Counted by all runs since load_clear(). */
-	struct hist hist;
+	struct hist hist;    /* of all commands but Flush */
+	struct hist flushes; /* of these */
 	uint64_t ns, wakes, sends;
 };
 
@@ -37,8 +39,8 @@ void load_fini(struct load *l);
 
 void load_clear(struct load *l);
 /*
- * Keeps all slots busy for NS nanoseconds, and returns when none is: 0; LOAD_FULL when the plan
- * had nothing more before that; or -errno, with why, and connections that are good for nothing.
+ * Keeps all slots busy for NS nanoseconds, or until the budget is spent, and returns when none is:
+ * 0; LOAD_FULL when the plan had nothing more before that; or -errno, with why, and connections that are good for nothing.
  */
 int load_run(struct load *l, uint64_t ns);
 

@@ -7,11 +7,14 @@
  *	write		a slot has a zone of its own, as a zone takes one write at a time
  *	append		ZONES zones at once, the slots in turn
  *	mixed		seven of ten are randread, three append, to zones behind those that are read
+ *	fs		what a file system does: half of the slots write, half are randread
  *
  * 1. Zones that are written are written from their start to their capacity and no further, so every
  *    command succeeds: room is taken when a command is handed out. Then the stream goes on in the
  *    next zone that no stream has: zone, zone + streams, zone + 2 * streams...
- * 2. When one stream has no zone left, plan_next() says so. The load then stops, its clock too, the
+ * 2. When flush_bytes have been written, the next slot that would write sends a Flush. The others go
+ *    on beside it.
+ * 3. When one stream has no zone left, plan_next() says so. The load then stops, its clock too, the
  *    zones are reset, and it goes on.
  */
 #include <errno.h>
@@ -25,12 +28,12 @@
 
 static bool writes(const struct plan *p)
 {
-	return p->rw == PLAN_WRITE || p->rw == PLAN_APPEND || p->rw == PLAN_MIXED;
+	return p->rw != PLAN_READ && p->rw != PLAN_RANDREAD;
 }
 
 static bool reads(const struct plan *p)
 {
-	return p->rw == PLAN_READ || p->rw == PLAN_RANDREAD || p->rw == PLAN_MIXED;
+	return p->rw != PLAN_WRITE && p->rw != PLAN_APPEND;
 }
 
 static int refuse(const char *why)
@@ -51,6 +54,8 @@ int plan_init(struct plan *p, enum plan_rw rw, const struct plan_drive *d, uint3
 		p->readers = zones ? zones : d->zones < READ_ZONES ? d->zones : READ_ZONES;
 	if (rw == PLAN_WRITE)
 		p->writers = slots;
+	else if (rw == PLAN_FS)
+		p->writers = (slots + 1) / 2;
 	else if (writes(p))
 		p->writers = rw == PLAN_APPEND && zones ? zones : 1;
 	if (rw == PLAN_WRITE && zones && zones != slots)
@@ -96,17 +101,24 @@ static bool write_next(struct plan *p, uint32_t slot, struct plan_op *op)
 {
 	struct plan_stream *s = &p->streams[slot % p->writers];
 
+	if (p->flush_bytes && p->unflushed >= p->flush_bytes) {
+		p->unflushed = 0;
+		*op = (struct plan_op){ .opcode = nvme_cmd_flush };
+		return true;
+	}
 	if (s->next == p->per_zone) {
 		if (s->zone + p->writers >= p->drive.zones)
 			return false;
 		s->zone += p->writers;
 		s->next = 0;
 	}
-	op->opcode = p->rw == PLAN_WRITE ? nvme_cmd_write : nvme_zns_cmd_append;
+	op->opcode =
+		p->rw == PLAN_APPEND || p->rw == PLAN_MIXED ? nvme_zns_cmd_append : nvme_cmd_write;
 	op->slba = s->zone * p->drive.zsze;
-	if (p->rw == PLAN_WRITE)
+	if (op->opcode == nvme_cmd_write)
 		op->slba += (uint64_t)s->next * p->blocks;
 	s->next++;
+	p->unflushed += p->bs;
 	return true;
 }
 
@@ -115,6 +127,7 @@ bool plan_next(struct plan *p, uint32_t slot, struct plan_op *op)
 	uint64_t all = (uint64_t)p->readers * p->per_zone;
 
 	if (p->rw == PLAN_WRITE || p->rw == PLAN_APPEND ||
+	    (p->rw == PLAN_FS && slot < p->writers) ||
 	    (p->rw == PLAN_MIXED && random_next(p) % 100 >= MIXED_READS))
 		return write_next(p, slot, op);
 	op->opcode = nvme_cmd_read;

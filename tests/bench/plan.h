@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum plan_rw { PLAN_RANDREAD, PLAN_READ, PLAN_WRITE, PLAN_APPEND, PLAN_MIXED };
+enum plan_rw { PLAN_RANDREAD, PLAN_READ, PLAN_WRITE, PLAN_APPEND, PLAN_MIXED, PLAN_FS };
 
 struct plan_drive {
 	uint32_t nsid, lba_size;
@@ -34,6 +34,8 @@ struct plan {
 	uint32_t writers;    /* zones from readers on are written, so many at once */
 	uint64_t cursor;     /* of sequential reads: commands */
 	uint64_t random;
+	uint64_t flush_bytes; /* a Flush after so many written; 0: none. The caller's to set */
+	uint64_t unflushed;   /* bytes written since the last Flush */
 	struct plan_stream *streams;
 };
 

@@ -37,7 +37,7 @@ floor_port=$(timeout 20 head -1 floor)
 [ -n "$floor_port" ] || fail "znsfloor does not start"
 
 for where in drive floor; do
-	for rw in randread read write append mixed; do
+	for rw in randread read write append mixed fs; do
 		it "$rw, $where"
 		bench $where --rw $rw --prefill --depth 4
 		expect_json ".rw == \"$rw\" and .bs == 4096 and .depth == 4 and .floor == $([ $where = floor ] && echo true || echo false)"
@@ -48,6 +48,26 @@ for where in drive floor; do
 		expect_json "$sane"
 	done
 done
+
+for where in drive floor; do
+	it "moves a given amount, $where"
+	bench $where --rw write --depth 4 --bytes 4m --rounds 2
+	expect_json '(.rounds | length) == 2 and (.rounds | all(.ops == 1024))'
+
+	it "flushes beside writes, $where"
+	bench $where --rw append --depth 4 --bytes 1m --flush 64k
+	expect_json '.median | .ops == 256 and .flushes == 15 and
+		.flush_p50_us > 0 and .flush_p50_us <= .flush_p99_us and .flush_p99_us <= .flush_max_us * 1.02'
+done
+
+it "has no Flush unless told"
+bench drive --rw append
+expect_json '.median | .flushes == 0 and .flush_p99_us == null'
+
+it "resets what was not flushed, and goes on"
+bench drive --rw append --bs 64k --depth 4 --zones 2 --dirty 16m
+expect_json "$sane"
+expect_json '.median.reset_max_us > 0'
 
 for conns in 1 2; do
 	it "never sleeps, $conns connections"
@@ -69,6 +89,10 @@ expect_err 'zone 0 is not full; see --prefill'
 it "refuses nonsense"
 expect_status 2 "$ZNSBENCH" --rw sideways 127.0.0.1 "$port"
 expect_status 2 "$ZNSBENCH" --depth 129 127.0.0.1 "$port"
+expect_status 2 "$ZNSBENCH" --bytes 0 127.0.0.1 "$port"
+expect_status 2 "$ZNSBENCH" --flush 1t 127.0.0.1 "$port"
+expect_status 2 "$ZNSBENCH" --dirty 2000000g 127.0.0.1 "$port"
+expect_status 2 "$ZNSBENCH" --rounds 4294967297 127.0.0.1 "$port"
 expect_status 2 "$ZNSBENCH" 127.0.0.1
 expect_status 1 "$ZNSBENCH" --bs 1000 127.0.0.1 "$port" "$nqn"
 expect_status 1 "$ZNSBENCH" --rw write --depth 64 127.0.0.1 "$port" "$nqn"

@@ -5,13 +5,18 @@
  *	znsbench [OPTION]... ADDR PORT [NQN]	a drive
  *	znsbench --floor [OPTION]... ADDR PORT	znsfloor, with the same bytes on the wire
  *
- *	--rw randread|read|write|append|mixed	see plan.c
+ *	--rw randread|read|write|append|mixed|fs	see plan.c
  *	--bs N[k]	bytes a command moves (4k)
  *	--depth N	commands in flight on each connection (1)
  *	--conns N	connections (1)
  *	--zones N	zones in use at once
  *	--seconds S	of each round (1), after a quarter of that, at most 0.25 s, to get warm
  *	--rounds N	(1)
+ *	--bytes N[k|m|g] of each round, instead of --seconds; the first command counts: what is measured
+ *			is a drive that is not warm
+ *	--flush N[k|m|g] a Flush whenever so much was written. How long it takes is told apart
+ *	--dirty N[k|m|g] before each round write so much and reset the zones: how long does a command wait
+ *			for the sync of what is worth nothing?
  *	--digests	header and data digests
  *	--poll		never sleep, but look for what came again and again
  *	--prefill	fill the zones that will be read, where they are not full
@@ -22,7 +27,7 @@
  *
  * Zones that are to be written are reset before the first round, and whenever no room is left:
  * nothing is in flight then, and neither that time nor that processor time counts, but how often it
- * was so is told ("resets").
+ * was so is told ("resets"), and the longest reset of all ("reset_max_us").
  *
  * The I/O queues are asked for as Linux does, without SQ flow control, so that reads end with their
  * data. Ends 0, 1 when something failed, 2 for a wrong command line.
@@ -44,6 +49,7 @@
 #define ROUNDS_MAX 100
 #define PIECE	   (128u << 10) /* of a prefill */
 #define WARM_NS	   250000000u
+#define BYTES_MAX  (1ull << 50)
 
 /* What a round tells, in the order of the JSON. */
 enum {
@@ -56,19 +62,24 @@ enum {
 	P99,
 	P999,
 	MAX,
-	TARGET_MOP,
+	TARGET_MOP, /* CPU seconds per million operations */
 	OWN_MOP,
-	TARGET_CPU,
+	TARGET_CPU, /* processors, all the time: 0 to 1 for one thread */
 	OWN_CPU,
 	OPS_A_WAKE,
 	RESETS,
+	RESET_MAX,
+	FLUSHES,
+	FLUSH_P50,
+	FLUSH_P99,
+	FLUSH_MAX,
 	NR_VALUES
 };
 static const char *const value_names[NR_VALUES] = {
-	"seconds",	   "ops",	   "iops",   "mb_s",	     "mean_us", "p50_us",
-	"p99_us",	   "p999_us",	   "max_us", "target_s_mop", /* CPU seconds per million operations */
-	"initiator_s_mop", "target_cpu", /* processors, all the time: 0 to 1 for one thread */
-	"initiator_cpu",   "ops_per_wake", "resets",
+	"seconds",	   "ops",	 "iops",	  "mb_s",	  "mean_us",
+	"p50_us",	   "p99_us",	 "p999_us",	  "max_us",	  "target_s_mop",
+	"initiator_s_mop", "target_cpu", "initiator_cpu", "ops_per_wake", "resets",
+	"reset_max_us",	   "flushes",	 "flush_p50_us",  "flush_p99_us", "flush_max_us",
 };
 
 struct round {
@@ -80,6 +91,7 @@ struct bench {
 	char nqn[224];
 	enum plan_rw rw;
 	uint32_t bs, depth, conns, zones, rounds;
+	uint64_t bytes, flush, dirty;
 	double seconds, idle;
 	bool floor, digests, poll, prefill, json;
 	int cpu;
@@ -91,7 +103,7 @@ struct bench {
 	struct plan plan;
 	struct load load;
 	/* Of the present round, while load_run() ran: ns. */
-	uint64_t target_ns, own_ns, resets;
+	uint64_t target_ns, own_ns, resets, reset_max;
 };
 
 static int failed(const char *what, int err)
@@ -303,23 +315,32 @@ static int ready_to_read(struct bench *b)
 
 static int reset_zones(struct bench *b)
 {
+	uint32_t z = b->floor || !b->plan.writers ? b->drive.zones : b->plan.readers;
+	bool all = z == 0; /* none is read */
 	int err = 0;
 
-	if (!b->floor && b->plan.writers)
-		for (uint32_t z = b->plan.readers; z < b->drive.zones && !err; z++)
-			err = host_zone(&b->queues[0], 1, z * b->drive.zsze, NVME_ZNS_ZSA_RESET,
-					false);
+	for (; z < b->drive.zones && !err; z += all ? b->drive.zones : 1) {
+		uint64_t start = load_clock();
+
+		err = host_zone(&b->queues[0], 1, z * b->drive.zsze, NVME_ZNS_ZSA_RESET, all);
+		if (load_clock() - start > b->reset_max)
+			b->reset_max = load_clock() - start;
+	}
 	plan_rewind(&b->plan);
 	return err ? failed("reset", err) : 0;
 }
 
 /* ---- rounds ---- */
 
-static int run(struct bench *b, uint64_t ns)
+/* Loads the drive for NS nanoseconds, or, if BYTES is not 0, until so many were moved. */
+static int run(struct bench *b, uint64_t ns, uint64_t bytes)
 {
 	uint64_t start = b->load.ns;
 	int err;
 
+	if (bytes)
+		ns = 3600 * 1000000000ull;
+	b->load.budget = bytes ? (bytes + b->bs - 1) / b->bs : UINT64_MAX;
 	do {
 		uint64_t target = target_ns(b->pid), own = own_ns();
 
@@ -341,15 +362,18 @@ static int run(struct bench *b, uint64_t ns)
 
 static int round_run(struct bench *b, struct round *r)
 {
-	const struct hist *h = &b->load.hist;
+	const struct hist *h = &b->load.hist, *flushes = &b->load.flushes;
 	uint64_t ns = (uint64_t)(b->seconds * 1e9);
 	double s, ops;
 
-	if (run(b, ns / 4 < WARM_NS ? ns / 4 : WARM_NS))
+	b->reset_max = 0;
+	if (b->dirty && (run(b, 0, b->dirty) || reset_zones(b)))
+		return 1;
+	if (!b->dirty && !b->bytes && run(b, ns / 4 < WARM_NS ? ns / 4 : WARM_NS, 0))
 		return 1;
 	load_clear(&b->load);
 	b->target_ns = b->own_ns = b->resets = 0;
-	if (run(b, ns))
+	if (run(b, ns, b->bytes))
 		return 1;
 	s = (double)b->load.ns / 1e9;
 	ops = (double)h->n;
@@ -368,6 +392,11 @@ static int round_run(struct bench *b, struct round *r)
 	r->v[OWN_CPU] = (double)b->own_ns / 1e9 / s;
 	r->v[OPS_A_WAKE] = ops / (double)b->load.wakes;
 	r->v[RESETS] = (double)b->resets;
+	r->v[RESET_MAX] = (double)b->reset_max / 1e3;
+	r->v[FLUSHES] = (double)flushes->n;
+	r->v[FLUSH_P50] = flushes->n ? (double)hist_quantile(flushes, 0.5) / 1e3 : NAN;
+	r->v[FLUSH_P99] = flushes->n ? (double)hist_quantile(flushes, 0.99) / 1e3 : NAN;
+	r->v[FLUSH_MAX] = flushes->n ? (double)flushes->max / 1e3 : NAN;
 	return 0;
 }
 
@@ -395,7 +424,8 @@ static void print_round(const struct round *r)
 		if (isnan(r->v[i]))
 			printf("null");
 		else
-			printf("%.*f", i == OPS || i == IOPS || i == RESETS ? 0 : 3, r->v[i]);
+			printf("%.*f", i == OPS || i == IOPS || i == RESETS || i == FLUSHES ? 0 : 3,
+			       r->v[i]);
 	}
 	printf("}");
 }
@@ -448,7 +478,7 @@ static int bench(struct bench *b)
 
 static int idle(struct bench *b)
 {
-	if (run(b, WARM_NS))
+	if (run(b, WARM_NS, 0))
 		return 1;
 	printf("idle\n");
 	fflush(stdout);
@@ -463,6 +493,7 @@ static int prepare(struct bench *b)
 	if (b->floor ? connect_floor(b) : connect_drive(b))
 		return 1;
 	err = plan_init(&b->plan, b->rw, &b->drive, b->bs, b->zones, b->conns * b->depth);
+	b->plan.flush_bytes = b->flush;
 	if (!err)
 		err = load_init(&b->load, &b->plan, b->conns, b->depth);
 	b->load.poll = b->poll;
@@ -490,25 +521,33 @@ static void cleanup(struct bench *b)
 
 static int rw_of(const char *name)
 {
-	static const char *const names[] = { "randread", "read", "write", "append", "mixed" };
+	static const char *const names[] = {
+		"randread", "read", "write", "append", "mixed", "fs",
+	};
 
-	for (int i = 0; i < 5; i++)
+	for (int i = 0; i < (int)(sizeof(names) / sizeof(*names)); i++)
 		if (!strcmp(name, names[i]))
 			return i;
 	return -1;
 }
 
-/* N, Nk or Nm, from 1 to MOST; else 0. */
+/* N, Nk, Nm or Ng, from 1 to MOST; else 0. */
+static uint64_t number64(const char *s, uint64_t most)
+{
+	static const char units[] = "kmg";
+	char *end;
+	uint64_t n = strtoull(s, &end, 10);
+	const char *unit = *end ? strchr(units, *end) : NULL;
+	int shift = unit ? 10 * (int)(unit - units + 1) : 0;
+
+	if (unit)
+		end++;
+	return *end || end == s || n > most >> shift ? 0 : n << shift;
+}
+
 static uint32_t number(const char *s, uint32_t most)
 {
-	char *end;
-	unsigned long n = strtoul(s, &end, 10);
-
-	if (*end == 'k')
-		n <<= 10, end++;
-	else if (*end == 'm')
-		n <<= 20, end++;
-	return *end || end == s || n > most ? 0 : (uint32_t)n;
+	return (uint32_t)number64(s, most);
 }
 
 static int options(struct bench *b, int argc, char **argv)
@@ -521,6 +560,9 @@ static int options(struct bench *b, int argc, char **argv)
 		{ "zones", required_argument, NULL, 'z' },
 		{ "seconds", required_argument, NULL, 's' },
 		{ "rounds", required_argument, NULL, 'n' },
+		{ "bytes", required_argument, NULL, 'B' },
+		{ "flush", required_argument, NULL, 'F' },
+		{ "dirty", required_argument, NULL, 'D' },
 		{ "digests", no_argument, NULL, 'g' },
 		{ "poll", no_argument, NULL, 'l' },
 		{ "prefill", no_argument, NULL, 'p' },
@@ -532,6 +574,7 @@ static int options(struct bench *b, int argc, char **argv)
 		{ 0 },
 	};
 	int opt, rw = PLAN_RANDREAD;
+	uint64_t *amount;
 
 	b->rw_name = "randread";
 	b->bs = 4096;
@@ -561,6 +604,14 @@ static int options(struct bench *b, int argc, char **argv)
 			break;
 		case 'n':
 			b->rounds = number(optarg, ROUNDS_MAX);
+			break;
+		case 'B':
+		case 'F':
+		case 'D':
+			amount = opt == 'B' ? &b->bytes : opt == 'F' ? &b->flush : &b->dirty;
+			*amount = number64(optarg, BYTES_MAX);
+			if (!*amount)
+				return -EINVAL;
 			break;
 		case 'g':
 			b->digests = true;
