@@ -6,6 +6,7 @@ BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config libnvme-dev libssl-de
 TEST_PACKAGES="clang valgrind git libclang-rt-dev libcmocka-dev qemu-utils jq mandoc procps iproute2
 	util-linux strace systemd fish zsh"
 BENCH_PACKAGES="fio qemu-utils jq util-linux" # tests/bench/run
+BENCH_DISK_PACKAGES="mount e2fsprogs xfsprogs btrfs-progs" # and its rows on file systems
 BARE_PACKAGES="git mmdebstrap systemd-container" # tests/bare
 ROOT_PACKAGES="mmdebstrap systemd-container lintian buildah golang-github-containers-common" # tests/package
 

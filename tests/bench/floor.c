@@ -40,7 +40,7 @@
 #define READ_MAX  (64u << 10) /* bytes a wake-up and connection, as the drive */
 #define DATA_MAX  (1u << 20)
 #define ANSWERS	  256u /* owed at once: twice the deepest queue */
-#define LOOPS_MAX 16
+#define LOOPS_MAX 64
 
 /* One message that is owed. */
 struct answer {

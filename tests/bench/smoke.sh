@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# znsbench measures each kind of load, against znsd and against the floor, and what it prints makes sense.
+# znsbench measures each kind of load, against znsd and against the floor, and what it prints makes sense. tests/bench/run
+# measures a row of each kind.
 . "$(dirname "$0")/../functions.sh"
 need_env ZNSD ZNSIMG ZNSBENCH ZNSFLOOR
 need jq
@@ -104,4 +105,59 @@ expect_status 0 "$ZNSIMG" check disk.qcow2
 
 it "fails when nobody is there"
 expect_status 1 "$ZNSBENCH" 127.0.0.1 "$port" "$nqn"
+
+# ---- tests/bench/run ----
+
+if [ -n "${SANITIZE:-}" ] || ! command -v fio >/dev/null || ! command -v qemu-nbd >/dev/null || [ "$(nproc)" = 1 ]; then
+	echo "tests/bench/run: not tested: it needs fio, qemu-nbd, two processors, and no sanitizer"
+	finish
+fi
+build=$(dirname "$ZNSD")
+
+run() # STATUS OPTION...
+{
+	local want=$1
+
+	shift
+	expect_status "$want" timeout 200 "$here/run" --brief --build "$build" "$@"
+}
+
+it "explains its options"
+run 2 --sideways
+expect_err '^tests/bench/run .*: how fast'
+expect_err '--cores'
+
+it "says when no row is meant"
+run 1 --only 'sideways'
+expect_err "no row matches 'sideways'"
+
+if [ "$(id -u)" = 0 ]; then
+	it "says what --rt needs"
+	expect_status 1 setpriv --reuid 65534 --regid 65534 --clear-groups bash -c "ulimit -r 0 && bash $here/run --rt"
+	expect_err '--rt needs root, or real-time priority'
+fi
+
+it "measures a row of each kind"
+disk=$(df --output=fstype "$build" | tail -1)
+rows=("4k randread, depth 32" "4k randread, depth 32, 2 connections" "4k randread, depth 32, 2 connections, 2 loops"
+	"128k write, depth 8, first time, 8 zones" "4k append, depth 1, a flush every 4k"
+	"128k append, depth 32, 4 zones, cache none, on $disk")
+run 0 --only "^($(printf '%s|' "${rows[@]}"))\$"
+for row in "${rows[@]}"; do
+	expect_out "^\| $row +\|"
+done
+expect_out '^[0-9]+ bars, [0-9]+ not met'
+expect_equal "$(jq -r .kind "$build/bench/brief.json" | sort -u | xargs)" "direct file floor nbd want znsd"
+
+it "names the rows below their bar, and those alone"
+jq -c 'if .kind == "want" then {row, kind, load, loops: 1} +
+	(if .row == "4k randread, depth 32" then {floor: 1000, nbd: 1e-6} else {} end) else . end' "$build/bench/brief.json" >below.json
+jq -rs -f "$here/table.jq" below.json | tail -2 >out
+expect_out '^2 bars, 1 not met:'
+expect_out '^. 4k randread, depth 32: rate in the floor.s at least 1000, is [0-9.]+'
+
+it "measures loops"
+run 0 --cores
+expect_out '^Left out: [0-9]+ loops and more'
+expect_out '^\| 4k append, depth 32, 2 connections, 8 zones, polling +\|'
 finish
