@@ -14,9 +14,10 @@
  * 1. A connection belongs to one loop. It is freed only by peer_reap(), a message to its own loop
  *    that is posted once, when it is CLOSED and has no command in flight. All other messages to it
  *    were posted before that, and messages are handled in order.
- * 2. PDUs are not sent where they are queued. conn->wake() puts the connection on the loop's dirty
- *    list, and one event, which runs after those that are active now, sends for all connections on
- *    the list. So all responses of one wake-up leave in one sendmsg.
+ * 2. PDUs are not sent where they are queued: conn->wake() only notes that there are some. What a
+ *    connection received leads to is sent in one sendmsg when it has received all, before the loop
+ *    turns to the next connection. Responses that come by messages wait on the loop's dirty list
+ *    for one event, which runs after those that are active now.
  * 3. EV_READ is armed while rx_want() is not 0, EV_WRITE while the socket is full; see arm().
  * 4. A connection whose host is late with its part in a command, sending data or taking the
  *    response, is closed (conn_tick()).
@@ -240,9 +241,16 @@ static void peer_readable(evutil_socket_t fd, short what, void *arg)
 		if (discard(p))
 			peer_close(p);
 	} else if (p->state == PEER_OPEN) {
+		p->receiving = true;
 		peer_take(p, receive_some);
+		p->receiving = false;
 	}
-	arm(p);
+	if (!p->woken) {
+		arm(p);
+		return;
+	}
+	p->woken = false;
+	peer_flush(p);
 }
 
 bool peer_tick(struct peer *p)
@@ -318,6 +326,7 @@ void peer_flush(struct peer *p)
 	if (p->conn.tx.zero_copy)
 		tcp_loop_look_for_faults(p->loop);
 	p->conn.tx.zero_copy = false;
+	tcp_loop_trim_later(p->loop);
 	if (p->state == PEER_DRAIN && conn_quiet(&p->conn))
 		peer_linger(p, BYE_MS);
 	arm(p);
@@ -336,7 +345,9 @@ static void peer_wake(struct conn *c)
 	struct peer *p = conn_peer(c);
 	struct tcp_loop *tl = p->loop;
 
-	if (p->dirty)
+	if (p->receiving)
+		p->woken = true;
+	if (p->receiving || p->dirty)
 		return;
 	p->dirty = true;
 	if (TAILQ_EMPTY(&tl->dirty))

@@ -27,7 +27,9 @@ struct peer {
 	bool reading, writing; /* armed */
 	bool full;	       /* the socket took no more */
 	bool shut;	       /* the write side is shut down */
-	bool dirty;
+	bool dirty;	       /* on the loop's list, to be flushed */
+	bool receiving;	       /* in peer_readable(), which flushes it at its end if it was woken */
+	bool woken;
 	bool reaping;
 	atomic_bool ending; /* end_msg was posted */
 	struct event *rd, *wr;
@@ -124,6 +126,8 @@ void quota_give(struct tcp_server *tcp, struct quota *q);
 void tcp_loop_left(struct tcp_loop *tl);
 /* Starts the periodic peer_tick(), because a command on a connection of TL waits for its host. */
 void tcp_loop_watch(struct tcp_loop *tl);
+/* The pool of TL may have free buffers: once it is idle, they go back to the system. */
+void tcp_loop_trim_later(struct tcp_loop *tl);
 /* Zero-copy data was sent. If that caused a major page fault, turns zero-copy off for a while. */
 void tcp_loop_look_for_faults(struct tcp_loop *tl);
 

@@ -38,10 +38,6 @@ static void flush_dirty(evutil_socket_t fd, short what, void *arg)
 		p->dirty = false;
 		peer_flush(p);
 	}
-	if (!tl->trimming && tl->pool.cached) {
-		tl->trim_gets = tl->pool.gets;
-		tl->trimming = !loop_timer_arm(&tl->trim, tl->tcp->config.idle_ms);
-	}
 }
 
 static void trim_idle(struct loop_timer *t)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * What connections report to their loop: that they sent zero-copy data, that a command waits for
- * its host, and that they have ended.
+ * What connections report to their loop: that they sent zero-copy data, that they have used buffers,
+ * that a command waits for its host, and that they have ended.
  *
  * Zero-copy data (tgt_req_zero_copy()) is a mapping of the image, which sendmsg() reads. If
  * sendmsg() had to wait for the disk, the thread's count of major page faults has risen. The loop
@@ -30,6 +30,14 @@ void tcp_loop_left(struct tcp_loop *tl)
 		tl->drained_msg.fn = loop_drained;
 		loop_post(tl->tcp->loops[0].loop, &tl->drained_msg);
 	}
+}
+
+void tcp_loop_trim_later(struct tcp_loop *tl)
+{
+	if (tl->trimming || !tl->pool.cached)
+		return;
+	tl->trim_gets = tl->pool.gets;
+	tl->trimming = !loop_timer_arm(&tl->trim, tl->tcp->config.idle_ms);
 }
 
 void tcp_loop_watch(struct tcp_loop *tl)
