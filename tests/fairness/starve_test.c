@@ -138,38 +138,60 @@ static void slow_data_holds_up_nobody(void **state)
 	bad_detach(&bad);
 }
 
-/* Reads 4 KiB at full depth and as fast as it can. */
+struct flood {
+	pthread_t thread;
+	struct host_queue *queue;
+	struct host_io *io;
+	uint64_t reads;
+	uint8_t data[4096];
+};
+
+/* Reads 4 KiB at depth 32 and as fast as it can. */
 static void *flood(void *arg)
 {
-	struct bad *b = arg;
+	struct flood *f = arg;
 
+	peers_rank(RANK_BAD);
 	for (int i = 0; i < 32; i++) {
-		host_set_rw(&b->io[0][i], nvme_cmd_read, 1, good.ns.zsze, 4096 / good.ns.lba,
-			    b->data, 4096);
-		if (host_submit(&b->c.io[0], &b->io[0][i]))
+		host_set_rw(&f->io[i], nvme_cmd_read, 1, good.ns.zsze, 4096 / good.ns.lba, f->data,
+			    4096);
+		if (host_submit(f->queue, &f->io[i]))
 			return NULL;
 	}
 	while (!atomic_load(&stop)) {
 		struct host_io *io;
 
-		if (host_reap(&b->c.io[0], &io) || host_submit(&b->c.io[0], io))
+		if (host_reap(f->queue, &io) || host_submit(f->queue, io))
 			return NULL;
+		f->reads++;
 	}
 	return NULL;
 }
 
 static void a_flood_of_reads_holds_up_nobody_for_long(void **state)
 {
+	static struct flood f[BAD_QUEUES];
 	static struct bad bad;
-	pthread_t thread;
+	uint64_t reads = 0, began;
 
 	(void)state;
 	bad_attach(&bad, &rig);
 	atomic_store(&stop, false);
-	assert_int_equal(pthread_create(&thread, NULL, flood, &bad), 0);
+	began = peers_us();
+	for (int q = 0; q < BAD_QUEUES; q++) {
+		f[q].queue = &bad.c.io[q];
+		f[q].io = bad.io[q];
+		assert_int_equal(pthread_create(&f[q].thread, NULL, flood, &f[q]), 0);
+	}
 	good_expect(&good, &alone, "beside a flooding one");
 	atomic_store(&stop, true);
-	pthread_join(thread, NULL);
+	for (int q = 0; q < BAD_QUEUES; q++) {
+		pthread_join(f[q].thread, NULL);
+		reads += f[q].reads;
+	}
+	printf("the flood was of %llu reads a second\n",
+	       (unsigned long long)(reads * 1000000 / (peers_us() - began)));
+	assert_true(reads > 1000);
 	bad_detach(&bad);
 }
 
