@@ -44,19 +44,19 @@ def cells: [
 ];
 
 def result: if . == null then "not measured" else fixed(2) end;
-# One bar of a row: {row, text, is, met}, and the floor's own ratio where even that is below a bar beside OTHER.
+# One bar of a row: {row, text, is, met}; and beside a file, the floor's own ratio where even that is below the bar.
 def verdict(name; is; bar; least): if bar then { row: .[0].row, is: is,
 	text: (name + (if least then " at least " else " at most " end) + (bar | tostring)),
 	met: (if is == null then false elif least then is >= bar else is <= bar end) } else empty end;
-def beside(name; other; bar): (ratios("floor"; other; "iops") | median) as $floor |
+def beside_file(name; other; bar): (ratios("floor"; other; "iops") | median) as $floor |
 	verdict("rate in " + name; ratios("znsd"; other; "iops") | median; bar; true) |
 	if $floor and $floor < bar then .floor = $floor else . end;
 def verdicts: (map(select(.kind == "want"))[0]) as $want |
-	beside("the floor's"; "floor"; $want.floor),
+	verdict("rate in the floor's"; ratios("znsd"; "floor"; "iops") | median; $want.floor; true),
 	verdict("median latency in the floor's"; ratios("znsd"; "floor"; "p50_us") | median; $want.p50; false),
-	beside("qemu-nbd's"; "nbd"; $want.nbd),
-	beside("the plain file's"; "file"; $want.file),
-	beside("O_DIRECT's"; "direct"; $want.direct),
+	verdict("rate in qemu-nbd's"; ratios("znsd"; "nbd"; "iops") | median; $want.nbd; true),
+	beside_file("the plain file's"; "file"; $want.file),
+	beside_file("O_DIRECT's"; "direct"; $want.direct),
 	verdict("a Flush's p99, ms,"; mid("znsd"; "flush_p99_us") | ms; $want.flush_ms; false),
 	verdict("the slowest append or reset, ms,";
 		values("znsd"; "max_us") + values("znsd"; "reset_max_us") | max | ms; $want.worst_ms; false);
