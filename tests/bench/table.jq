@@ -43,6 +43,7 @@ def cells: [
 	(ratios("znsd"; "file"; "iops") + ratios("znsd"; "direct"; "iops") | range)
 ];
 
+def over(a; b): if a and b then a / b else null end;
 def result: if . == null then "not measured" else fixed(2) end;
 # One bar of a row: {row, text, is, met}; and beside a file, the floor's own ratio where even that is below the bar.
 def verdict(name; is; bar; least): if bar then { row: .[0].row, is: is,
@@ -66,9 +67,9 @@ def verdicts: (map(select(.kind == "want"))[0]) as $want |
 def loops($rows): (map(select(.kind == "want"))[0]) as $want |
 	($rows | map(select(any(.[]; .kind == "want" and .load == $want.load and .loops == 1)))[0]) as $one |
 	if $want.loops == 1 or ($one | not) then empty
-	elif $want.scale then verdict("rate in one loop's"; mid("znsd"; "iops") / ($one | mid("znsd"; "iops")); $want.scale; true)
+	elif $want.scale then verdict("rate in one loop's"; over(mid("znsd"; "iops"); $one | mid("znsd"; "iops")); $want.scale; true)
 	else verdict("rate in one loop's, by processor time,";
-		$want.loops * ($one | mid("znsd"; "target_s_mop")) / mid("znsd"; "target_s_mop"); 1.6; true) end;
+		over($want.loops * ($one | mid("znsd"; "target_s_mop") // 0); mid("znsd"; "target_s_mop")); 1.6; true) end;
 
 (reduce .[] as $r ([]; if any(.[]; .[0].row == $r.row) then map(if .[0].row == $r.row then . + [$r] else . end)
 	else . + [[$r]] end)) as $rows |
