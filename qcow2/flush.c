@@ -125,7 +125,7 @@ int flush_locked(struct qcow2 *q)
 	if (atomic_load(&q->poisoned))
 		return -EROFS;
 	if (plant(log_emptied_early))
-		shadow_flushed(q);
+		shadow_flushed(q, shadow_next(q));
 	err = wp_collect(q);
 	if (!err && plant(reuse_before_reset_is_durable))
 		err = release(q);
@@ -156,7 +156,7 @@ int flush_locked(struct qcow2 *q)
 	wp_requeue(q); /* those not recorded stay dirty */
 	if (!err) {
 		atomic_store_explicit(&q->meta_dirty, false, memory_order_relaxed);
-		shadow_flushed(q);
+		shadow_flushed(q, shadow_next(q));
 	}
 	return err;
 }

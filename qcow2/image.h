@@ -434,8 +434,10 @@ void shadow_finish(struct qcow2 *q, uint32_t zone, uint64_t wp);
 void shadow_spare(struct qcow2 *q, uint64_t host, uint64_t len);
 /* Whether the log is nearly full: a flush should run first. */
 bool shadow_nearly_full(const struct qcow2 *q);
-/* Empties the log: everything in it is in the image. */
-void shadow_flushed(struct qcow2 *q);
+/* The serial number of the entry that will be noted next. */
+uint32_t shadow_next(const struct qcow2 *q);
+/* All that was noted before entry NEXT is in the image. */
+void shadow_flushed(struct qcow2 *q, uint32_t next);
 
 /* lock.c */
 

@@ -56,7 +56,7 @@ struct suspect {
 struct replay {
 	struct qcow2 *q;
 	_Atomic uint64_t *wp;
-	const struct shadow_entry *log;
+	struct shadow_entry *log; /* in a row */
 	uint32_t nr_log;
 	struct plan *plan;
 	struct piece *piece, *by_host; /* the final mapping, sorted by AT and by HOST */
@@ -105,11 +105,11 @@ static bool map_possible(const struct replay *r, const struct shadow_entry *e)
 	return in_file(q, e->host, e->len);
 }
 
-static int check_entry(struct replay *r, uint32_t i, uint32_t epoch)
+static int check_entry(struct replay *r, uint32_t i, uint32_t serial)
 {
 	const struct shadow_entry *e = &r->log[i];
 	const struct qcow2 *q = r->q;
-	bool ok = e->sum == shadow_entry_sum(e, epoch, i) && e->zone < q->info.zoned.nr_zones;
+	bool ok = e->sum == shadow_entry_sum(e, serial) && e->zone < q->info.zoned.nr_zones;
 
 	if (ok && e->kind == SHADOW_MAP)
 		ok = map_possible(r, e);
@@ -230,12 +230,12 @@ static void merge_gone(struct replay *r)
 	r->nr_gone = n;
 }
 
-static int digest(struct replay *r, uint32_t epoch)
+static int digest(struct replay *r, uint32_t first)
 {
 	int err = 0;
 
 	for (uint32_t i = 0; !err && i < r->nr_log; i++) {
-		err = check_entry(r, i, epoch);
+		err = check_entry(r, i, first + i);
 		if (!err)
 			err = plan_entry(r, i);
 	}
@@ -604,8 +604,7 @@ int replay(struct qcow2 *q, void *shadow, uint32_t *zones, char why[QCOW2_ERRLEN
 	struct replay r = {
 		.q = q,
 		.wp = shadow_wps(shadow),
-		.log = shadow_log(shadow, nr_zones),
-		.nr_log = (uint32_t)log,
+		.nr_log = shadow_count(log),
 		.why = why,
 	};
 	int err = -ENOMEM;
@@ -613,12 +612,15 @@ int replay(struct qcow2 *q, void *shadow, uint32_t *zones, char why[QCOW2_ERRLEN
 	*zones = 0;
 	if (r.nr_log > SHADOW_ENTRIES)
 		return wrong(&r, "its log is longer than it can be");
+	r.log = calloc(r.nr_log + 1, sizeof(*r.log));
+	for (uint32_t i = 0; r.log && i < r.nr_log; i++)
+		r.log[i] = *shadow_entry(shadow_log(shadow, nr_zones), shadow_first(log) + i);
 	r.plan = calloc(nr_zones, sizeof(*r.plan));
 	r.piece = calloc(r.nr_log + 1, sizeof(*r.piece));
 	r.by_host = calloc(r.nr_log + 1, sizeof(*r.by_host));
 	r.gone = calloc(r.nr_log + 1, sizeof(*r.gone));
-	if (r.plan && r.piece && r.by_host && r.gone)
-		err = digest(&r, log >> 32);
+	if (r.log && r.plan && r.piece && r.by_host && r.gone)
+		err = digest(&r, shadow_first(log));
 	if (!err)
 		err = verify(&r);
 	if (!err) {
@@ -626,6 +628,7 @@ int replay(struct qcow2 *q, void *shadow, uint32_t *zones, char why[QCOW2_ERRLEN
 		if (err == -EINVAL) /* the shadow was accepted already */
 			err = -EIO;
 	}
+	free(r.log);
 	free(r.plan);
 	free(r.piece);
 	free(r.by_host);

@@ -13,8 +13,9 @@
  *
  * 1. Recording is a store to memory, not a system call. A write into a mapped zone stores only its
  *    write pointer, which it does anyway: q->wp *is* the shadow's array.
- * 2. The bytes of a log entry are stored before the count that includes it. Entries are appended,
- *    and the log is emptied, under q->lock; it is emptied when a whole flush has succeeded.
+ * 2. The log is a ring. The bytes of an entry are stored before the word that makes it count.
+ *    Entries are appended, and dropped, under q->lock. When a whole flush has succeeded those are
+ *    dropped that were there when it began: what was recorded while it ran is for the next one.
  * 3. A MAP is recorded before data is written to the cluster, and the pointer moves after the data
  *    was written. A reset sets the pointer back and then records RESET; a finish records FINISH
  *    and then sets the pointer. So replay.c can tell what happened if the kill comes between any
@@ -72,9 +73,9 @@ static uint64_t mix(uint64_t h, uint64_t v)
 	return h ^ h >> 29;
 }
 
-uint64_t shadow_entry_sum(const struct shadow_entry *e, uint32_t epoch, uint32_t i)
+uint64_t shadow_entry_sum(const struct shadow_entry *e, uint32_t serial)
 {
-	uint64_t h = mix((uint64_t)epoch << 32 | i, (uint64_t)e->kind << 32 | e->zone);
+	uint64_t h = mix(serial, (uint64_t)e->kind << 32 | e->zone);
 
 	return mix(mix(mix(h, e->off), e->host), e->len);
 }
@@ -316,25 +317,31 @@ void shadow_end(struct qcow2 *q, bool clean)
 
 /* --- the log --- */
 
-static uint32_t count(const struct shadow *s)
+static uint64_t log_word(const struct shadow *s)
 {
-	return (uint32_t)atomic_load_explicit(&s->head->log, memory_order_relaxed);
+	return atomic_load_explicit(&s->head->log, memory_order_relaxed);
+}
+
+static void log_store(struct shadow *s, uint32_t first, uint32_t end)
+{
+	atomic_store_explicit(&s->head->log, (uint64_t)first << 32 | end, memory_order_release);
 }
 
 static void append(struct qcow2 *q, struct shadow_entry e)
 {
 	struct shadow *s = q->shadow;
-	uint64_t log;
+	uint32_t first, end;
 
 	if (!s)
 		return;
-	log = atomic_load_explicit(&s->head->log, memory_order_relaxed);
-	assert((uint32_t)log < SHADOW_ENTRIES);
-	e.sum = shadow_entry_sum(&e, log >> 32, (uint32_t)log);
+	first = shadow_first(log_word(s));
+	end = (uint32_t)log_word(s);
+	assert(end - first < SHADOW_ENTRIES);
+	e.sum = shadow_entry_sum(&e, end);
 	if (plant(entry_counted_early))
-		atomic_store(&s->head->log, log + 1);
-	s->log[(uint32_t)log] = e;
-	atomic_store_explicit(&s->head->log, log + 1, memory_order_release);
+		log_store(s, first, end + 1);
+	*shadow_entry(s->log, end) = e;
+	log_store(s, first, end + 1);
 }
 
 void shadow_map(struct qcow2 *q, uint64_t off, uint64_t host, uint64_t len)
@@ -367,15 +374,16 @@ void shadow_spare(struct qcow2 *q, uint64_t host, uint64_t len)
 
 bool shadow_nearly_full(const struct qcow2 *q)
 {
-	return q->shadow && count(q->shadow) > SHADOW_ENTRIES - ROOM;
+	return q->shadow && shadow_count(log_word(q->shadow)) > SHADOW_ENTRIES - ROOM;
 }
 
-void shadow_flushed(struct qcow2 *q)
+uint32_t shadow_next(const struct qcow2 *q)
 {
-	uint64_t log;
+	return q->shadow ? (uint32_t)log_word(q->shadow) : 0;
+}
 
-	if (!q->shadow || !count(q->shadow))
-		return;
-	log = atomic_load_explicit(&q->shadow->head->log, memory_order_relaxed);
-	atomic_store_explicit(&q->shadow->head->log, ((log >> 32) + 1) << 32, memory_order_release);
+void shadow_flushed(struct qcow2 *q, uint32_t next)
+{
+	if (q->shadow)
+		log_store(q->shadow, next, (uint32_t)log_word(q->shadow));
 }

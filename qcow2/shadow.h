@@ -10,7 +10,7 @@
 #include "image.h"
 
 #define SHADOW_MAGIC   0x776f646168736e7aull /* "znshadow" */
-#define SHADOW_VERSION 1u
+#define SHADOW_VERSION 2u
 #define SHADOW_ENTRIES 8192u
 
 enum shadow_kind {
@@ -23,7 +23,7 @@ enum shadow_kind {
 struct shadow_entry {
 	uint32_t kind, zone;
 	uint64_t off, host, len;
-	uint64_t sum; /* of the above, its place and its epoch: shadow_entry_sum() */
+	uint64_t sum; /* of the above and its serial number: shadow_entry_sum() */
 };
 static_assert(sizeof(struct shadow_entry) == 40, "");
 
@@ -37,11 +37,11 @@ struct shadow_head {
 	uint64_t zone_size;
 	uint32_t nr_zones, max_log;
 	uint64_t sum;	      /* of all from version on */
-	_Atomic uint64_t log; /* epoch << 32 | entries; the epoch counts the flushes */
+	_Atomic uint64_t log; /* which entries count: first << 32 | end, as serial numbers */
 };
 static_assert(sizeof(struct shadow_head) == 96, "");
 
-/* The size in bytes: the head, nr_zones write pointers, max_log entries. */
+/* The size in bytes: the head, nr_zones write pointers, the ring of max_log entries. */
 static inline size_t shadow_bytes(uint32_t nr_zones)
 {
 	return sizeof(struct shadow_head) + nr_zones * sizeof(uint64_t) +
@@ -58,10 +58,26 @@ static inline struct shadow_entry *shadow_log(void *shadow, uint32_t nr_zones)
 	return (struct shadow_entry *)(shadow_wps(shadow) + nr_zones);
 }
 
+/* Entry N of the log, by its serial number, stands at N % SHADOW_ENTRIES. The numbers wrap. */
+static inline struct shadow_entry *shadow_entry(struct shadow_entry *log, uint32_t serial)
+{
+	return &log[serial % SHADOW_ENTRIES];
+}
+
+static inline uint32_t shadow_first(uint64_t log)
+{
+	return (uint32_t)(log >> 32);
+}
+
+static inline uint32_t shadow_count(uint64_t log)
+{
+	return (uint32_t)log - shadow_first(log);
+}
+
 /* Fills in the head of Q's shadow, except magic and log. */
 void shadow_head_fill(const struct qcow2 *q, struct shadow_head *h);
 uint64_t shadow_head_sum(const struct shadow_head *h);
-uint64_t shadow_entry_sum(const struct shadow_entry *e, uint32_t epoch, uint32_t i);
+uint64_t shadow_entry_sum(const struct shadow_entry *e, uint32_t serial);
 
 /* shadow.c, for recover.c */
 
