@@ -397,8 +397,11 @@ int quarantine_reserve(struct qcow2 *q, size_t n)
 
 int quarantine_add(struct qcow2 *q, uint64_t first, uint64_t nr)
 {
-	struct run *last = q->nr_quarantine ? &q->quarantine[q->nr_quarantine - 1] : NULL;
+	struct run *last = NULL;
 	int err;
+
+	if (q->nr_quarantine > q->flush.nr_quarantine)
+		last = &q->quarantine[q->nr_quarantine - 1];
 
 	if (last && last->first + last->nr == first) {
 		last->nr += nr;
@@ -411,7 +414,7 @@ int quarantine_add(struct qcow2 *q, uint64_t first, uint64_t nr)
 	q->quarantine[q->nr_quarantine++] = (struct run){ first, nr, false };
 	q->quarantined += nr;
 	atomic_store_explicit(&q->meta_dirty, true, memory_order_relaxed);
-	return plant(no_quarantine) ? quarantine_release(q) : 0;
+	return plant(no_quarantine) ? quarantine_release(q, q->nr_quarantine) : 0;
 }
 
 /* Discards freed clusters, except on a tmpfs. Returns whether they read as zeroes. */
@@ -460,26 +463,31 @@ static int by_place(const void *a, const void *b)
 	return x->first < y->first ? -1 : x->first > y->first;
 }
 
-int quarantine_release(struct qcow2 *q)
+int quarantine_release(struct qcow2 *q, size_t nr)
 {
+	size_t left = nr;
+	int err = 0;
+
+	if (!nr)
+		return 0;
 	/* Sorted, adjacent runs become one, and the set of free clusters has fewer runs. */
-	qsort(q->quarantine, q->nr_quarantine, sizeof(*q->quarantine), by_place);
-	while (q->nr_quarantine) {
-		struct run *r = &q->quarantine[q->nr_quarantine - 1];
+	qsort(q->quarantine, nr, sizeof(*q->quarantine), by_place);
+	while (left && !err) {
+		struct run *r = &q->quarantine[left - 1];
+		uint64_t done = 0;
 
-		while (r->nr) {
-			uint64_t done = 0;
-			int err = release_piece(q, r->first, r->nr, &done);
-
-			if (err)
-				return err;
-			r->first += done;
-			r->nr -= done;
-			q->quarantined -= done;
-		}
-		q->nr_quarantine--;
+		err = release_piece(q, r->first, r->nr, &done);
+		if (err)
+			break;
+		r->first += done;
+		r->nr -= done;
+		q->quarantined -= done;
+		left -= !r->nr;
 	}
-	return 0;
+	memmove(q->quarantine + left, q->quarantine + nr,
+		(q->nr_quarantine - nr) * sizeof(*q->quarantine));
+	q->nr_quarantine -= nr - left;
+	return err;
 }
 
 bool quarantine_crowded(const struct qcow2 *q)

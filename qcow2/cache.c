@@ -2,8 +2,9 @@
 /*
  * The metadata cache: L2 tables and refcount blocks, one cluster each, keyed by host offset.
  *
- * 1. The cache never writes on its own. A dirty table stays dirty until cache_write(), which only a
- *    flush calls, in the write order of flush.c.
+ * 1. The cache never writes on its own. A dirty table stays dirty until cache_collect(), which only
+ *    a flush calls. It stays pinned, so that nobody reads it from the file, until the flush has
+ *    written the copy.
  * 2. Clean tables that are not pinned are evicted in LRU order to stay within cache.max. Dirty
  *    tables may exceed it; cache_nearly_full() then makes the allocating paths flush first.
  * 3. A host offset is cached at most once and has one kind. If an image names one cluster both as
@@ -204,6 +205,49 @@ void cache_forget(struct qcow2 *q, uint64_t off)
 	forget(&q->cache, t);
 }
 
+static void make_clean(struct cache *c, struct table *t)
+{
+	TAILQ_REMOVE(&c->dirty[t->kind], t, link);
+	t->dirty = false;
+	c->nr_dirty--;
+	TAILQ_INSERT_TAIL(&c->lru, t, link);
+}
+
+int cache_collect(struct qcow2 *q, enum table_kind kind, struct image_writes *out)
+{
+	struct cache *c = &q->cache;
+	struct table *t;
+
+	while ((t = TAILQ_FIRST(&c->dirty[kind]))) {
+		struct image_write *w = malloc(sizeof(*w) + q->cluster_size);
+
+		if (!w)
+			return -ENOMEM;
+		w->table = t;
+		w->off = t->off;
+		w->len = plant(half_a_table) ? q->cluster_size / 2 : q->cluster_size;
+		memcpy(w->bytes, t->data, q->cluster_size);
+		STAILQ_INSERT_TAIL(out, w, link);
+		make_clean(c, t);
+		t->pins++;
+	}
+	return 0;
+}
+
+void cache_collected(struct qcow2 *q, struct image_writes *writes, bool written)
+{
+	struct image_write *w;
+
+	while ((w = STAILQ_FIRST(writes))) {
+		STAILQ_REMOVE_HEAD(writes, link);
+		cache_put(q, w->table);
+		if (!written)
+			cache_mark(q, w->table);
+		free(w);
+	}
+	trim(&q->cache, 0);
+}
+
 int cache_write(struct qcow2 *q, enum table_kind kind)
 {
 	struct cache *c = &q->cache;
@@ -211,15 +255,10 @@ int cache_write(struct qcow2 *q, enum table_kind kind)
 	int err;
 
 	while ((t = TAILQ_FIRST(&c->dirty[kind]))) {
-		err = meta_write(q, t->data,
-				 plant(half_a_table) ? q->cluster_size / 2 : q->cluster_size,
-				 t->off);
+		err = meta_write(q, t->data, q->cluster_size, t->off);
 		if (err)
 			return err;
-		TAILQ_REMOVE(&c->dirty[kind], t, link);
-		t->dirty = false;
-		c->nr_dirty--;
-		TAILQ_INSERT_TAIL(&c->lru, t, link);
+		make_clean(c, t);
 	}
 	trim(c, 0);
 	return 0;

@@ -22,8 +22,18 @@
  * So a crash may leak clusters, but leaves no dangling reference. Every step and every sync that
  * has nothing to do is skipped, and dirty objects are on lists: a flush costs what changed.
  *
- * After a failed write its step stays dirty, and the next flush begins from the start. A failed
- * sync poisons the image: nobody knows what reached the disk, and another sync would not report it.
+ * Nobody waits for these writes and syncs but those who want what they make durable. A flush
+ * copies, under q->lock, all that is dirty. It writes the copies without the lock, while others
+ * map, unmap and allocate. Then it takes the lock again and frees clusters. What others do
+ * meanwhile is for the next flush: one runs at a time, and each writes the image as it was when it
+ * began. In particular, it does not free what was unmapped after that; and its pointer of a zone
+ * that was reset after that is the one before the reset, whose data is still there.
+ *
+ * Without memory for the copies the lock is kept, and the rest is written from the tables.
+ *
+ * After a failed write all that was collected is dirty again, and the next flush begins from the
+ * start. A failed sync poisons the image: nobody knows what reached the disk, and another sync
+ * would not report it.
  */
 #include <errno.h>
 
@@ -33,7 +43,7 @@
 /* Syncs between two steps, if something was written that must be durable before the next. */
 static int barrier(struct qcow2 *q)
 {
-	return q->barrier_due ? meta_sync(q) : 0;
+	return q->flush.barrier_due ? meta_sync(q) : 0;
 }
 
 /* Writes the header's two fields for the refcount table; 12 bytes in one sector, never torn. */
@@ -43,33 +53,56 @@ static int write_reftable_place(struct qcow2 *q)
 		uint64_t off;
 		uint32_t clusters;
 	} __attribute__((packed)) be = {
-		htobe64(q->hdr.reftable_offset),
-		htobe32(q->hdr.reftable_clusters),
+		htobe64(q->flush.reftable_offset),
+		htobe32(q->flush.reftable_clusters),
 	};
 
 	return meta_write(q, &be, sizeof(be), offsetof(struct disk_header, refcount_table_offset));
 }
 
+/* The tables of KIND that were dirty when the flush began. */
+static int write_tables(struct qcow2 *q, const struct image_writes *copies, enum table_kind kind)
+{
+	int err = meta_write_all(q, copies);
+
+	return !err && q->flush.locked ? cache_write(q, kind) : err;
+}
+
+/* What was dirty of T when the flush began. */
+static int write_top(struct qcow2 *q, const struct image_writes *copies, struct toptable *t)
+{
+	int err = meta_write_all(q, copies);
+
+	return !err && q->flush.locked ? toptable_write(q, t) : err;
+}
+
+static bool top_changed(const struct qcow2 *q, const struct image_writes *copies,
+			const struct toptable *t)
+{
+	return !STAILQ_EMPTY(copies) || (q->flush.locked && toptable_dirty(t));
+}
+
 static int write_refcounts(struct qcow2 *q)
 {
-	int err = cache_write(q, TABLE_REFBLOCK);
+	struct flush *f = &q->flush;
+	int err = write_tables(q, &f->refblocks, TABLE_REFBLOCK);
 
 	if (err)
 		return err;
-	if (q->refs_grew)
-		q->barrier_due = true;
-	q->refs_grew = false;
-	if (!toptable_dirty(&q->reftable) && !q->reftable_moved)
+	if (f->refs_grew)
+		f->barrier_due = true;
+	f->refs_grew = false;
+	if (!top_changed(q, &f->reftable, &q->reftable) && !f->reftable_moved)
 		return 0;
 	/* the blocks must be durable before the table refers to them */
 	err = plant(reftable_before_blocks) ? 0 : barrier(q);
 	if (err)
 		return err;
-	err = toptable_write(q, &q->reftable);
+	err = write_top(q, &f->reftable, &q->reftable);
 	if (err)
 		return err;
-	q->barrier_due = true;
-	if (!q->reftable_moved)
+	f->barrier_due = true;
+	if (!f->reftable_moved)
 		return 0;
 	/* the new table must be durable before the header refers to it */
 	err = plant(header_before_reftable) ? 0 : barrier(q);
@@ -78,58 +111,108 @@ static int write_refcounts(struct qcow2 *q)
 	err = write_reftable_place(q);
 	if (err)
 		return err;
-	q->barrier_due = true;
-	q->reftable_moved = false;
+	f->barrier_due = true;
+	f->reftable_moved = false;
 	return 0;
 }
 
 static int write_map(struct qcow2 *q)
 {
-	int err = cache_write(q, TABLE_L2);
+	struct flush *f = &q->flush;
+	int err = write_tables(q, &f->l2, TABLE_L2);
 
-	if (err || !toptable_dirty(&q->l1))
+	if (err || !top_changed(q, &f->l1, &q->l1))
 		return err;
-	if (q->meta_unsynced && !plant(l1_before_l2)) { /* L2 tables before L1 refers to them */
+	if (f->meta_unsynced && !plant(l1_before_l2)) { /* L2 tables before L1 refers to them */
 		err = meta_sync(q);
 		if (err)
 			return err;
 	}
-	return toptable_write(q, &q->l1);
+	return write_top(q, &f->l1, &q->l1);
 }
 
 /* Syncs everything written so far, mapping and data. */
 static int sync_all(struct qcow2 *q)
 {
-	return q->meta_unsynced || atomic_load(&q->data_unsynced) ? meta_sync(q) : 0;
+	return q->flush.meta_unsynced || atomic_load(&q->data_unsynced) ? meta_sync(q) : 0;
 }
 
-/* Frees what was unmapped. Needs no write order: if these writes are lost, the clusters leak. */
-static int release(struct qcow2 *q)
+/* Frees what was unmapped: the first NR entries. Needs no write order: if it is lost, they leak. */
+static int release(struct qcow2 *q, size_t nr)
 {
-	bool synced = !q->meta_unsynced;
-	int err = quarantine_release(q);
+	struct flush *f = &q->flush;
+	bool synced = !f->meta_unsynced;
+	int err = quarantine_release(q, nr);
 
 	if (!err)
 		err = cache_write(q, TABLE_REFBLOCK);
-	if (synced && q->meta_unsynced) {
-		q->meta_unsynced = false;
-		q->leaks_unsynced = true;
+	if (synced && f->meta_unsynced) {
+		f->meta_unsynced = false;
+		f->leaks_unsynced = true;
 	}
 	return err;
 }
 
-int flush_locked(struct qcow2 *q)
+void flush_init(struct qcow2 *q)
 {
-	int err;
+	struct flush *f = &q->flush;
 
-	if (atomic_load(&q->poisoned))
-		return -EROFS;
-	if (plant(log_emptied_early))
-		shadow_flushed(q, shadow_next(q));
-	err = wp_collect(q);
+	pthread_cond_init(&f->ended, NULL);
+	STAILQ_INIT(&f->refblocks);
+	STAILQ_INIT(&f->reftable);
+	STAILQ_INIT(&f->l2);
+	STAILQ_INIT(&f->l1);
+}
+
+/* Passes what one flag notes on to another. */
+static void take_flag(bool *to, bool *from)
+{
+	*to |= *from;
+	*from = false;
+}
+
+static int copy_tables(struct qcow2 *q)
+{
+	struct flush *f = &q->flush;
+	int err = cache_collect(q, TABLE_REFBLOCK, &f->refblocks);
+
+	if (!err)
+		err = toptable_collect(&q->reftable, &f->reftable);
+	if (!err)
+		err = cache_collect(q, TABLE_L2, &f->l2);
+	if (!err)
+		err = toptable_collect(&q->l1, &f->l1);
+	return err;
+}
+
+/* Collects what is dirty, as of this moment. Under q->lock. */
+static int collect(struct qcow2 *q)
+{
+	struct flush *f = &q->flush;
+	int err = wp_collect(q);
+
 	if (!err && plant(reuse_before_reset_is_durable))
-		err = release(q);
-	if (!err && !plant(reset_with_the_advances))
+		err = release(q, q->nr_quarantine);
+	atomic_store_explicit(&q->meta_dirty, false, memory_order_relaxed);
+	take_flag(&f->refs_grew, &q->refs_grew);
+	take_flag(&f->reftable_moved, &q->reftable_moved);
+	take_flag(&f->barrier_due, &q->barrier_due);
+	take_flag(&f->meta_unsynced, &q->meta_unsynced);
+	f->reftable_offset = q->hdr.reftable_offset;
+	f->reftable_clusters = q->hdr.reftable_clusters;
+	f->nr_quarantine = q->nr_quarantine;
+	f->log_next = shadow_next(q);
+	if (!err)
+		f->locked = copy_tables(q) != 0;
+	return err;
+}
+
+/* Writes what was collected, in the order of the law. No lock, unless f->locked. */
+static int write_collected(struct qcow2 *q)
+{
+	int err = 0;
+
+	if (!plant(reset_with_the_advances))
 		err = wp_write_resets(q);
 	if (!err && plant(map_before_refcounts))
 		err = write_map(q);
@@ -151,13 +234,52 @@ int flush_locked(struct qcow2 *q)
 		err = wp_write_advances(q);
 	if (!err && !plant(no_sync_at_the_end))
 		err = sync_all(q);
-	if (!err && q->nr_quarantine)
-		err = release(q);
+	return err;
+}
+
+/* Frees what is not in use any more, and puts back what was not written. Under q->lock. */
+static int settle(struct qcow2 *q, int err)
+{
+	struct flush *f = &q->flush;
+
+	cache_collected(q, &f->refblocks, !err);
+	toptable_collected(&q->reftable, &f->reftable, !err);
+	cache_collected(q, &f->l2, !err);
+	toptable_collected(&q->l1, &f->l1, !err);
+	if (!err && f->nr_quarantine)
+		err = release(q, plant(freed_while_flushed) ? q->nr_quarantine : f->nr_quarantine);
+	f->nr_quarantine = 0;
 	wp_requeue(q); /* those not recorded stay dirty */
-	if (!err) {
-		atomic_store_explicit(&q->meta_dirty, false, memory_order_relaxed);
+	if (err)
+		atomic_store_explicit(&q->meta_dirty, true, memory_order_relaxed);
+	else
+		shadow_flushed(q, plant(log_emptied_late) ? shadow_next(q) : f->log_next);
+	return err;
+}
+
+int flush_locked(struct qcow2 *q)
+{
+	struct flush *f = &q->flush;
+	int err;
+
+	while (f->running)
+		pthread_cond_wait(&f->ended, &q->lock);
+	if (atomic_load(&q->poisoned))
+		return -EROFS;
+	if (plant(log_emptied_early))
 		shadow_flushed(q, shadow_next(q));
-	}
+	f->running = true;
+	err = collect(q);
+	if (!f->locked)
+		pthread_mutex_unlock(&q->lock);
+	if (!err)
+		err = write_collected(q);
+	if (!f->locked)
+		pthread_mutex_lock(&q->lock);
+	f->locked = false;
+	err = settle(q, err);
+	f->running = false;
+	pthread_cond_broadcast(&f->ended);
 	return err;
 }
 

@@ -3,9 +3,10 @@
  * The open image and its parts, for the files of this folder only.
  *
  * Locks. q->lock protects everything that follows it in struct qcow2, unless a comment says
- * otherwise. It is held across metadata I/O and syncs. Reads and writes of mapped parts of a zone
- * never take it; they share only wp, the atomics of struct zone_rec, data_unsynced and poisoned
- * with the rest. Functions declared here require q->lock, unless their comment says otherwise.
+ * otherwise. It is held while tables are read, never across a sync: a flush copies under it what it
+ * is to write, and writes and syncs without. Reads and writes of mapped parts of a zone never take
+ * it; they share only wp, the atomics of struct zone_rec, data_unsynced and poisoned with the rest.
+ * Functions declared here require q->lock, unless their comment says otherwise.
  *
  * Dirty metadata is in memory until qcow2_flush() (flush.c) writes it, in the order of the law. So
  * after a crash the file contains complete steps of flushes, and a prefix of one more.
@@ -44,6 +45,16 @@ struct cache {
 	struct table_list dirty[2]; /* by kind */
 };
 
+/* Bytes that a flush writes: a copy, because the table may change while it is written. */
+struct image_write {
+	STAILQ_ENTRY(image_write) link;
+	struct table *table; /* which it is, pinned; NULL: a part of a top table */
+	uint64_t off;	     /* host */
+	size_t len;
+	uint64_t bytes[];
+};
+STAILQ_HEAD(image_writes, image_write);
+
 /*
  * A table of 8-byte entries kept whole in memory, in host order: L1 and the refcount table.
  * Changes are tracked by sectors of 64 entries.
@@ -76,12 +87,12 @@ struct zone_map {
 };
 
 struct zone_rec {
-	uint64_t recorded;	     /* as the table on disk has it; UINT64_MAX: its write failed */
+	uint64_t recorded;	     /* on disk; UINT64_MAX: its write failed. The flush's */
 	_Atomic uint64_t activation; /* its number (wp.c, 3); 0: none since reset or open */
 	struct zone_map *_Atomic map;
 	_Atomic uint32_t next; /* in q->dirty_zones: index + 1 of the next one, 0 at the end */
 	_Atomic uint8_t queued;
-	bool reset; /* since the last flush */
+	bool reset; /* since the last flush began */
 };
 
 /* Clusters known to be in memory: one bit each for the first NR; resident.c. Under q->lock. */
@@ -104,7 +115,31 @@ struct reserve {
 
 struct wp_todo {
 	uint32_t zone;
+	bool reset;  /* and this is not recorded yet */
 	uint64_t wp; /* copied before the data was synced */
+};
+
+/*
+ * The flush that runs; flush.c. What it collected under q->lock is its own until it ends: it writes
+ * and syncs without the lock. The flags describe the file; a flush that fails leaves them to the
+ * next.
+ */
+struct flush {
+	bool running; /* under q->lock */
+	bool locked;  /* it keeps q->lock, because there was no memory for all copies */
+	pthread_cond_t ended;
+	bool refs_grew;	     /* refcounts were raised since they were last written */
+	bool reftable_moved; /* the header on disk still names the old table */
+	bool barrier_due;    /* written metadata that the next step must not overtake */
+	bool meta_unsynced;  /* metadata was written since the last sync */
+	bool leaks_unsynced; /* lowered refcounts were: a clean close syncs them, nobody else */
+	struct image_writes refblocks, reftable, l2, l1;
+	uint64_t reftable_offset; /* for the header */
+	uint32_t reftable_clusters;
+	struct wp_todo *todo;
+	size_t nr_todo, cap_todo;
+	size_t nr_quarantine; /* so many entries of q->quarantine are free when it has ended */
+	uint32_t log_next;    /* what the shadow noted before this entry is in the image then */
 };
 
 /* The header in host order, as far as it is not in info. */
@@ -148,19 +183,15 @@ struct qcow2 {
 	size_t nr_quarantine, cap_quarantine;
 	uint64_t quarantined; /* clusters in it */
 
-	bool refs_grew;	     /* refcounts were raised since they were last written */
-	bool reftable_moved; /* the header on disk still names the old table */
-	bool barrier_due;    /* written metadata that the next step must not overtake */
-	bool meta_unsynced;  /* metadata was written since the last sync */
-	bool leaks_unsynced; /* lowered refcounts were written: only a clean close syncs them */
+	struct flush flush;
+	/* Since the last flush began; as those in it. */
+	bool refs_grew, reftable_moved, barrier_due, meta_unsynced;
 
 	struct zone_rec *zones; /* NULL when not zoned */
 	_Atomic uint64_t *wp;	/* one a zone, as last set: absolute, marker bits masked; no lock */
 	_Atomic uint32_t dirty_zones; /* stack of zones to be recorded; index + 1; no lock */
 	_Atomic uint64_t activations; /* numbers given so far; no lock */
-	uint32_t active;	      /* zones that the table has partly written */
-	struct wp_todo *todo;
-	size_t nr_todo, cap_todo;
+	uint32_t active;       /* zones that the table on disk has partly written. The flush's */
 	size_t map_bytes;      /* memory in zone maps, the retired ones too */
 	struct shadow *shadow; /* NULL: none is kept */
 	struct reserve reserve;
@@ -220,10 +251,12 @@ static inline uint64_t l1_needed(const struct qcow2 *q, uint64_t size)
 /* Clears all autoclear bits, durably, if any but those in KEEP is set. 0 or -errno. */
 int clear_promises(struct qcow2 *q, uint64_t keep, char err[QCOW2_ERRLEN]);
 
-/* meta.c: metadata writes and syncs, the steps of a flush. 0 or -errno. */
+/* meta.c: metadata writes and syncs, the steps of a flush; by the flush that runs. 0 or -errno. */
 
 /* Writes LEN bytes of metadata to host offset OFF. */
 int meta_write(struct qcow2 *q, const void *buf, size_t len, uint64_t off);
+/* The same for what was collected, which stays collected. */
+int meta_write_all(struct qcow2 *q, const struct image_writes *writes);
 /* Syncs data and metadata. An error poisons the image. */
 int meta_sync(struct qcow2 *q);
 
@@ -242,6 +275,10 @@ void cache_mark(struct qcow2 *q, struct table *t); /* marks T dirty */
 bool cache_is_dirty(struct qcow2 *q, uint64_t off);
 /* Removes the table at OFF from the cache, dirty or not: its cluster is no table any more. */
 void cache_forget(struct qcow2 *q, uint64_t off);
+/* Copies all dirty tables of KIND to OUT; they are clean then, and pinned. -ENOMEM: not all. */
+int cache_collect(struct qcow2 *q, enum table_kind kind, struct image_writes *out);
+/* Frees the copies. Unless they were WRITTEN, their tables are dirty again. */
+void cache_collected(struct qcow2 *q, struct image_writes *writes, bool written);
 /* Writes all dirty tables of KIND. Stops at the first error; the rest stays dirty. */
 int cache_write(struct qcow2 *q, enum table_kind kind);
 /* Whether so many tables are dirty that a flush should run before more are. */
@@ -258,6 +295,10 @@ void toptable_set(struct toptable *t, uint32_t i, uint64_t value);
 bool toptable_dirty(const struct toptable *t);
 /* Writes the dirty sectors of T. After an error those not written stay dirty. */
 int toptable_write(struct qcow2 *q, struct toptable *t);
+/* Copies what is dirty to OUT; it is clean then. -ENOMEM: not all of it. */
+int toptable_collect(struct toptable *t, struct image_writes *out);
+/* Frees the copies. Unless they were WRITTEN, what they hold is dirty again. */
+void toptable_collected(struct toptable *t, struct image_writes *writes, bool written);
 
 /* alloc.c */
 
@@ -285,8 +326,8 @@ int alloc_table(struct qcow2 *q, uint64_t *host);
 int quarantine_add(struct qcow2 *q, uint64_t first, uint64_t nr);
 /* Allocates N more entries, so that the next N quarantine_add() cannot fail. */
 int quarantine_reserve(struct qcow2 *q, size_t n);
-/* Drops deferred references: lowers refcounts (in memory), discards. After the syncs of a flush. */
-int quarantine_release(struct qcow2 *q);
+/* Drops the first NR deferred references: lowers refcounts (in memory), discards. After syncs. */
+int quarantine_release(struct qcow2 *q, size_t nr);
 /* Whether so much is in quarantine that a flush should run before the next allocation. */
 bool quarantine_crowded(const struct qcow2 *q);
 /* Whether [HOST, HOST + LEN) overlaps the header, L1, L2, refcount or write-pointer tables. */
@@ -357,7 +398,7 @@ int compressed_read(struct qcow2 *q, const struct mapping *m, void *buf);
 /* Reads the table, detects its byte order and marker bit, and checks every entry. */
 int wp_load(struct qcow2 *q, char err[QCOW2_ERRLEN]);
 void wp_free(struct qcow2 *q);
-/* Takes the dirty zones off the stack into q->todo, with their pointers as of one moment. */
+/* Takes the dirty zones off the stack into the flush, with their pointers as of one moment. */
 int wp_collect(struct qcow2 *q);
 /* Step 1 of the law: records the start of zones that were reset. */
 int wp_write_resets(struct qcow2 *q);
@@ -406,7 +447,11 @@ int places_check(const struct qcow2 *q, char err[QCOW2_ERRLEN]);
 
 /* flush.c */
 
-/* qcow2_flush() with q->lock held. 0 or -errno; -EROFS: the image is poisoned. */
+void flush_init(struct qcow2 *q);
+/*
+ * qcow2_flush() with q->lock held, which is released meanwhile: what the caller knows of the image
+ * may have changed. 0 or -errno; -EROFS: the image is poisoned.
+ */
 int flush_locked(struct qcow2 *q);
 
 /* shadow.c: the crash journal that a killed process leaves behind */

@@ -8,15 +8,29 @@
  * would not report it. A failed write does not: its caller keeps the data dirty, and the next flush
  * tries again.
  *
- * Only the steps of a flush, and a resize, call these functions. Under q->lock.
+ * Only the flush that runs, and a resize, which is alone, call these functions: the flags are
+ * theirs.
  */
 #include "image.h"
 #include "plant.h"
 
 int meta_write(struct qcow2 *q, const void *buf, size_t len, uint64_t off)
 {
-	q->meta_unsynced = true;
+	q->flush.meta_unsynced = true;
 	return file_write(q->file, buf, len, off, 0);
+}
+
+int meta_write_all(struct qcow2 *q, const struct image_writes *writes)
+{
+	const struct image_write *w;
+	int err = 0;
+
+	STAILQ_FOREACH (w, writes, link)
+		if (!err)
+			err = meta_write(
+				q, plant(written_as_it_is) && w->table ? w->table->data : w->bytes,
+				w->len, w->off);
+	return err;
 }
 
 int meta_sync(struct qcow2 *q)
@@ -31,8 +45,8 @@ int meta_sync(struct qcow2 *q)
 		atomic_store(&q->poisoned, plant(failed_sync_forgotten) ? 0 : err);
 		return err;
 	}
-	q->meta_unsynced = false;
-	q->leaks_unsynced = false;
-	q->barrier_due = false;
+	q->flush.meta_unsynced = false;
+	q->flush.leaks_unsynced = false;
+	q->flush.barrier_due = false;
 	return 0;
 }

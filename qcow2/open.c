@@ -661,6 +661,7 @@ static void image_free(struct qcow2 *q)
 	reserve_free(q);
 	resident_free(q);
 	file_close(q->file);
+	pthread_cond_destroy(&q->flush.ended);
 	pthread_mutex_destroy(&q->lock);
 	free(q->path);
 	free(q);
@@ -685,6 +686,7 @@ int qcow2_open(const char *path, const struct qcow2_open_opts *opts, struct qcow
 	}
 	q->flags = opts->flags;
 	pthread_mutex_init(&q->lock, NULL);
+	flush_init(q);
 	reserve_init(q);
 	assert(!writable(q) || !(q->flags & (QCOW2_NO_LOCK | QCOW2_INSPECT)));
 	q->info.read_only = !writable(q);
@@ -717,7 +719,7 @@ int qcow2_close(struct qcow2 *q)
 	if (!err)
 		qcow2_trim(q);
 	/* The last flush lowered refcounts without a sync: sync, or their clusters may leak. */
-	if (!err && q->leaks_unsynced && !plant(close_without_last_sync))
+	if (!err && q->flush.leaks_unsynced && !plant(close_without_last_sync))
 		err = file_sync(q->file);
 	if (atomic_load(&q->poisoned)) /* the first error, not the -EROFS that followed it */
 		err = atomic_load(&q->poisoned);

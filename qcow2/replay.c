@@ -591,8 +591,11 @@ static int apply(struct replay *r, uint32_t *zones)
 		err = count_piece(r, &r->piece[i]);
 	for (uint32_t z = 0; !err && z < q->info.zoned.nr_zones; z++)
 		err = apply_zone(r, z, &next, zones);
-	if (!err && !plant(replay_not_flushed))
+	if (!err && !plant(replay_not_flushed)) {
+		pthread_mutex_lock(&q->lock);
 		err = flush_locked(q);
+		pthread_mutex_unlock(&q->lock);
+	}
 	q->scan_pos = 0;
 	return err;
 }

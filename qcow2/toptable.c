@@ -68,14 +68,13 @@ void toptable_free(struct toptable *t)
 	memset(t, 0, sizeof(*t));
 }
 
-void toptable_set(struct toptable *t, uint32_t i, uint64_t value)
+bool toptable_dirty(const struct toptable *t)
 {
-	uint32_t sector = i / SECTOR_ENTRIES;
+	return t->dirty_lo < t->dirty_hi;
+}
 
-	assert(i < t->nr);
-	t->entry[i] = value;
-	if (i >= t->used)
-		t->used = i + 1;
+static void mark(struct toptable *t, uint32_t sector)
+{
 	t->dirty[sector] = 1;
 	if (!toptable_dirty(t)) {
 		t->dirty_lo = sector;
@@ -87,9 +86,48 @@ void toptable_set(struct toptable *t, uint32_t i, uint64_t value)
 		t->dirty_hi = sector + 1;
 }
 
-bool toptable_dirty(const struct toptable *t)
+void toptable_set(struct toptable *t, uint32_t i, uint64_t value)
 {
-	return t->dirty_lo < t->dirty_hi;
+	assert(i < t->nr);
+	t->entry[i] = value;
+	if (i >= t->used)
+		t->used = i + 1;
+	mark(t, i / SECTOR_ENTRIES);
+}
+
+/* The dirty sectors that one write takes are [t->dirty_lo, the result). */
+static uint32_t batch_end(const struct toptable *t)
+{
+	uint32_t end = t->dirty_lo;
+
+	while (end < t->dirty_hi && t->dirty[end] && (end - t->dirty_lo) * SECTOR_ENTRIES < BATCH)
+		end++;
+	return end;
+}
+
+/* Copies the entries of this batch, as in the file, to BE; returns how many. */
+static uint32_t copy_batch(const struct toptable *t, uint32_t end, uint64_t *be)
+{
+	uint32_t first = t->dirty_lo * SECTOR_ENTRIES, nr = (end - t->dirty_lo) * SECTOR_ENTRIES;
+
+	if (first + nr > t->nr)
+		nr = first < t->nr ? t->nr - first : 0;
+	for (uint32_t i = 0; i < nr; i++)
+		be[i] = htobe64(t->entry[first + i]);
+	return nr;
+}
+
+static uint64_t batch_off(const struct toptable *t)
+{
+	return t->off + (uint64_t)t->dirty_lo * SECTOR_ENTRIES * sizeof(*t->entry);
+}
+
+static void batch_done(struct toptable *t, uint32_t end)
+{
+	memset(t->dirty + t->dirty_lo, 0, end - t->dirty_lo);
+	while (end < t->dirty_hi && !t->dirty[end])
+		end++;
+	t->dirty_lo = end;
 }
 
 int toptable_write(struct qcow2 *q, struct toptable *t)
@@ -97,26 +135,49 @@ int toptable_write(struct qcow2 *q, struct toptable *t)
 	uint64_t be[BATCH];
 
 	while (toptable_dirty(t)) {
-		uint32_t first = t->dirty_lo * SECTOR_ENTRIES, end = t->dirty_lo, nr;
-		int err;
+		uint32_t end = batch_end(t), nr = copy_batch(t, end, be);
+		int err = meta_write(q, be, nr * sizeof(*be), batch_off(t));
 
-		while (end < t->dirty_hi && t->dirty[end] &&
-		       (end - t->dirty_lo) * SECTOR_ENTRIES < BATCH)
-			end++;
-		nr = (end - t->dirty_lo) * SECTOR_ENTRIES;
-		if (plant(top_table_forgets_entries) && nr > SECTOR_ENTRIES)
-			nr = SECTOR_ENTRIES;
-		if (first + nr > t->nr)
-			nr = first < t->nr ? t->nr - first : 0;
-		for (uint32_t i = 0; i < nr; i++)
-			be[i] = htobe64(t->entry[first + i]);
-		err = meta_write(q, be, nr * sizeof(*be), t->off + first * sizeof(*be));
 		if (err)
 			return err;
-		memset(t->dirty + t->dirty_lo, 0, end - t->dirty_lo);
-		while (end < t->dirty_hi && !t->dirty[end])
-			end++;
-		t->dirty_lo = end;
+		batch_done(t, end);
 	}
 	return 0;
+}
+
+int toptable_collect(struct toptable *t, struct image_writes *out)
+{
+	while (toptable_dirty(t)) {
+		struct image_write *w = malloc(sizeof(*w) + BATCH * sizeof(*w->bytes));
+		uint32_t end = batch_end(t), nr;
+
+		if (!w)
+			return -ENOMEM;
+		nr = copy_batch(t, end, w->bytes);
+		if (plant(top_table_forgets_entries) && nr > SECTOR_ENTRIES)
+			nr = SECTOR_ENTRIES;
+		w->table = NULL;
+		w->off = batch_off(t);
+		w->len = nr * sizeof(*w->bytes);
+		STAILQ_INSERT_TAIL(out, w, link);
+		batch_done(t, end);
+	}
+	return 0;
+}
+
+void toptable_collected(struct toptable *t, struct image_writes *writes, bool written)
+{
+	struct image_write *w;
+
+	while ((w = STAILQ_FIRST(writes))) {
+		uint64_t first = (w->off - t->off) / sizeof(*t->entry),
+			 nr = w->len / sizeof(*t->entry);
+
+		STAILQ_REMOVE_HEAD(writes, link);
+		/* A table that has moved since is dirty as a whole. */
+		for (uint64_t i = first; !written && i < first + nr && i < t->nr;
+		     i += SECTOR_ENTRIES)
+			mark(t, i / SECTOR_ENTRIES);
+		free(w);
+	}
 }

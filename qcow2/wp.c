@@ -19,7 +19,8 @@
  *    that the next flush writes the entries whatever they are.
  * 6. The table's entries of conventional zones are never written.
  *
- * qcow2_wp() and qcow2_wp_advance(): any thread, no lock. The rest under q->lock.
+ * qcow2_wp() and qcow2_wp_advance(): any thread, no lock. wp_write_...(): the flush that runs, which
+ * owns what is recorded and what it collected. The rest under q->lock.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -182,7 +183,7 @@ void wp_free(struct qcow2 *q)
 		zmap_drop(q, i);
 	free(q->zones);
 	free(q->wp);
-	free(q->todo);
+	free(q->flush.todo);
 	q->zones = NULL;
 }
 
@@ -265,15 +266,15 @@ static int by_zone(const void *a, const void *b)
 	return x->zone < y->zone ? -1 : x->zone > y->zone;
 }
 
-static int grow_todo(struct qcow2 *q)
+static int grow_todo(struct flush *f)
 {
-	size_t cap = q->cap_todo ? 2 * q->cap_todo : 64;
-	struct wp_todo *todo = realloc(q->todo, cap * sizeof(*todo));
+	size_t cap = f->cap_todo ? 2 * f->cap_todo : 64;
+	struct wp_todo *todo = realloc(f->todo, cap * sizeof(*todo));
 
 	if (!todo)
 		return -ENOMEM;
-	q->todo = todo;
-	q->cap_todo = cap;
+	f->todo = todo;
+	f->cap_todo = cap;
 	return 0;
 }
 
@@ -294,35 +295,41 @@ int wp_collect(struct qcow2 *q)
 	const uint64_t last =
 		atomic_load(&q->activations); /* before the dirty zones are taken: (3) */
 	uint32_t next = atomic_exchange(&q->dirty_zones, 0);
+	struct flush *f = &q->flush;
 	int err = 0;
 
-	q->nr_todo = 0;
+	f->nr_todo = 0;
 	while (next) {
 		uint32_t zone = next - 1;
 		struct zone_rec *z = &q->zones[zone];
 
 		next = atomic_load(&z->next);
-		if (q->nr_todo == q->cap_todo && (err || (err = grow_todo(q)))) {
+		if (f->nr_todo == f->cap_todo && (err || (err = grow_todo(f)))) {
 			push(q, zone); /* its flag is still set */
 			continue;
 		}
 		atomic_store(&z->queued, 0);
-		q->todo[q->nr_todo++] = (struct wp_todo){ zone, pointer_then(q, zone, last) };
+		f->todo[f->nr_todo++] =
+			(struct wp_todo){ zone, z->reset, pointer_then(q, zone, last) };
+		z->reset = false;
 	}
-	if (q->nr_todo)
-		qsort(q->todo, q->nr_todo, sizeof(*q->todo), by_zone);
+	if (f->nr_todo)
+		qsort(f->todo, f->nr_todo, sizeof(*f->todo), by_zone);
 	return err;
 }
 
 void wp_requeue(struct qcow2 *q)
 {
-	for (size_t i = 0; i < q->nr_todo; i++) {
-		struct zone_rec *z = &q->zones[q->todo[i].zone];
+	for (size_t i = 0; i < q->flush.nr_todo; i++) {
+		const struct wp_todo *t = &q->flush.todo[i];
+		struct zone_rec *z = &q->zones[t->zone];
 
-		if (z->reset || z->recorded != q->todo[i].wp)
-			mark_dirty(q, q->todo[i].zone);
+		if (t->reset || plant(reset_meanwhile_forgotten))
+			z->reset = t->reset;
+		if (t->reset || z->recorded != t->wp)
+			mark_dirty(q, t->zone);
 	}
-	q->nr_todo = 0;
+	q->flush.nr_todo = 0;
 }
 
 /* The steps in which a flush writes the table. */
@@ -334,9 +341,9 @@ static uint64_t target(const struct qcow2 *q, const struct wp_todo *t, enum step
 	const struct zone_rec *z = &q->zones[t->zone];
 
 	if (step == STEP_RESETS && plant(reset_skips_the_start))
-		return z->reset ? t->wp : z->recorded;
+		return t->reset ? t->wp : z->recorded;
 	if (step == STEP_RESETS)
-		return z->reset ? zone_start(q, t->zone) : z->recorded;
+		return t->reset ? zone_start(q, t->zone) : z->recorded;
 	if (step == STEP_FULL && t->wp < zone_writable_end(q, t->zone))
 		return z->recorded;
 	return plant(pointers_copied_late) ? atomic_load(&q->wp[t->zone]) : t->wp;
@@ -345,14 +352,15 @@ static uint64_t target(const struct qcow2 *q, const struct wp_todo *t, enum step
 /* Writes the entries that differ from their target, adjacent ones together. */
 static int record(struct qcow2 *q, enum step step)
 {
+	struct flush *f = &q->flush;
 	uint64_t be[BATCH];
 
-	for (size_t i = 0; i < q->nr_todo;) {
-		const struct wp_todo *t = &q->todo[i];
+	for (size_t i = 0; i < f->nr_todo;) {
+		const struct wp_todo *t = &f->todo[i];
 		size_t n = 0;
 		int err;
 
-		while (n < BATCH && i + n < q->nr_todo && t[n].zone == t->zone + n &&
+		while (n < BATCH && i + n < f->nr_todo && t[n].zone == t->zone + n &&
 		       target(q, &t[n], step) != q->zones[t[n].zone].recorded) {
 			be[n] = htobe64(target(q, &t[n], step));
 			n++;
@@ -367,8 +375,8 @@ static int record(struct qcow2 *q, enum step step)
 			set_recorded(q, t[k].zone, err ? UNKNOWN : be64toh(be[k]));
 		if (err)
 			return err;
-		q->barrier_due |= step == STEP_RESETS && !plant(no_sync_after_resets);
-		q->barrier_due |= step == STEP_FULL;
+		f->barrier_due |= step == STEP_RESETS && !plant(no_sync_after_resets);
+		f->barrier_due |= step == STEP_FULL;
 		i += n;
 	}
 	return 0;
@@ -378,8 +386,8 @@ int wp_write_resets(struct qcow2 *q)
 {
 	int err = record(q, STEP_RESETS);
 
-	for (size_t i = 0; !err && i < q->nr_todo; i++)
-		q->zones[q->todo[i].zone].reset = false;
+	for (size_t i = 0; !err && i < q->flush.nr_todo; i++)
+		q->flush.todo[i].reset = false;
 	return err;
 }
 
@@ -391,9 +399,12 @@ static bool limit_at_risk(const struct qcow2 *q)
 
 	if (!limit)
 		return false;
-	for (size_t i = 0; i < q->nr_todo; i++)
-		most += is_active(q, q->todo[i].zone, q->todo[i].wp) &&
-			!is_active(q, q->todo[i].zone, q->zones[q->todo[i].zone].recorded);
+	for (size_t i = 0; i < q->flush.nr_todo; i++) {
+		const struct wp_todo *t = &q->flush.todo[i];
+
+		most += is_active(q, t->zone, t->wp) &&
+			!is_active(q, t->zone, q->zones[t->zone].recorded);
+	}
 	return most > limit;
 }
 

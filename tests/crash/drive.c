@@ -281,55 +281,15 @@ bool drive_flush(struct drive *d)
 	return true;
 }
 
-/* What another thread does while a flush waits for the disk: only what takes no lock. */
-static void append_meanwhile(void *arg)
+bool drive_flush_beside(struct drive *d, void (*others)(void *), void *arg)
 {
-	struct drive *d = arg;
-	uint32_t zone = d->meanwhile_zone, nr = d->meanwhile_nr, w;
-	struct mzone *z = &d->m->zone[zone];
-	uint32_t lba = z->accepted, version = d->m->next_version;
-	size_t pos = here(d);
-
-	if (d->meanwhile_left || lba != z->wp || lba + nr > model_zone_end(d->m, zone))
-		return;
-	for (uint32_t i = 0; i < nr; i++)
-		model_fill(d->buf + (size_t)i * MODEL_LBA, zone, lba + i, version);
-	say(d, "  at %zu: write zone %u LBA %u+%u during the sync\n", pos, zone, lba, nr);
-	w = model_write_begin(d->m, zone, lba, nr, pos);
-	if (put_pieces(d, d->buf, zone_off(d, zone) + (uint64_t)lba * MODEL_LBA,
-		       (uint64_t)nr * MODEL_LBA, QCOW2_NOWAIT)) {
-		d->meanwhile_left = true; /* a worker will wait, and do it after the flush */
-		return;
-	}
-	model_write_done(d->m, zone, w, here(d));
-	advance(d, zone);
-}
-
-bool drive_flush_and_append(struct drive *d, uint32_t zone, uint32_t nr)
-{
-	const struct mwrite *w;
-	const struct mzone *z;
 	bool ok;
 
-	if (zone < d->m->geo.conventional || !d->m->zone[zone].accepted)
-		return drive_flush(d);
-	d->meanwhile_zone = zone;
-	d->meanwhile_nr = nr;
-	d->meanwhile_left = false;
-	d->disk->on_sync = append_meanwhile;
-	d->disk->on_sync_arg = d;
+	d->disk->on_sync = others;
+	d->disk->on_sync_arg = arg;
 	ok = drive_flush(d);
 	d->disk->on_sync = NULL;
-	if (!ok || !d->meanwhile_left)
-		return ok;
-	z = &d->m->zone[zone];
-	w = &z->gen[z->nr_gens - 1].write[z->gen[z->nr_gens - 1].nr_writes - 1];
-	if (may_take(d, w->lba))
-		model_note_activity(d->m, here(d));
-	if (put_lbas(d, zone, w->lba, w->nr, w->version))
-		return drive_broken(d, "a write that had to wait failed");
-	advance(d, zone);
-	return true;
+	return ok;
 }
 
 bool drive_flush_failing(struct drive *d)

@@ -68,9 +68,7 @@ struct drive {
 	uint32_t nr_sizes;
 	struct model *m;
 	struct dice dice;
-	uint8_t *buf; /* a zone */
-	uint32_t meanwhile_zone, meanwhile_nr;
-	bool meanwhile_left;   /* to be done after the flush */
+	uint8_t *buf;	       /* a zone */
 	uint32_t nr_in_flight; /* of these zones: written, not yet completed */
 	uint32_t in_flight[8];
 	struct {
@@ -104,8 +102,8 @@ bool drive_flush(struct drive *d);
 /* A flush in which the process dies, after N changes of the file; or, when it has fewer, after it.
  */
 bool drive_flush_and_die(struct drive *d, uint32_t n);
-/* A flush, in whose syncs NR LBAs are appended to ZONE, as other threads do. */
-bool drive_flush_and_append(struct drive *d, uint32_t zone, uint32_t nr);
+/* A flush that calls OTHERS, who do what other threads do, during each of its syncs. */
+bool drive_flush_beside(struct drive *d, void (*others)(void *), void *arg);
 /* A flush whose sync fails: it must say so, and so must the next. */
 bool drive_flush_failing(struct drive *d);
 bool drive_close(struct drive *d);

@@ -11,7 +11,8 @@
  *	wZ:L:N   write N LBAs at LBA L of a conventional zone
  *	rZ  FZ   reset, finish
  *	f q      flush; close and open
- *	gZ:N     flush; during its syncs another thread appends N LBAs to zone Z
+ *	gZ:N     flush; during each of its syncs another thread appends N LBAs to zone Z
+ *	[...]    flush; during each of its syncs another thread does one of the words; then the rest
  *	e        a flush whose sync fails, and all after it; kill and open
  *	h        reopen as an image of another program; explored from here on
  *	s        from here on the system call writes less than it is asked to, every third time
@@ -161,6 +162,16 @@ const struct workload workloads[] = {
 	{ "in-flight", &tiny, "| p0:4 f p0:2 p1:3 f c f o0:8 p0:2 f o1:6 c f", 1, 100 },
 	{ "meanwhile", &tiny,
 	  "a0:4 a1:4 f | a0:1 g0:2 a1:3 g0:1 a0:1 g1:3 r1 a1:4 g0:2 a2:1 g1:1 f", 1, 100 },
+	{ "meanwhile-reset", &tiny,
+	  "a0:40 a1:9 f | a0:3 [r0 a0:4 a2:3] f a1:2 [a0:1 r1 a1:7 F2] a3:4 [r3 r0 a3:2] f [r0] r1 "
+	  "f",
+	  1, 100 },
+	{ "meanwhile-begin", &bits,
+	  "a0:4 f | a2:4 [a4:4 a6:4 r2] a8:3 [a10:4 a2:3] r4 [a4:1 a12:2] f", 1, 100 },
+	{ "meanwhile-grow", &wide,
+	  "A0-26:9 f | a27:1 [a28:1 a29:1 r27] a30:1 [a31:1 r30 a32:2] f f", 1, 30 },
+	{ "meanwhile-kill", &tiny,
+	  "a0:40 a1:9 f | a0:3 [r0 a0:4] k a2:3 [a2:1 r1] d3 a1:4 [r1 a1:2] x f", 8, 50 },
 	{ "short-writes", &tiny, "a0:20 a1:5 f | s a0:7 f r1 a1:20 f a2:9 r0 f a0:3 F2 f", 1, 100 },
 	{ "failed-sync", &tiny, "a0:9 f | a0:4 e a0:3 f a1:5 a0:1 e a0:2 f", 1, 100 },
 	{ "interleaved", &tiny, "| (a0:1 a1:2 o0:2 a1:1)*6 f (a0:1 a1:2)*4 f", 1, 50 },
@@ -310,8 +321,80 @@ static bool random_write(struct drive *d, uint32_t zone)
 	return drive_write(d, zone, 0, nr, how == 1);
 }
 
+static bool step(struct drive *d, const char **p);
+
+/* What others do while a flush waits for the disk. */
+struct others {
+	struct drive *d;
+	uint32_t zone, nr;
+	const char *words;
+	bool ok;
+};
+
+static void append_beside(void *arg)
+{
+	struct others *o = arg;
+	const struct mzone *z = &o->d->m->zone[o->zone];
+
+	if (o->ok && z->accepted == z->wp &&
+	    z->accepted + o->nr <= model_zone_end(o->d->m, o->zone) && may_begin(o->d, o->zone))
+		o->ok = drive_write(o->d, o->zone, 0, o->nr, false);
+}
+
+static bool append_and_flush(struct drive *d, uint32_t zone, uint32_t nr)
+{
+	struct others o = { .d = d, .zone = zone, .nr = nr, .ok = true };
+
+	if (zone < d->geo->conventional || !d->m->zone[zone].accepted)
+		return drive_flush(d);
+	return drive_flush_beside(d, append_beside, &o) && o.ok;
+}
+
+static void word_beside(void *arg)
+{
+	struct others *o = arg;
+
+	while (isspace((unsigned char)*o->words))
+		o->words++;
+	if (o->ok && *o->words != ']')
+		o->ok = step(o->d, &o->words);
+}
+
+/* Does the words up to the bracket, where *P then stands, beside a flush. */
+static bool words_and_flush(struct drive *d, const char **p)
+{
+	struct others o = { .d = d, .words = *p, .ok = true };
+	bool ok = drive_flush_beside(d, word_beside, &o);
+
+	while (ok && o.ok && *o.words != ']')
+		word_beside(&o);
+	*p = o.words + 1;
+	return ok && o.ok;
+}
+
+static void random_beside(void *arg)
+{
+	struct others *o = arg;
+	struct drive *d = o->d;
+
+	for (uint32_t n = dice_below(&d->dice, 3); n && o->ok; n--) {
+		uint32_t zone =
+			d->geo->conventional +
+			dice_below(&d->dice, d->nr_zones - d->geo->conventional) % HOT_ZONES;
+		uint32_t what = dice_below(&d->dice, 8);
+
+		if (what < 5 && may_begin(d, zone))
+			o->ok = drive_write(d, zone, 0, 1 + dice_below(&d->dice, 12), false);
+		else if (what == 5 || what == 6)
+			o->ok = drive_reset(d, zone);
+		else if (what == 7)
+			o->ok = drive_finish(d, zone);
+	}
+}
+
 static bool random_step(struct drive *d)
 {
+	struct others others = { .d = d, .ok = true };
 	uint32_t last = d->nr_zones - 1, most = d->nr_zones - d->geo->conventional;
 	uint32_t hot =
 		d->geo->conventional + dice_below(&d->dice, most < HOT_ZONES ? most : HOT_ZONES);
@@ -324,7 +407,8 @@ static bool random_step(struct drive *d)
 	if (what < 76)
 		return drive_finish(d, zone) && (dice_below(&d->dice, 3) ? drive_flush(d) : true);
 	if (what < 80 && !d->calm)
-		return drive_flush_and_append(d, zone, 1 + dice_below(&d->dice, 4));
+		return what < 78 ? drive_flush_beside(d, random_beside, &others) && others.ok
+				 : append_and_flush(d, zone, 1 + dice_below(&d->dice, 4));
 	if (what < 92 || d->calm)
 		return drive_flush(d);
 	if (what < 94)
@@ -394,7 +478,9 @@ static bool step(struct drive *d, const char **p)
 		return drive_flush_and_die(d, number(d, p, 12)) && kill_and_open(d);
 	case 'g':
 		n = number(d, p, d->nr_zones);
-		return drive_flush_and_append(d, n, number(d, p, 8));
+		return append_and_flush(d, n, number(d, p, 8));
+	case '[':
+		return words_and_flush(d, p);
 	case 'e':
 		return drive_flush_failing(d) && kill_and_open(d);
 	case 's':

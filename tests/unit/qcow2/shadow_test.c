@@ -799,6 +799,55 @@ static void a_failed_flush_and_then_a_kill_loses_nothing(void **state)
 	ram_free(d);
 }
 
+/* What another thread does while a flush waits for the disk: a zone is reset, one rewritten, one begun. */
+static struct qcow2 *flushed;
+
+static int sync_beside(struct file *f)
+{
+	struct qcow2 *image = flushed;
+
+	flushed = NULL; /* in the first sync */
+	if (image) {
+		assert_int_equal(qcow2_zone_reset(image, 1), 0);
+		assert_int_equal(qcow2_zone_reset(image, 0), 0);
+		put(image, 0, 4096, 2);
+		qcow2_wp_advance(image, 0, 4096);
+		put(image, 2 * ZONE, 8192, 3);
+		qcow2_wp_advance(image, 2, 2 * ZONE + 8192);
+	}
+	return ram_fdatasync(f);
+}
+
+static void what_came_during_a_flush_survives_a_kill(void **state)
+{
+	struct qcow2_create_opts o = small_zoned();
+	struct ramdisk *d = make_image(&o);
+	struct qcow2 *q = open_in(d, adopt_dir);
+	struct file_ops ops = *q->file->ops;
+
+	(void)state;
+	ops.fdatasync = sync_beside;
+	q->file->ops = &ops;
+	put(q, 0, 12288, 1);
+	qcow2_wp_advance(q, 0, 12288);
+	put(q, ZONE, 8192, 1);
+	qcow2_wp_advance(q, 1, ZONE + 8192);
+	flushed = q;
+	assert_int_equal(qcow2_flush(q), 0);
+	assert_null(flushed);
+	kill_process(d, q);
+	q = open_in(d, adopt_dir);
+	if (qcow2_wp(q, 0) != 4096 || qcow2_wp(q, 1) != ZONE || qcow2_wp(q, 2) != 2 * ZONE + 8192)
+		fail_msg("D7: pointers %llx %llx %llx: %s", (unsigned long long)qcow2_wp(q, 0),
+			 (unsigned long long)qcow2_wp(q, 1), (unsigned long long)qcow2_wp(q, 2),
+			 notice);
+	expect(q, 0, 4096, 2);
+	expect(q, 2 * ZONE, 8192, 3);
+	assert_int_equal(qcow2_close(q), 0);
+	expect_sound(d, 0);
+	ram_free(d);
+}
+
 /* --- hostile shadows --- */
 
 static void every_flipped_bit_is_harmless(void **state)
@@ -982,6 +1031,7 @@ int main(void)
 		t(without_a_tmpfs_there_is_a_warning_and_no_shadow),
 		t(a_full_log_is_flushed),
 		t(a_failed_flush_and_then_a_kill_loses_nothing),
+		t(what_came_during_a_flush_survives_a_kill),
 		t(every_flipped_bit_is_harmless),
 		t(every_field_with_every_boundary_is_harmless),
 		t(no_cluster_in_use_can_be_claimed),
