@@ -13,7 +13,7 @@
  *    after a flush has made the unmapping durable, lowers their refcounts and adds them to q->free.
  *    When many are deferred, quarantine_crowded() makes an allocation flush first, so that the file
  *    does not grow without bound while zones are reset and rewritten and the host does not flush.
- *    Freed clusters are discarded; in an image on a tmpfs they are kept as recycled until
+ *    Freed clusters are discarded; on a tmpfs and with O_DIRECT they are kept as recycled until
  *    alloc_trim().
  * 4. A zone should be one contiguous run, so a run that is much smaller than wanted is passed over
  *    in favour of the end of the file, and tables are not taken from large runs.
@@ -35,8 +35,9 @@
 #define SCAN_BYTES     (256u << 10) /* of refcount blocks looked at per allocation */
 #define TABLE_RUN      64u	    /* tables come out of runs up to this long */
 #define FEWEST	       8u	    /* 1/8 of what was wanted is still a good piece */
-#define PIECE_BYTES    (4u << 20)   /* in memory: allocated in one go, or this part of a zone: */
+#define PIECE_BYTES    (4u << 20)   /* on a tmpfs: allocated in one go, or this part of a zone: */
 #define PIECES	       64u
+#define DIRECT_BYTES   (64u << 20) /* the same with O_DIRECT */
 #define TRIM_BYTES     (64u << 20) /* given back in one go, under the lock: some milliseconds */
 #define END_SKIP_LIMIT (1u << 22)  /* clusters counted beyond the end of the file: corrupt */
 #define MAX_QUARANTINE                                                                             \
@@ -262,15 +263,36 @@ static int take(struct qcow2 *q, uint64_t min, uint64_t max, struct run *out)
 	return out->nr ? 0 : -ENOSPC;
 }
 
+bool alloc_keeps(const struct qcow2 *q)
+{
+	return q->file->in_memory || q->file->direct;
+}
+
 /*
- * On a tmpfs no more is allocated than will soon be written: adjacent clusters gain little there,
- * zeroing takes time, and the next write may be received into reserved clusters (reserve.c).
+ * Returns the most clusters to allocate at once. On a tmpfs no more is allocated than will soon be
+ * written: adjacent clusters gain little there, zeroing takes time, and the next write may be received
+ * into reserved clusters (reserve.c). With O_DIRECT it is bounded because it takes space at once.
  */
 static uint64_t piece(const struct qcow2 *q)
 {
 	uint64_t bytes = q->info.zoned.zone_size / PIECES;
+	uint64_t least = q->file->in_memory ? PIECE_BYTES : DIRECT_BYTES;
 
-	return (bytes > PIECE_BYTES ? bytes : PIECE_BYTES) >> q->cluster_bits;
+	if (!alloc_keeps(q))
+		return UINT64_MAX;
+	return (bytes > least ? bytes : least) >> q->cluster_bits;
+}
+
+/*
+ * Makes the clusters of R read as zeroes. With O_DIRECT, also gives space to those that do already:
+ * a direct write to a hole would have to wait until the file system allocates it. 0 or -errno.
+ */
+static int zero_run(struct qcow2 *q, const struct run *r)
+{
+	if (r->zeroed ? !q->file->direct : plant(recycled_without_zeroing))
+		return 0;
+	q->meta_unsynced |= !r->zeroed && !plant(zeroing_not_synced);
+	return file_zero(q->file, r->first << q->cluster_bits, r->nr << q->cluster_bits);
 }
 
 int alloc_data(struct qcow2 *q, uint64_t min, uint64_t max, uint64_t *host, uint64_t *nr)
@@ -278,15 +300,12 @@ int alloc_data(struct qcow2 *q, uint64_t min, uint64_t max, uint64_t *host, uint
 	struct run r;
 	int err;
 
-	if (q->file->in_memory && max > piece(q))
+	if (max > piece(q))
 		max = piece(q) > min ? piece(q) : min;
 	err = take(q, min, max, &r);
 	if (err)
 		return err;
-	if (!r.zeroed && !plant(recycled_without_zeroing)) {
-		err = file_zero(q->file, r.first << q->cluster_bits, r.nr << q->cluster_bits);
-		q->meta_unsynced |= !plant(zeroing_not_synced);
-	}
+	err = zero_run(q, &r);
 	if (!err)
 		err = ref_adjust(q, r.first, r.nr, true);
 	if (err) {
@@ -417,10 +436,10 @@ int quarantine_add(struct qcow2 *q, uint64_t first, uint64_t nr)
 	return plant(no_quarantine) ? quarantine_release(q, q->nr_quarantine) : 0;
 }
 
-/* Discards freed clusters, except on a tmpfs. Returns whether they read as zeroes. */
+/* Discards freed clusters, unless the image keeps them. Returns whether they read as zeroes. */
 static bool give_up(struct qcow2 *q, uint64_t first, uint64_t nr)
 {
-	if (q->file->in_memory && !freeset_full(&q->free))
+	if (alloc_keeps(q) && !freeset_full(&q->free))
 		return false;
 	return !discard(q, first, nr);
 }

@@ -177,12 +177,13 @@ static int write_zeroes(struct file *f, uint64_t off, uint64_t len)
 
 int file_zero(struct file *f, uint64_t off, uint64_t len)
 {
-	int err;
+	int err = -EOPNOTSUPP;
 
-	if (!f->in_memory)
+	if (f->in_memory || f->direct)
+		err = fallocate_retry(f, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, off, len);
+	if (err == -EOPNOTSUPP || (f->direct && full_disk(err) == -ENOSPC))
 		return file_discard(f, off, len);
-	err = fallocate_retry(f, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, off, len);
-	return err == -EOPNOTSUPP ? file_discard(f, off, len) : full_disk(err);
+	return full_disk(err);
 }
 
 int file_discard(struct file *f, uint64_t off, uint64_t len)

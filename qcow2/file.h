@@ -46,6 +46,7 @@ struct file {
 	const struct file_ops *ops;
 	int fd;		/* for lock.c; -1: the file has no descriptor */
 	bool in_memory; /* on a tmpfs: new space costs more than writing to kept space again */
+	bool direct;	/* guest data bypasses the page cache */
 };
 
 #define FILE_RDONLY 0x1
@@ -93,7 +94,10 @@ int file_direct(struct file *f, const struct iovec *iov, int n, uint64_t off);
 bool file_populate(struct file *f, uint64_t off, uint64_t len);
 /* Makes the range read as zeroes and returns its space if the file system supports that. */
 int file_discard(struct file *f, uint64_t off, uint64_t len) __attribute__((warn_unused_result));
-/* Makes the range read as zeroes, in the fastest way. */
+/*
+ * Makes the range read as zeroes, in the fastest way. On a tmpfs and with FILE_DIRECT the range keeps
+ * its space. With FILE_DIRECT it also gets space where it has none, while the disk has room.
+ */
 int file_zero(struct file *f, uint64_t off, uint64_t len) __attribute__((warn_unused_result));
 
 #endif

@@ -302,6 +302,7 @@ int file_posix(const char *path, unsigned int flags, struct file **out)
 			err = p->direct_fd;
 			goto close_fd;
 		}
+		p->file.direct = true;
 	}
 	*out = &p->file;
 	return 0;

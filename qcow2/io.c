@@ -404,7 +404,7 @@ void qcow2_trim(struct qcow2 *q)
 {
 	uint64_t left = UINT64_MAX, done;
 
-	if (!q->file->in_memory)
+	if (!alloc_keeps(q))
 		return;
 	/* Ends after as many clusters as there were at the start, even if a flush adds more. */
 	do {

@@ -157,8 +157,8 @@ int qcow2_commit(struct qcow2 *q, const void *mem, uint64_t off, uint64_t len, u
 /* Ends a reservation that was not committed: its clusters stay free. Does not block. Any thread. */
 void qcow2_release(struct qcow2 *q, uint32_t zone, void *mem, uint64_t len);
 /*
- * Returns to the file system the space of free clusters that an image on a tmpfs keeps;
- * qcow2_close() does so, too. Takes 100 us for each MiB. Any thread.
+ * Returns to the file system the space of free clusters that an image on a tmpfs, or with QCOW2_DIRECT,
+ * keeps; qcow2_close() does so, too. Takes 100 us for each MiB, on some disks more. Any thread.
  */
 void qcow2_trim(struct qcow2 *q);
 

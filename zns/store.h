@@ -82,7 +82,7 @@ struct store_ops {
 	/* Makes a zone full; it reads as zeroes from WP, an absolute byte offset, to its end. */
 	int (*finish)(struct store *s, uint32_t zone, uint64_t wp);
 	/*
-	 * Returns the space of free clusters that the image keeps for reuse (tmpfs) to the file
+	 * Returns the space of free clusters that the image keeps for reuse (tmpfs, O_DIRECT) to the file
 	 * system. May block long.
 	 */
 	void (*trim)(struct store *s);

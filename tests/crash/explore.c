@@ -498,6 +498,7 @@ void explore(struct lab *lab, struct drive *d)
 	x.base = simdisk_new(d->geo->cap);
 	x.work = simdisk_new(d->geo->cap);
 	x.base->file.in_memory = x.work->file.in_memory = d->geo->in_memory;
+	x.base->file.direct = x.work->file.direct = d->geo->direct;
 	x.again.geo = d->geo;
 	x.again.disk = x.work;
 	x.again.log = &x.work_log;

@@ -110,6 +110,7 @@ static void run_workload(struct lab *lab)
 
 	d.disk = simdisk_new(d.geo->cap);
 	d.disk->file.in_memory = d.geo->in_memory;
+	d.disk->file.direct = d.geo->direct;
 	d.disk->log = &log;
 	d.disk->trace = true;
 	d.geo_model = geo;

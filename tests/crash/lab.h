@@ -35,6 +35,7 @@ struct geometry {
 	uint32_t max_active;
 	uint32_t short_by; /* bytes the last zone lacks */
 	bool in_memory; /* as a file on a tmpfs; though what it keeps is lost with the power here, too */
+	bool direct;  /* as a file with O_DIRECT: freed clusters are kept, and zeroed in place */
 	uint64_t cap; /* the file never grows beyond */
 };
 

@@ -143,6 +143,19 @@ static const struct geometry kept = {
 	.cap = 2 << 20,
 };
 
+/* Keeps the clusters of zones that were reset, and zeroes them when they are used again. */
+static const struct geometry direct = {
+	.name = "direct",
+	.cluster = 1024,
+	.zone = 32768,
+	.capacity = 30 << 10,
+	.nr_zones = 20,
+	.refcount_bits = 16,
+	.max_active = 6,
+	.direct = true,
+	.cap = 2 << 20,
+};
+
 const struct workload workloads[] = {
 	{ "append", &tiny, "| a0:1 a0:3 f a0:2 a1:4 f a0:9 f", 1, 100 },
 	{ "append-large", &ragged, "| a0:30 f a0:70 a1:100 f a15:62 f", 1, 100 },
@@ -241,6 +254,11 @@ const struct workload workloads[] = {
 	{ "commit-cut", &kept,
 	  "A0-3:60 f r0 r1 f | a4:4 f a5:2 x r2 a4:4 a5:2 f x a6:4 r4 f a6:8 x", 8, 50 },
 	{ "random-kept", &kept, "A0-5:60 f r0 r1 r2 f ~4 f | ~30", 400, 30 },
+	{ "direct", &direct,
+	  "A0-3:60 f r0 r1 f | a4:4 a4:8 f a5:2 f r2 a5:10 r3 f a6:30 r4 f a7:9 f", 1, 100 },
+	{ "direct-cut", &direct,
+	  "A0-3:60 f r0 r1 f | a4:4 f a5:2 x r2 a4:4 a5:2 f x a6:4 r4 f a6:8 x", 8, 50 },
+	{ "random-direct", &direct, "A0-5:60 f r0 r1 r2 f ~4 f | ~30", 100, 30 },
 	{ "random-tiny", &tiny, "~4 f | s ~30", 400, 30 },
 	{ "random-ragged", &ragged, "~4 f | ~30", 400, 30 },
 	{ "random-mixed", &mixed, "~4 f | ~30", 400, 30 },

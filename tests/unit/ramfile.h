@@ -40,6 +40,7 @@ struct ramdisk {
 	size_t max_transfer; /* a read or write moves no more than this at a time; 0: all */
 	bool no_punch;	     /* fallocate answers EOPNOTSUPP */
 	bool in_memory; /* as on a tmpfs: what is opened from now on has a view, which can be populated */
+	bool direct; /* as with O_DIRECT: the same */
 	/* Called before every call, reads too; not 0: the call fails with it and does nothing. */
 	int (*hook)(void *arg, const struct ram_op *op);
 	void *hook_arg;
@@ -258,6 +259,7 @@ static inline struct file *ram_open(struct ramdisk *d)
 
 	assert(f);
 	f->file = (struct file){ .ops = &ops, .fd = -1, .in_memory = d->in_memory };
+	f->file.direct = d->direct;
 	f->disk = d;
 	d->open_files++;
 	return &f->file;

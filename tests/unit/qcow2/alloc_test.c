@@ -162,6 +162,77 @@ static void without_punch_hole_zeroes_are_written(void **state)
 	ram_free(d);
 }
 
+/* How many calls of fallocate in MODE have changed D since the operation FROM. */
+static unsigned int fallocates(const struct ramdisk *d, size_t from, int mode)
+{
+	unsigned int n = 0;
+
+	for (size_t i = from; i < d->nr_ops; i++)
+		n += d->ops[i].call == RAM_FALLOCATE && d->ops[i].mode == mode;
+	return n;
+}
+
+static int enospc_on_zero_range(void *arg, const struct ram_op *op)
+{
+	(void)arg;
+	return op->call == RAM_FALLOCATE && op->mode & FALLOC_FL_ZERO_RANGE ? -ENOSPC : 0;
+}
+
+/*
+ * With O_DIRECT, new clusters get space at once, and those of a reset zone keep theirs: they are zeroed in
+ * place when another zone gets them, and discarded by a trim.
+ */
+static void with_o_direct_space_is_taken_ahead_and_kept(void **state)
+{
+	const int zero = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+	const int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+	struct qcow2_create_opts o = small_zoned();
+	uint64_t zone = o.zone.zone_size, file_len;
+	struct ramdisk *d;
+	struct qcow2 *q;
+	size_t from;
+
+	(void)state;
+	o.zone.zone_capacity = zone;
+	d = make_image(&o);
+	d->direct = true;
+	q = open_image(d, 0);
+	from = d->nr_ops;
+	put(q, 0, zone, 1);
+	qcow2_wp_advance(q, 0, zone);
+	assert_int_equal(fallocates(d, from, zero), 1);
+	assert_int_equal(qcow2_flush(q), 0);
+	assert_int_equal(qcow2_zone_reset(q, 0), 0);
+	assert_int_equal(qcow2_flush(q), 0);
+	assert_int_equal(fallocates(d, from, punch), 0);
+	file_len = d->size;
+	from = d->nr_ops;
+	put(q, 2 * zone, 4 * KIB, 2);
+	expect(q, 2 * zone, 4 * KIB, 2);
+	expect_zeroes(q, 2 * zone + 4 * KIB, zone - 4 * KIB);
+	assert_int_equal(fallocates(d, from, zero), 1);
+	assert_int_equal(d->size, file_len);
+	qcow2_wp_advance(q, 2, 2 * zone + 4 * KIB);
+	assert_int_equal(qcow2_zone_reset(q, 2), 0);
+	assert_int_equal(qcow2_flush(q), 0);
+	from = d->nr_ops;
+	qcow2_trim(q);
+	assert_in_range(fallocates(d, from, punch), 1, 100);
+	from = d->nr_ops;
+	qcow2_trim(q);
+	assert_int_equal(d->nr_ops, from);
+	/* Where space cannot be had ahead, the clusters are a hole. */
+	d->hook = enospc_on_zero_range;
+	put(q, zone, 4 * KIB, 3);
+	d->hook = NULL;
+	assert_int_equal(fallocates(d, from, punch), 1);
+	expect(q, zone, 4 * KIB, 3);
+	expect_zeroes(q, zone + 4 * KIB, zone - 4 * KIB);
+	assert_int_equal(qcow2_close(q), 0);
+	expect_sound(d, 0);
+	ram_free(d);
+}
+
 static void metadata_is_never_handed_out_even_if_it_is_not_counted(void **state)
 {
 	struct qcow2_create_opts o = small_zoned();
@@ -359,6 +430,7 @@ int main(void)
 		cmocka_unit_test(a_zone_is_one_extent),
 		cmocka_unit_test(free_space_of_earlier_sessions_is_found_and_zeroed),
 		cmocka_unit_test(without_punch_hole_zeroes_are_written),
+		cmocka_unit_test(with_o_direct_space_is_taken_ahead_and_kept),
 		cmocka_unit_test(metadata_is_never_handed_out_even_if_it_is_not_counted),
 		cmocka_unit_test(a_full_disk_is_enospc_and_passes),
 		cmocka_unit_test(a_full_disk_under_a_mapped_zone_empties_the_quarantine),
