@@ -201,7 +201,8 @@ static int write_once(struct qcow2 *q, const struct iovec *iov, int n, uint64_t 
 {
 	int err = file_writev(q->file, iov, n, len, host, how);
 
-	note_written(q);
+	if (err != -EAGAIN) /* else the caller writes all of it again, by another way */
+		note_written(q);
 	return err;
 }
 

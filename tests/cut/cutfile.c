@@ -13,6 +13,9 @@
  *    lies beyond it is lost; what lies below it and was lost reads as before, or as zeroes.
  * 4. A sync covers the changes that were made before it began. Those made while it runs stay.
  * 5. Once the power is cut nothing changes the file below.
+ * 6. With FILE_DIRECT, aligned data that may not wait is refused, as file_posix() does. What the
+ *    ring then moves, it moves between the buffers of its requests and the scratch memory of the file;
+ *    ring.c moves it on.
  *
  * A hole is a change without bytes. The index finds a sector's last change: open addressing, made
  * anew after a sync, when few changes are left.
@@ -25,6 +28,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "cutfile.h"
@@ -44,6 +48,8 @@ struct cut {
 	struct file file;
 	struct file *under;
 	bool unsafe;
+	int scratch;	      /* -1: no FILE_DIRECT */
+	struct cut *next;     /* of those with scratch memory */
 	pthread_mutex_t lock; /* protects what follows, and the order of changes below */
 	struct change *change;
 	size_t nr, cap;
@@ -56,6 +62,8 @@ struct cut {
 	bool off;	    /* the power */
 };
 
+static pthread_mutex_t direct_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct cut *direct_files; /* under direct_lock */
 static void (*hook)(bool sync);
 static unsigned int sync_us;
 
@@ -415,6 +423,56 @@ int cut_power(struct file *f, enum cut_mode mode, uint64_t seed, bool stop, stru
 
 /* --- the seam --- */
 
+#define DIRECT_ALIGN 4096u
+
+/* Whether this transfer is for those who can wait. */
+static bool waits(const struct cut *c, size_t len, uint64_t off, unsigned int flags)
+{
+	return c->scratch >= 0 && flags & FILE_DATA && flags & FILE_NOWAIT &&
+	       !((len | off) % DIRECT_ALIGN);
+}
+
+static int cut_direct(struct file *f, const struct iovec *iov, int n, uint64_t off)
+{
+	for (int i = 0; i < n; i++) {
+		if (((uintptr_t)iov[i].iov_base | iov[i].iov_len | off) % DIRECT_ALIGN)
+			return -1;
+		off += iov[i].iov_len;
+	}
+	return cut_of(f)->scratch;
+}
+
+struct file *cut_file_of(int fd)
+{
+	struct cut *c;
+
+	pthread_mutex_lock(&direct_lock);
+	for (c = direct_files; c && c->scratch != fd; c = c->next)
+		;
+	pthread_mutex_unlock(&direct_lock);
+	return c ? &c->file : NULL;
+}
+
+static void remember_direct(struct cut *c)
+{
+	pthread_mutex_lock(&direct_lock);
+	c->next = direct_files;
+	direct_files = c;
+	pthread_mutex_unlock(&direct_lock);
+}
+
+static void forget_direct(struct cut *c)
+{
+	struct cut **p;
+
+	pthread_mutex_lock(&direct_lock);
+	for (p = &direct_files; *p != c; p = &(*p)->next)
+		;
+	*p = c->next;
+	pthread_mutex_unlock(&direct_lock);
+	close(c->scratch);
+}
+
 static ssize_t cut_pread(struct file *f, void *buf, size_t len, uint64_t off, unsigned int flags)
 {
 	struct cut *c = cut_of(f);
@@ -423,6 +481,8 @@ static ssize_t cut_pread(struct file *f, void *buf, size_t len, uint64_t off, un
 	ssize_t n = 0;
 	int err;
 
+	if (waits(c, len, off, flags))
+		return -EAGAIN;
 	pthread_mutex_lock(&c->lock);
 	if (c->off || off >= c->size) {
 		n = c->off ? -EIO : 0;
@@ -448,7 +508,8 @@ static ssize_t cut_pwrite(struct file *f, const void *buf, size_t len, uint64_t 
 	struct cut *c = cut_of(f);
 	int err = 0;
 
-	(void)flags;
+	if (waits(c, len, off, flags))
+		return -EAGAIN;
 	if (hook)
 		hook(false);
 	pthread_mutex_lock(&c->lock);
@@ -542,6 +603,8 @@ static void cut_close(struct file *f)
 	for (size_t i = 0; i < c->nr; i++)
 		free(c->change[i].bytes);
 	file_close(c->under);
+	if (c->scratch >= 0)
+		forget_direct(c);
 	pthread_mutex_destroy(&c->lock);
 	free(c->change);
 	free(c->slot);
@@ -555,26 +618,35 @@ static const struct file_ops cut_ops = {
 	.fallocate = cut_fallocate,
 	.ftruncate = cut_ftruncate,
 	.size = cut_size,
+	.direct = cut_direct,
 	.close = cut_close,
 };
 
-int cut_file(struct file *under, bool unsafe, struct file **out)
+int cut_file(struct file *under, unsigned int flags, struct file **out)
 {
 	struct cut *c = calloc(1, sizeof(*c));
 	int err = c ? file_size(under, &c->size) : -ENOMEM;
 
 	if (!err)
 		err = index_make(c, 10);
+	if (!err) {
+		c->scratch = flags & FILE_DIRECT ? memfd_create("znsd-cut", MFD_CLOEXEC) : -1;
+		err = flags & FILE_DIRECT && c->scratch < 0 ? -errno : 0;
+	}
 	if (err) {
+		free(c ? c->slot : NULL);
 		free(c);
 		return err;
 	}
 	c->file.ops = &cut_ops;
 	c->file.fd = under->fd;
+	c->file.direct = flags & FILE_DIRECT;
 	c->under = under;
-	c->unsafe = unsafe;
+	c->unsafe = flags & FILE_UNSAFE;
 	c->base_size = c->size;
 	pthread_mutex_init(&c->lock, NULL);
+	if (c->scratch >= 0)
+		remember_direct(c);
 	*out = &c->file;
 	return 0;
 }

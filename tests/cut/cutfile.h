@@ -27,10 +27,13 @@ struct cut_result {
 };
 
 /*
- * Puts the cache over UNDER, which is taken over. 0 or -ENOMEM. Closing the file writes all to
- * UNDER and closes that. With UNSAFE a sync does nothing.
+ * Puts the cache over UNDER, which is taken over. 0 or -errno. Closing the file writes all to UNDER and
+ * closes that. FLAGS: with FILE_UNSAFE a sync does nothing; with FILE_DIRECT aligned data is left to
+ * the ring (ring.c).
  */
-int cut_file(struct file *under, bool unsafe, struct file **out);
+int cut_file(struct file *under, unsigned int flags, struct file **out);
+/* The file whose file_direct() returns FD; NULL: none. */
+struct file *cut_file_of(int fd);
 
 /*
  * Called, if set, at the beginning of every change (and SYNC) of a file, without locks: a place to

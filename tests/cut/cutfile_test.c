@@ -22,7 +22,7 @@ static int setup(void **state)
 {
 	(void)state;
 	disk = ram_new(DISK);
-	assert_int_equal(cut_file(ram_open(disk), false, &f), 0);
+	assert_int_equal(cut_file(ram_open(disk), 0, &f), 0);
 	return 0;
 }
 
@@ -257,7 +257,7 @@ static void a_random_cut_leaves_versions_of_sectors(void **state)
 			between += v && v < h[i].nr - 1;
 		}
 		file_close(f);
-		assert_int_equal(cut_file(ram_open(disk), false, &f), 0);
+		assert_int_equal(cut_file(ram_open(disk), 0, &f), 0);
 	}
 	/* All three kinds come up often. */
 	assert_true(old > 1000 && newest > 1000 && between > 1000);
@@ -284,7 +284,7 @@ static void a_random_cut_leaves_any_of_the_sizes(void **state)
 			assert_bytes(disk->bytes + 512 * i, byte, 512);
 		}
 		file_close(f);
-		assert_int_equal(cut_file(ram_open(disk), false, &f), 0);
+		assert_int_equal(cut_file(ram_open(disk), 0, &f), 0);
 	}
 	for (unsigned int i = 0; i < 5; i++)
 		assert_true(seen[i]);
@@ -305,7 +305,7 @@ static void the_same_seed_leaves_the_same(void **state)
 		if (!run)
 			memcpy(first, disk->bytes, sizeof(first));
 		file_close(f);
-		assert_int_equal(cut_file(ram_open(disk), false, &f), 0);
+		assert_int_equal(cut_file(ram_open(disk), 0, &f), 0);
 	}
 	assert_memory_equal(first, disk->bytes, sizeof(first));
 }
@@ -357,6 +357,31 @@ static void every_change_and_sync_asks_the_hook(void **state)
 	assert_int_equal(hooked_syncs, 1);
 }
 
+static void aligned_data_is_left_to_the_ring(void **state)
+{
+	static _Alignas(4096) uint8_t buf[8192];
+	struct iovec two[] = { { buf, 4096 }, { buf + 4096, 4096 } };
+	const unsigned int now = FILE_DATA | FILE_NOWAIT;
+
+	(void)state;
+	assert_int_equal(f->ops->direct(f, two, 2, 0), -1);
+	assert_int_equal(f->ops->pwrite(f, buf, 4096, 0, now), 4096);
+	file_close(f);
+	assert_int_equal(cut_file(ram_open(disk), FILE_DIRECT, &f), 0);
+	assert_int_equal(f->ops->pwrite(f, buf, 4096, 4096, now), -EAGAIN);
+	assert_int_equal(f->ops->pread(f, buf, 4096, 0, now), -EAGAIN);
+	assert_int_equal(f->ops->pread(f, buf, 4096, 0, FILE_NOWAIT), 4096);
+	assert_int_equal(f->ops->pwrite(f, buf, 4096, 512, now), 4096);
+	assert_int_equal(f->ops->pwrite(f, buf, 4096, 0, FILE_DATA), 4096);
+	assert_int_equal(f->ops->direct(f, two, 2, 512), -1);
+	two[1].iov_base = buf + 512;
+	assert_int_equal(f->ops->direct(f, two, 2, 4096), -1);
+	two[1].iov_base = buf;
+	assert_in_range(f->ops->direct(f, two, 2, 4096), 0, 1000);
+	assert_ptr_equal(cut_file_of(f->ops->direct(f, two, 2, 4096)), f);
+	assert_null(cut_file_of(-1));
+}
+
 #define t(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -376,6 +401,7 @@ int main(void)
 		t(the_same_seed_leaves_the_same),
 		t(a_sync_covers_what_was_written_before_it_began),
 		t(every_change_and_sync_asks_the_hook),
+		t(aligned_data_is_left_to_the_ring),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,7 +9,7 @@
  * ZNSD_CUT in the environment says how, a list of name=value: mode=none, all or random (random),
  * seed= (0), after= and syncs=, at which change or sync, or sync alone (0: only by the signal),
  * late= (0), how many syncs after the signal, but within a second; sync_us= (0), the time a sync
- * takes.
+ * takes; plant=, a mistake of the ring (ring.h).
  *
  * Threads: one of our own, made before main(), waits for the signal; all others have it blocked. A
  * cut keeps the locks of all files until the end of the process.
@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "cutfile.h"
+#include "ring.h"
 
 #define STATUS_CUT   99
 #define STATUS_USAGE 98
@@ -114,10 +115,15 @@ static void set_option(const char *name, const char *value)
 			}
 		usage(value);
 	}
+	if (!strcmp(name, "plant")) {
+		if (!cut_set_ring_plant(value))
+			usage(value);
+		return;
+	}
 	if (!*value || *end)
 		usage(value);
 	if (!strcmp(name, "seed"))
-		power.seed = number;
+		cut_set_ring_seed(power.seed = number);
 	else if (!strcmp(name, "after"))
 		atomic_store(&power.after, (long)number);
 	else if (!strcmp(name, "syncs"))
@@ -190,7 +196,7 @@ int __wrap_file_posix(const char *path, unsigned int flags, struct file **out)
 	}
 	if (err)
 		return err;
-	err = cut_file(under, flags & FILE_UNSAFE, out);
+	err = cut_file(under, flags & (FILE_UNSAFE | FILE_DIRECT), out);
 	if (err) {
 		file_close(under);
 		return err;
