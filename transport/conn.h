@@ -10,6 +10,7 @@
 #include <sys/queue.h>
 #include <sys/uio.h>
 #include "target.h"
+#include "crc.h"
 #include "loop.h"
 #include "pdu.h"
 #include "pool.h"

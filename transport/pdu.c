@@ -21,7 +21,6 @@
  *   they depend on the command.) Data outside the window is Data Transfer Out of Range.
  */
 #include <string.h>
-#include <isa-l/crc.h>
 #include "pdu.h"
 
 /* The header to validate, decoded once. */
@@ -243,9 +242,4 @@ const char *pdu_fes_name(uint16_t fes)
 	};
 
 	return names[fes < sizeof(names) / sizeof(names[0]) ? fes : 0];
-}
-
-uint32_t crc_feed(uint32_t crc, const void *data, uint32_t len)
-{
-	return crc32_iscsi((unsigned char *)(uintptr_t)data, (int)len, crc);
 }

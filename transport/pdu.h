@@ -159,12 +159,4 @@ static inline uint32_t pdu_align(uint32_t len, uint8_t pda)
 /* The name of any FES that a peer may send. */
 const char *pdu_fes_name(uint16_t fes);
 
-/* CRC-32C of the digests: start with CRC_START, add data; crc_end() returns the value on the wire. */
-#define CRC_START 0xffffffffu
-uint32_t crc_feed(uint32_t crc, const void *data, uint32_t len);
-static inline __le32 crc_end(uint32_t crc)
-{
-	return htole32(~crc);
-}
-
 #endif

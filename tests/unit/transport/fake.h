@@ -19,6 +19,7 @@
 #include <pthread.h>
 #include <sys/uio.h>
 #include <cmocka.h>
+#include "bitwise.h"
 #include "conn.h"
 
 enum {
@@ -194,20 +195,6 @@ void tgt_req_put(struct tgt_req *req)
 		COUNT(unreadable);
 	assert_true(req->queue->inflight > 0);
 	req->queue->inflight--;
-}
-
-/* ---- an independent CRC-32C, bit by bit ---- */
-
-static inline uint32_t bitwise_crc32c(const void *data, size_t len)
-{
-	uint32_t crc = ~0u;
-
-	for (const uint8_t *p = data; len--; p++) {
-		crc ^= *p;
-		for (int bit = 0; bit < 8; bit++)
-			crc = crc & 1 ? crc >> 1 ^ 0x82f63b78u : crc >> 1;
-	}
-	return ~crc;
 }
 
 /* ---- what a host makes: each returns the length of the PDU at OUT ---- */
