@@ -119,9 +119,9 @@ int qcow2_read(struct qcow2 *q, void *buf, uint64_t off, uint64_t len, unsigned 
 
 /*
  * Returns a mapping of the LEN bytes at OFF in the page cache, for a system call to read. NULL: use
- * qcow2_read(). Valid until the zone is reset or finished, or the image is closed. Only the kernel
- * may access it: a byte that cannot be read is EFAULT for a system call, and SIGBUS for the
- * program. Does not block. Any thread.
+ * qcow2_read(). Valid until the zone is reset or finished, or the image is closed. A byte that
+ * cannot be read is EFAULT for a system call, and SIGBUS for the program. Does not block. Any
+ * thread.
  */
 const void *qcow2_peek(const struct qcow2 *q, uint64_t off, uint64_t len);
 
@@ -142,8 +142,8 @@ int qcow2_writev(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, 
 /*
  * Reserves free clusters of an image on a tmpfs for a write of LEN bytes to ZONE and returns where
  * the page cache maps them, for a system call to receive the data into. NULL: there are none, or
- * LEN is not a number of whole clusters up to 2 MiB; the caller uses a buffer of its own. Only the
- * kernel may access the memory, as with qcow2_peek(). The reservation is ended by qcow2_commit() or
+ * LEN is not a number of whole clusters up to 2 MiB; the caller uses a buffer of its own. The
+ * memory may fault, as with qcow2_peek(). The reservation is ended by qcow2_commit() or
  * qcow2_release() before the image is closed. Does not block. Any thread.
  */
 void *qcow2_reserve(struct qcow2 *q, uint32_t zone, uint64_t len);

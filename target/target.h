@@ -53,8 +53,8 @@ enum tgt_dir { TGT_NONE, TGT_H2C, TGT_C2H };
 /* Where req->buf is. */
 enum tgt_data_path {
 	TGT_BUFFERED,  /* a buffer of the transport */
-	TGT_ZERO_COPY, /* the command set's mapping of the image, for system calls only */
-	TGT_FAULTED    /* as TGT_ZERO_COPY, and a system call failed on it with EFAULT */
+	TGT_ZERO_COPY, /* the command set's mapping of the image, which may fault (SIGBUS) */
+	TGT_FAULTED    /* as TGT_ZERO_COPY, and it did, or a system call failed on it with EFAULT */
 };
 
 /* One NVMe command, embedded in the transport's command slot. */
@@ -245,9 +245,10 @@ bool tgt_queue_batch_begin(struct tgt_queue *queue);
 void tgt_queue_batch_end(struct tgt_queue *queue);
 /*
  * Makes the request's data zero-copy if the command set can: req->buf is then a mapping of the
- * image, which the transport accesses only by system calls. It sets req->zero_copy to TGT_FAULTED
- * if one fails with EFAULT. A TGT_C2H request is not executed: the transport completes it with
- * status 0. False: the transport must provide a buffer. The queue's loop.
+ * image, which the transport accesses only by system calls, or so that it survives SIGBUS. It sets
+ * req->zero_copy to TGT_FAULTED if one fails with EFAULT, or after SIGBUS. A TGT_C2H request is not
+ * executed: the transport completes it with status 0. False: the transport must provide a buffer.
+ * The queue's loop.
  */
 bool tgt_req_zero_copy(struct tgt_req *req);
 /*

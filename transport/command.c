@@ -34,15 +34,15 @@ static bool charge_zero_copy(struct conn *c, uint32_t len)
 }
 
 /*
- * Tries zero-copy: the data of a read is sent from the page cache, that of a write is received into the
- * image's memory. Not with a data digest, which would have to read the memory outside a system call.
+ * Tries zero-copy: the data of a read is sent from the page cache, that of a write is received into
+ * the image's memory.
  */
 static bool command_zero_copy(struct slot *slot)
 {
 	struct conn *c = slot->conn;
 	uint32_t size = 0;
 
-	if (c->ctx.ddgst || *c->no_zero_copy)
+	if (*c->no_zero_copy)
 		return false;
 	if (slot->req.dir == TGT_C2H) {
 		size = pool_size(slot->req.len);

@@ -69,6 +69,7 @@ struct slot {
 	uint8_t cid_next; /* in its bucket: index + 1 */
 	bool cid_known;	  /* it is in its bucket */
 	bool in_capsule;  /* its buffer comes from the reserve */
+	bool digest_due;  /* its response has data whose digest is not made yet */
 	uint16_t status;  /* for its completion once its data has arrived; 0: execute it */
 	uint8_t tick;	  /* conn->tick when it began to wait for its host */
 	uint32_t buf_len; /* of MEM; of a zero-copy read what it is charged for */

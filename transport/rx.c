@@ -16,13 +16,14 @@
  *    header digest was verified.
  * 3. A PDU is handled only when there is memory for it. Without a free slot its header stays in the
  *    staging buffer (RX_NO_SLOT); without a buffer for in-capsule data that data stays there
- *    (RX_NO_BUFFER). rx_want() then returns 0, and TCP's flow control stops the host (backpressure).
- * 4. The data of every command is consumed. That of a refused command is discarded (rx.to is NULL). A
- *    command with a bad data digest completes with Transient Transport Error when all of its data has
- *    arrived, and the connection continues. Zero-copy memory is written only by the kernel, since
- *    it may fault.
- * 5. H2CData is accepted only by a slot in state DATA, whose R2T was sent completely, and only for its
- *    next byte.
+ *    (RX_NO_BUFFER). rx_want() then returns 0, and TCP's flow control stops the host
+ *    (backpressure).
+ * 4. The data of every command is consumed. That of a refused command is discarded (rx.to is NULL).
+ *    A command with a bad data digest completes with Transient Transport Error when all of its data
+ *    has arrived, and the connection continues. Zero-copy memory is written only by the kernel, and
+ *    read only by crc_feed_mapping(), since it may fault.
+ * 5. H2CData is accepted only by a slot in state DATA, whose R2T was sent completely, and only for
+ *    its next byte.
  */
 #include <assert.h>
 #include <errno.h>
@@ -325,22 +326,37 @@ static int copy_to_mapping(struct conn *c, const uint8_t *from, uint32_t n)
 	return -EFAULT;
 }
 
+/* Adds N bytes of data at FROM to the digest. */
+static int digest_data(struct conn *c, const uint8_t *from, uint32_t n)
+{
+	struct rx *rx = &c->rx;
+
+	if (from != rx->to || !rx->slot->req.zero_copy) {
+		rx->crc = crc_feed(rx->crc, from, n);
+	} else if (!crc_feed_mapping(&rx->crc, from, n)) {
+		rx_unwritable(c);
+		return -EFAULT;
+	}
+	return 0;
+}
+
 /* Takes N bytes of data at FROM, which is their final place or the staging buffer. */
 static int data_in(struct conn *c, const uint8_t *from, uint32_t n)
 {
 	struct rx *rx = &c->rx;
 
 	if (rx->to) {
-		if (from != rx->to && n && rx->slot->req.zero_copy) {
-			int err = copy_to_mapping(c, from, n);
+		int err = c->ctx.ddgst ? digest_data(c, from, n) : 0;
 
+		if (err)
+			return err;
+		if (from != rx->to && n && rx->slot->req.zero_copy) {
+			err = copy_to_mapping(c, from, n);
 			if (err)
 				return err;
 		} else if (from != rx->to) {
 			memcpy(rx->to, from, n);
 		}
-		if (c->ctx.ddgst)
-			rx->crc = crc_feed(rx->crc, rx->to, n);
 		rx->to += n;
 	}
 	rx->left -= n;
@@ -457,8 +473,10 @@ int rx_got(struct conn *c, size_t n)
 
 	if (rx->state == RX_DATA && rx->to) {
 		uint32_t direct = n < rx->left ? n : rx->left;
+		int err = data_in(c, rx->to, direct);
 
-		data_in(c, rx->to, direct);
+		if (err)
+			return err;
 		n -= direct;
 	}
 	assert(n <= rx->cap - rx->tail);

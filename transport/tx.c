@@ -2,18 +2,24 @@
 /*
  * The send state machine: a queue of PDUs, presented as the iovecs of one sendmsg(). No I/O.
  *
- * 1. A PDU is built when it is queued, including its digests, and does not change until it was sent.
- *    Its pieces are [head][padding][data][tail]; the tail is the data digest and the CapsuleResp.
- * 2. The only state of sending is how many bytes of the first item were sent. A partial send may end
- *    at any byte; tx_iov() continues from there.
- * 3. A slot leaves the queue in tx_sent() with its last byte, or in tx_drop(). Then the slot of an R2T
- *    may receive H2CData, and the slot of a response is finished. This happens nowhere else.
+ * 1. A PDU is built when it is queued, except for its data digest, and does not change until it was
+ *    sent. Its pieces are [head][padding][data][tail]; the tail is the data digest and the
+ *    CapsuleResp. The digest is made when tx_iov() presents the PDU for the first time, for DIGESTS
+ *    PDUs at a time: so the host already works on these while the next are digested. If zero-copy
+ *    data cannot be read for its digest, the PDU becomes a CapsuleResp with an error.
+ * 2. The only state of sending is how many bytes of the first item were sent. A partial send may
+ *    end at any byte; tx_iov() continues from there.
+ * 3. A slot leaves the queue in tx_sent() with its last byte, or in tx_drop(). Then the slot of an
+ *    R2T may receive H2CData, and the slot of a response is finished. This happens nowhere else.
  * 4. After a C2HTermReq nothing is queued.
  */
 #include <assert.h>
 #include <string.h>
 #include <sys/uio.h>
 #include "conn.h"
+
+#define DIGESTS	   16 /* made before a sendmsg */
+#define READ_ERROR (NVME_SCT_MEDIA << NVME_SCT_SHIFT | NVME_SC_READ_ERROR)
 
 static const uint8_t zeroes[(PDU_PDA_MAX + 1) * 4];
 
@@ -136,12 +142,34 @@ static void make_c2h_data(struct slot *slot, bool success)
 	slot->pad_len = pdo - slot->head_len;
 	slot->data_len = len;
 	if (ddgst) {
-		__le32 digest = crc_end(crc_feed(CRC_START, slot->req.buf, len));
-
-		memcpy(slot->tail, &digest, sizeof(digest));
+		slot->digest_due = true;
 		slot->tail_at = 0;
-		slot->tail_len = sizeof(digest);
+		slot->tail_len = PDU_DIGEST_LEN;
 	}
+}
+
+/* Builds the CapsuleResp PDU. */
+static void make_resp(struct slot *slot)
+{
+	struct conn *c = slot->conn;
+	struct pdu_resp r = {
+		.h = { .type = PDU_RESP,
+		       .flags = c->ctx.hdgst ? PDU_F_HDGST : 0,
+		       .hlen = sizeof(r),
+		       .plen = htole32(sizeof(r) + (c->ctx.hdgst ? PDU_DIGEST_LEN : 0)) },
+		.cqe = slot->req.cqe,
+	};
+
+	memcpy(slot->tail + PDU_DIGEST_LEN, &r, sizeof(r));
+	slot->tail_len += seal(c, slot->tail + PDU_DIGEST_LEN, sizeof(r));
+}
+
+static void make_nothing(struct slot *slot)
+{
+	slot->head_len = slot->pad_len = slot->tail_len = 0;
+	slot->tail_at = PDU_DIGEST_LEN;
+	slot->data_len = 0;
+	slot->digest_due = false;
 }
 
 void tx_response(struct slot *slot)
@@ -157,24 +185,12 @@ void tx_response(struct slot *slot)
 		slot_finish(slot);
 		return;
 	}
-	slot->head_len = slot->pad_len = slot->tail_len = 0;
-	slot->tail_at = PDU_DIGEST_LEN;
-	slot->data_len = 0;
+	make_nothing(slot);
 	c->tx.zero_copy |= req->zero_copy;
 	if (data)
 		make_c2h_data(slot, success);
-	if (!success) {
-		struct pdu_resp r = {
-			.h = { .type = PDU_RESP,
-			       .flags = c->ctx.hdgst ? PDU_F_HDGST : 0,
-			       .hlen = sizeof(r),
-			       .plen = htole32(sizeof(r) + (c->ctx.hdgst ? PDU_DIGEST_LEN : 0)) },
-			.cqe = req->cqe,
-		};
-
-		memcpy(slot->tail + PDU_DIGEST_LEN, &r, sizeof(r));
-		slot->tail_len += seal(c, slot->tail + PDU_DIGEST_LEN, sizeof(r));
-	}
+	if (!success)
+		make_resp(slot);
 	push(c, &slot->item, TX_RESP);
 	if (!data) /* a host that does not take responses must not hold buffers by its writes */
 		slot_drop_buffer(slot);
@@ -204,17 +220,47 @@ static int pieces(const struct tx_item *item, struct iovec iov[4])
 	return n;
 }
 
+/* The slot whose response ITEM is, if that lacks its data digest; else NULL. */
+static struct slot *digest_due(const struct tx_item *item)
+{
+	return item->kind == TX_RESP && item_slot(item)->digest_due ? item_slot(item) : NULL;
+}
+
+/* Makes the data digest of a response, or makes that an error if the data cannot be read. */
+static void make_data_digest(struct slot *slot)
+{
+	uint32_t crc = CRC_START;
+	__le32 digest;
+
+	slot->digest_due = false;
+	if (!slot->req.zero_copy) {
+		crc = crc_feed(crc, slot->req.buf, slot->data_len);
+	} else if (!crc_feed_mapping(&crc, slot->req.buf, slot->data_len)) {
+		slot->req.zero_copy = TGT_FAULTED;
+		slot->req.cqe.status = htole16(READ_ERROR << 1);
+		make_nothing(slot);
+		make_resp(slot);
+		return;
+	}
+	digest = crc_end(crc);
+	memcpy(slot->tail, &digest, sizeof(digest));
+}
+
 int tx_iov(struct conn *c, struct iovec *iov, int max)
 {
+	unsigned int digests = 0;
 	size_t skip = c->tx.sent;
 	struct tx_item *item;
 	int n = 0;
 
 	STAILQ_FOREACH (item, &c->tx.queue, link) {
+		struct slot *due = digest_due(item);
 		int k = 0, have;
 
-		if (n + 4 > max)
+		if (n + 4 > max || (due && digests++ == DIGESTS))
 			break;
+		if (due)
+			make_data_digest(due);
 		have = pieces(item, iov + n);
 		while (skip && skip >= iov[n + k].iov_len)
 			skip -= iov[n + k++].iov_len;

@@ -37,8 +37,8 @@ struct store_ops {
 	int (*read)(struct store *s, void *buf, uint64_t off, uint64_t len, unsigned int flags);
 	/*
 	 * Returns a mapping of LEN bytes, below the write pointer and within one zone, if they are
-	 * in the page cache, else NULL. Only a system call may read it: it returns EFAULT where the
-	 * program would get SIGBUS. Valid until the zone is reset or finished. Does not block.
+	 * in the page cache, else NULL. To read it may fault: a system call then returns EFAULT,
+	 * and the program gets SIGBUS. Valid until the zone is reset or finished. Does not block.
 	 */
 	const void *(*peek)(struct store *s, uint64_t off, uint64_t len);
 	/* Writes LEN bytes, in N pieces, at OFF, within one zone. */
@@ -49,7 +49,7 @@ struct store_ops {
 	 * write to ZONE into, or NULL: the caller uses a buffer. commit() writes them at OFF
 	 * without a copy and ends the reservation; after an error the memory is still reserved.
 	 * -EEXIST: use write(), from the same memory. release() ends a reservation that was not
-	 * committed. Only the kernel may access the memory. reserve() and release() do not block.
+	 * committed. The memory may fault, as with peek(). reserve() and release() do not block.
 	 */
 	void *(*reserve)(struct store *s, uint32_t zone, uint64_t len);
 	int (*commit)(struct store *s, void *mem, uint64_t off, uint64_t len, unsigned int flags);

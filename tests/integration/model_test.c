@@ -179,7 +179,9 @@ static int model_act(struct model_zone *z, enum nvme_zns_send_action zsa)
 
 static void attach(void)
 {
-	rig_attach(&rig, &ctrl, 1);
+	const struct host_ic ic = { .hdgst = rnd(2), .ddgst = rnd(2) };
+
+	assert_int_equal(host_attach(&ctrl, "127.0.0.1", rig.port, RIG_NQN, NULL, &ic, 1, 0), 0);
 	q = &ctrl.io[0];
 	rig_identify(&ctrl, 1, &ns);
 }

@@ -397,23 +397,28 @@ static void a_wrong_header_digest_ends_the_connection(void **state)
 
 static void a_wrong_data_digest_fails_the_command_alone(void **state)
 {
+	static uint8_t back[256 * 512];
 	const struct host_ic ic = { .hdgst = true, .ddgst = true };
 	struct host_io io;
 	struct site s;
-	int by_r2t;
 
 	(void)state;
 	site_open(&s, CONNECTED, &ic);
-	for (by_r2t = 0; by_r2t < 2; by_r2t++) {
-		host_set_rw(&io, nvme_cmd_write, 1, 0, 8, data, 4096);
-		io.by_r2t = by_r2t;
-		io.chunk = 1024;
+	/* In the capsule, by R2T, and, of an image in memory, into clusters that are then not used. */
+	for (int way = 0; way < 3; way++) {
+		uint32_t nlb = way == 2 ? 256 : 8;
+
+		host_set_rw(&io, nvme_cmd_write, 1, 0, nlb, data, nlb * 512);
+		io.by_r2t = way;
+		io.chunk = nlb * 512 / 4;
 		io.bad_ddgst = true;
 		assert_int_equal(host_cmd(s.q, &io), NVME_SC_TRAN_TPORT_ERROR);
 		assert_false(io.dnr);
 		assert_zone(s.q, &ns, 0, NVME_ZNS_ZS_EMPTY, 0);
 	}
-	assert_int_equal(host_write(s.q, 1, 0, 8, data, 4096), 0);
+	assert_int_equal(host_write(s.q, 1, 0, 256, data, 256 * 512), 0);
+	assert_int_equal(host_read(s.q, 1, 0, 256, back, 256 * 512), 0);
+	assert_memory_equal(back, data, sizeof(back));
 	site_close(&s);
 }
 

@@ -101,6 +101,7 @@ struct tcp_server *tcp_new(struct tgt *tgt, struct loop *const *loops, unsigned 
 	LIST_INIT(&tcp->pending);
 	LIST_INIT(&tcp->hosts);
 	pthread_mutex_init(&tcp->lock, NULL);
+	crc_catch_faults();
 	for (unsigned int i = 0; i < nloops; i++) {
 		if (tcp_loop_init(tcp, &tcp->loops[i], loops[i], tcp->config.memory / nloops)) {
 			tcp->nloops = i + 1;

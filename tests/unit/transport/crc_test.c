@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: MIT
-/* CRC-32C is what its definition says, and what is published. */
+/* CRC-32C is what its definition says and what is published; a mapping may fault. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <cmocka.h>
 #include "bitwise.h"
 #include "crc.h"
@@ -104,6 +110,119 @@ static void large_data(void **state)
 					 bitwise_feed(CRC_START, data + at, lens[i]));
 }
 
+enum { PAGE = 4096, PAGES = 4, MAPPED = PAGES * PAGE };
+
+/* A mapping of MAPPED bytes of the file in *FD. */
+static uint8_t *map_file(int *fd)
+{
+	uint8_t *p;
+
+	*fd = memfd_create("crc", MFD_CLOEXEC);
+	assert_true(*fd >= 0);
+	assert_int_equal(ftruncate(*fd, MAPPED), 0);
+	p = mmap(NULL, MAPPED, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+	assert_ptr_not_equal(p, MAP_FAILED);
+	fill(p, MAPPED);
+	return p;
+}
+
+/* With one page after the other cut off: what can be read gives the CRC, the rest false. */
+static void a_fault_is_noticed(void **state)
+{
+	static const uint32_t lens[] = { 1, 8, 24, 255, 256, PAGE, PAGE + 1, MAPPED };
+	int fd;
+	uint8_t *p = map_file(&fd);
+
+	(void)state;
+	crc_catch_faults();
+	crc_catch_faults(); /* the second time changes nothing */
+	for (uint32_t there = MAPPED;; there -= PAGE) {
+		for (size_t i = 0; i < sizeof(lens) / sizeof(lens[0]); i++)
+			for (uint32_t at = 0; at + lens[i] <= MAPPED; at += PAGE / 2 - 1) {
+				bool readable = at + lens[i] <= there;
+				uint32_t crc = 77;
+
+				assert_int_equal(crc_feed_mapping(&crc, p + at, lens[i]), readable);
+				assert_int_equal(crc,
+						 readable ? bitwise_feed(77, p + at, lens[i]) : 77);
+			}
+		if (!there)
+			break;
+		assert_int_equal(ftruncate(fd, there - PAGE), 0);
+	}
+	munmap(p, MAPPED);
+	close(fd);
+}
+
+static void *digest_all(void *p)
+{
+	uintptr_t faults = 0;
+
+	for (int i = 0; i < 2000; i++) {
+		uint32_t crc = CRC_START;
+
+		faults += !crc_feed_mapping(&crc, p, MAPPED);
+	}
+	return (void *)faults;
+}
+
+/* A thread's faults are its own. */
+static void threads_do_not_mix(void **state)
+{
+	int fds[2];
+	uint8_t *p[2] = { map_file(&fds[0]), map_file(&fds[1]) };
+	pthread_t threads[4];
+
+	(void)state;
+	crc_catch_faults();
+	assert_int_equal(ftruncate(fds[1], PAGE), 0);
+	for (uintptr_t i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, digest_all, p[i % 2]), 0);
+	for (uintptr_t i = 0; i < 4; i++) {
+		void *faults;
+
+		pthread_join(threads[i], &faults);
+		assert_int_equal((uintptr_t)faults, i % 2 ? 2000 : 0);
+	}
+	for (int i = 0; i < 2; i++) {
+		munmap(p[i], MAPPED);
+		close(fds[i]);
+	}
+}
+
+/* Any other SIGBUS ends the process as ever, be it a fault elsewhere or sent. */
+static void other_faults_stay_fatal(void **state)
+{
+	int fd;
+	uint8_t *p = map_file(&fd);
+
+	(void)state;
+	assert_int_equal(ftruncate(fd, 0), 0);
+	for (int sent = 0; sent < 2; sent++) {
+		pid_t pid = fork();
+		int status;
+
+		if (!pid) {
+			uint32_t crc = CRC_START;
+
+			signal(SIGBUS, SIG_DFL); /* not cmocka's, or a sanitizer's */
+			crc_catch_faults();
+			if (crc_feed_mapping(&crc, p, 8))
+				_exit(1);
+			if (sent)
+				kill(getpid(), SIGBUS);
+			else
+				*(volatile uint8_t *)p = 1;
+			_exit(2);
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFSIGNALED(status));
+		assert_int_equal(WTERMSIG(status), SIGBUS);
+	}
+	munmap(p, MAPPED);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -111,6 +230,9 @@ int main(void)
 		cmocka_unit_test(all_lengths_and_alignments),
 		cmocka_unit_test(all_split_points),
 		cmocka_unit_test(large_data),
+		cmocka_unit_test(a_fault_is_noticed),
+		cmocka_unit_test(threads_do_not_mix),
+		cmocka_unit_test(other_faults_stay_fatal),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,8 @@
  * wrong. */
 #include <errno.h>
 #include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include "fake.h"
 
 static uint8_t pattern[1 << 20];
@@ -1052,45 +1054,101 @@ static void a_small_zero_copy_write_is_not_staged(void **state)
 	rig_close();
 }
 
-/* Data of a zero-copy write goes to its mapping and nowhere else, however it comes. */
-static void zero_copy_data_is_received_in_place(void **state)
+/* Begins a zero-copy write of LEN bytes into PLACE, which takes no buffer; its TTAG. */
+static uint16_t zero_copy_write(void *place, uint32_t len, uint8_t dgst)
 {
-	enum { LEN = 1 << 17, HALF = LEN / 2 };
-	uint8_t *buf = malloc(1 << 20), *place = malloc(LEN);
+	struct fake_cmd cmd = { .cid = 1, .op = FAKE_ZERO_COPY_WRITE, .len = len };
+	uint8_t buf[128];
 	struct pdu_r2t r2t;
 	uint64_t gets;
-	size_t n;
+
+	rig_open();
+	rig_handshake(dgst, 0);
+	rig_connect(dgst, false);
+	fake.mapping = place;
+	gets = rig->pool.gets;
+	assert_int_equal(rig_feed(buf, make_cmd(buf, cmd, NULL, 0, dgst), SIZE_MAX), 0);
+	rig_send(SIZE_MAX);
+	memcpy(&r2t, rig->out, sizeof(r2t));
+	rig->nout = 0;
+	assert_int_equal(r2t.h.type, PDU_R2T);
+	assert_int_equal(rig->pool.used, 0);
+	assert_int_equal(rig->pool.gets, gets);
+	return le16toh(r2t.ttag);
+}
+
+/* Data of a zero-copy write goes to its mapping, however it comes, with any digests. */
+static void zero_copy_data_is_received_in_place(void **state)
+{
+	static const size_t steps[] = { 7, 4099, 4099 * 4099ul };
+	enum { LEN = 1 << 17, HALF = LEN / 2 };
+	uint8_t *buf = malloc(1 << 20), *place = malloc(LEN);
 
 	(void)state;
-	for (size_t step = 1; step < SIZE_MAX / 4096; step *= 4099) {
-		rig_open();
-		rig_handshake(0, 0);
-		rig_connect(0, false);
+	for (unsigned int i = 0; i < 3 * 4 * 2; i++) {
+		const size_t step = steps[i % 3];
+		const uint8_t dgst = i / 3 % 4;
+		const bool wrong = i / 12;
+		uint16_t ttag = zero_copy_write(place, LEN, dgst);
+		size_t n;
+
 		memset(place, 0, LEN);
-		fake.mapping = place;
-		gets = rig->pool.gets;
-		n = make_cmd(buf,
-			     (struct fake_cmd){ .cid = 1, .op = FAKE_ZERO_COPY_WRITE, .len = LEN },
-			     NULL, 0, 0);
-		assert_int_equal(rig_feed(buf, n, SIZE_MAX), 0);
-		rig_send(SIZE_MAX);
-		memcpy(&r2t, rig->out + rig->nout - sizeof(r2t), sizeof(r2t));
-		assert_int_equal(r2t.h.type, PDU_R2T);
-		assert_int_equal(rig->pool.used, 0);
-		assert_int_equal(rig->pool.gets, gets);
-		n = make_h2c_data(buf, 1, le16toh(r2t.ttag), 0, false, pattern, HALF, 0);
-		n += make_h2c_data(buf + n, 1, le16toh(r2t.ttag), HALF, true, pattern + HALF, HALF,
-				   0);
-		assert_int_equal(rig_feed(buf, n, step == 1 ? 4099 : step), 0);
-		assert_ptr_equal(fake.executed_on, place);
+		n = make_h2c_data(buf, 1, ttag, 0, false, pattern, HALF, dgst);
+		buf[n - 1] ^= wrong && dgst & 2; /* of the digest */
+		n += make_h2c_data(buf + n, 1, ttag, HALF, true, pattern + HALF, HALF, dgst);
+		assert_int_equal(rig_feed(buf, n, step), 0);
+		assert_int_equal(fake.last_status,
+				 wrong && dgst & 2 ? NVME_SC_TRAN_TPORT_ERROR : 0);
+		if (!fake.last_status)
+			assert_ptr_equal(fake.executed_on, place);
+		else
+			assert_null(fake.executed_on);
 		assert_memory_equal(place, pattern, LEN);
 		assert_int_equal(fake.released, 0);
 		rig_send(SIZE_MAX);
 		assert_int_equal(fake.released, 1);
+		assert_int_equal(fake.unreadable, 0);
 		rig_close();
 	}
 	free(buf);
 	free(place);
+}
+
+/*
+ * The image's memory is gone when its digest is made, though it was there when it was received: the
+ * connection ends, as if it could not be received, and nothing was executed.
+ */
+static void zero_copy_data_that_cannot_be_digested_ends_the_connection(void **state)
+{
+	enum { LEN = 1 << 16 };
+	uint8_t *buf = malloc(LEN + 128);
+
+	(void)state;
+	crc_catch_faults();
+	for (int all = 0; all < 2; all++) {
+		int fd = memfd_create("cut", MFD_CLOEXEC);
+		struct iovec iov[2];
+		uint16_t ttag;
+		uint8_t *place;
+
+		assert_int_equal(ftruncate(fd, LEN), 0);
+		place = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		assert_ptr_not_equal(place, MAP_FAILED);
+		ttag = zero_copy_write(place, LEN, 2);
+		make_h2c_data(buf, 1, ttag, 0, true, pattern, LEN, 2);
+		assert_int_equal(rig_feed(buf, sizeof(struct pdu_data), SIZE_MAX), 0);
+		assert_true(rx_want(&rig->conn, iov) > 0);
+		assert_ptr_equal(iov[0].iov_base, place);
+		assert_int_equal(ftruncate(fd, all ? 0 : LEN / 2), 0);
+		assert_int_equal(rx_got(&rig->conn, LEN), -EFAULT);
+		conn_kill(&rig->conn);
+		assert_null(fake.executed_on);
+		assert_int_equal(fake.unreadable, 1);
+		rig_close();
+		munmap(place, LEN);
+		close(fd);
+	}
+	free(buf);
 }
 
 /* Garbage, and almost-right PDUs with a byte changed: no crash, no leak, no endless loop. */
@@ -1141,6 +1199,7 @@ int main(void)
 		cmocka_unit_test(a_small_write_may_stay_staged),
 		cmocka_unit_test(a_small_zero_copy_write_is_not_staged),
 		cmocka_unit_test(zero_copy_data_is_received_in_place),
+		cmocka_unit_test(zero_copy_data_that_cannot_be_digested_ends_the_connection),
 		cmocka_unit_test(the_stage_is_as_large_as_the_host_makes_it),
 		cmocka_unit_test(data_below_32_kib_is_staged),
 		cmocka_unit_test(a_stage_that_is_needed_is_not_trimmed),

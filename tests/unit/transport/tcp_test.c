@@ -773,6 +773,38 @@ static void a_mapping_that_cannot_be_read_ends_the_connection(void **state)
 	munmap(hole, 4096);
 }
 
+/* Under data digests it is noticed before a byte is sent, and only the command fails. */
+static void a_mapping_that_cannot_be_digested_fails_the_command(void **state)
+{
+	int fd, file = memfd_create("hole", MFD_CLOEXEC);
+	void *hole = mmap(NULL, 4096, PROT_READ, MAP_SHARED, file, 0); /* behind its end */
+	struct pdu_resp r;
+	uint8_t buf[128];
+
+	(void)state;
+	assert_ptr_not_equal(hole, MAP_FAILED);
+	net_up(NULL);
+	fake.mapping = hole;
+	fd = dial_connected(2);
+	for (uint16_t cid = 1; cid <= 2; cid++) {
+		put_all(fd, buf,
+			make_cmd(buf,
+				 (struct fake_cmd){ .cid = cid, .op = FAKE_ZERO_COPY, .len = 4096 },
+				 NULL, 0, 2));
+		get_all(fd, &r, sizeof(r));
+		assert_int_equal(r.h.type, PDU_RESP);
+		assert_int_equal(r.cqe.cid, cid);
+		assert_int_equal(le16toh(r.cqe.status),
+				 (NVME_SCT_MEDIA << NVME_SCT_SHIFT | NVME_SC_READ_ERROR) << 1);
+	}
+	close(fd);
+	net_down();
+	assert_int_equal(fake.released, 2);
+	assert_int_equal(fake.unreadable, 2);
+	munmap(hole, 4096);
+	close(file);
+}
+
 /* The peer is gone, which says nothing about the mapping that was sent to it. */
 static void a_mapping_sent_to_a_lost_peer_was_readable(void **state)
 {
@@ -1043,6 +1075,7 @@ int main(void)
 		cmocka_unit_test(disconnect_and_vanishing_may_race),
 		cmocka_unit_test(free_buffers_go_back_when_idle),
 		cmocka_unit_test(a_mapping_that_cannot_be_read_ends_the_connection),
+		cmocka_unit_test(a_mapping_that_cannot_be_digested_fails_the_command),
 		cmocka_unit_test(a_mapping_sent_to_a_lost_peer_was_readable),
 		cmocka_unit_test(a_mapping_that_cannot_be_filled_ends_the_connection),
 		cmocka_unit_test(a_host_that_takes_nothing_is_closed),

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* The send machine: what leaves, in which pieces, when a CapsuleResp may be left out. */
 #include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include "fake.h"
 
 static void issue(struct fake_cmd cmd, uint8_t dgst)
@@ -156,7 +158,11 @@ static void zero_copy_needs_no_buffer(void **state)
 	uint64_t gets;
 
 	(void)state;
-	for (uint8_t dgst = 0; dgst < 2; dgst++) {
+	for (uint8_t dgst = 0; dgst < 4; dgst++) {
+		size_t hd = dgst & 1 ? 4 : 0, dd = dgst & 2 ? 4 : 0;
+		const uint8_t *out;
+		uint8_t want[4];
+
 		rig_open();
 		fake.mapping = data;
 		rig_handshake(dgst, 0);
@@ -168,9 +174,11 @@ static void zero_copy_needs_no_buffer(void **state)
 		assert_int_equal(fake.released, 0);
 		assert_true(rig->conn.tx.zero_copy);
 		rig_send(SIZE_MAX);
-		assert_int_equal(rig->nout,
-				 sizeof(struct pdu_data) + (dgst ? 4 : 0) + sizeof(data));
-		assert_memory_equal(rig->out + rig->nout - sizeof(data), data, sizeof(data));
+		assert_int_equal(rig->nout, sizeof(struct pdu_data) + hd + sizeof(data) + dd);
+		out = rig->out + sizeof(struct pdu_data) + hd;
+		assert_memory_equal(out, data, sizeof(data));
+		put_digest(want, data, sizeof(data));
+		assert_memory_equal(out + sizeof(data), want, dd);
 		assert_int_equal(fake.released, 1);
 		rig_close();
 	}
@@ -181,20 +189,25 @@ static void zero_copy_data_is_copied_out(void **state)
 {
 	static uint8_t data[4096];
 	struct fake_cmd cmd = { .op = FAKE_ZERO_COPY, .len = sizeof(data) };
-	uint8_t want[sizeof(data)];
+	uint8_t want[sizeof(data) + 4];
 	size_t at;
 
 	(void)state;
-	for (int dies = 0; dies < 3; dies++) {
+	for (int i = 0; i < 6; i++) {
+		const int dies = i / 2;
+		const uint8_t dgst = i & 1 ? 2 : 0;
+		const size_t len = sizeof(data) + (dgst ? 4 : 0);
+
 		memset(data, 0xd1, sizeof(data));
 		memcpy(want, data, sizeof(data));
+		put_digest(want + sizeof(data), data, sizeof(data));
 		rig_open();
 		fake.mapping = data;
 		fake.copies = dies < 2;
-		rig_handshake(0, 0);
-		rig_connect(0, true);
+		rig_handshake(dgst, 0);
+		rig_connect(dgst, true);
 		for (cmd.cid = 1; cmd.cid <= 2; cmd.cid++)
-			issue(cmd, 0);
+			issue(cmd, dgst);
 		rig_send(1000);
 		assert_int_equal(fake.released, 0);
 		if (dies) /* what was sent in part is copied, or dropped */
@@ -204,8 +217,8 @@ static void zero_copy_data_is_copied_out(void **state)
 		assert_int_equal(fake.released, 2);
 		memset(data, 0xee, sizeof(data)); /* as the zone's next owner */
 		rig_send(SIZE_MAX);
-		for (at = sizeof(struct pdu_data); at < rig->nout; at += sizeof(data) + 24) {
-			size_t n = rig->nout - at < sizeof(data) ? rig->nout - at : sizeof(data);
+		for (at = sizeof(struct pdu_data); at < rig->nout; at += len + 24) {
+			size_t n = rig->nout - at < len ? rig->nout - at : len;
 
 			assert_memory_equal(rig->out + at, want, n);
 		}
@@ -237,17 +250,15 @@ static void what_is_charged_covers_the_copies(void **state)
 	fake.copies = false;
 }
 
-/* Not with a data digest, which we would have to read; nor when it had to wait for the disk. */
+/* Not when it had to wait for the disk. */
 static void zero_copy_is_refused_where_it_may_not_be(void **state)
 {
 	const struct fake_cmd cmd = { .cid = 9, .op = FAKE_ZERO_COPY, .len = 4096 };
 
 	(void)state;
-	for (int paused = 0; paused < 2; paused++) {
-		const uint8_t dgst = paused ? 0 : 2;
-
+	for (uint8_t dgst = 0; dgst < 4; dgst++) {
 		rig_open();
-		rig->no_zero_copy = paused;
+		rig->no_zero_copy = true;
 		rig_handshake(dgst, 0);
 		rig_connect(dgst, true);
 		issue(cmd, dgst);
@@ -256,6 +267,104 @@ static void zero_copy_is_refused_where_it_may_not_be(void **state)
 		rig_send(SIZE_MAX);
 		rig_close();
 	}
+}
+
+/* A mapping of LEN bytes whose file has become shorter than that, by HOLE bytes. */
+static uint8_t *cut_short(size_t len, size_t hole)
+{
+	int fd = memfd_create("cut", MFD_CLOEXEC);
+	uint8_t *p;
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)len), 0);
+	p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert_ptr_not_equal(p, MAP_FAILED);
+	memset(p, 0x5a, len);
+	assert_int_equal(ftruncate(fd, (off_t)(len - hole)), 0);
+	close(fd);
+	return p;
+}
+
+/*
+ * Data that cannot be read for its digest: that command fails, in its place among the others, and
+ * nothing else does.
+ */
+static void zero_copy_data_that_cannot_be_digested_is_an_error(void **state)
+{
+	enum { LEN = 16384 };
+	struct fake_cmd cmd = { .op = FAKE_ZERO_COPY, .len = LEN };
+	uint8_t *good = cut_short(LEN, 0), *bad = cut_short(LEN, 4096);
+
+	(void)state;
+	crc_catch_faults();
+	for (int i = 0; i < 4; i++) {
+		const uint8_t dgst = i & 1 ? 3 : 2, hd = i & 1 ? 4 : 0;
+		const bool no_sqhd = i & 2;
+		const size_t resp = sizeof(struct pdu_resp) + hd;
+		const size_t read = sizeof(struct pdu_data) + hd + LEN + 4 + (no_sqhd ? 0 : resp);
+		struct pdu_resp r;
+
+		rig_open();
+		rig_handshake(dgst, 0);
+		rig_connect(dgst, no_sqhd);
+		for (cmd.cid = 1; cmd.cid <= 3; cmd.cid++) {
+			fake.mapping = cmd.cid == 2 ? bad : good;
+			issue(cmd, dgst);
+		}
+		rig_send(100);
+		assert_int_equal(fake.unreadable, 0);
+		rig_send(SIZE_MAX);
+		assert_int_equal(rig->nout, 2 * read + resp);
+		for (uint16_t cid = 1; cid <= 3; cid++) {
+			size_t at = cid == 1 ? 0 : cid == 2 ? read : read + resp;
+			struct pdu_data d;
+
+			if (hd)
+				check_header_digest(rig->out + at);
+			memcpy(&d, rig->out + at, sizeof(d));
+			memcpy(&r, rig->out + at, sizeof(r));
+			assert_int_equal(d.h.type, cid == 2 ? PDU_RESP : PDU_C2H_DATA);
+			assert_int_equal(cid == 2 ? r.cqe.cid : d.cccid, cid);
+			if (cid == 2)
+				assert_int_equal(le16toh(r.cqe.status), 0x281 << 1);
+		}
+		assert_int_equal(fake.released, 3);
+		assert_int_equal(fake.unreadable, 1);
+		rig_close();
+	}
+	munmap(good, LEN);
+	munmap(bad, LEN);
+}
+
+/* Digests are made for 16 PDUs at a time; what has none goes with them. */
+static void digests_are_made_when_they_are_sent(void **state)
+{
+	static uint8_t data[4096];
+	struct iovec iov[128];
+
+	(void)state;
+	rig_open();
+	fake.mapping = data;
+	rig_handshake(2, 0);
+	rig_connect(2, true);
+	for (uint16_t i = 0; i < 40; i++)
+		issue((struct fake_cmd){ .cid = i,
+					 .op = i & 1 ? FAKE_NONE : FAKE_ZERO_COPY,
+					 .len = sizeof(data) },
+		      2);
+	memset(data, 0xa5, sizeof(data)); /* no digest was made yet */
+	assert_int_equal(tx_iov(&rig->conn, iov, 128), 16 * 4);
+	assert_int_equal(tx_iov(&rig->conn, iov, 128), 20 * 4); /* the first 16 have theirs */
+	rig_send(SIZE_MAX);
+	assert_int_equal(rig->nout, 20 * (24 + sizeof(data) + 4) + 20 * 24);
+	for (size_t i = 0; i < 20; i++) {
+		const uint8_t *out = rig->out + i * (24 + sizeof(data) + 4 + 24);
+		uint8_t want[4];
+
+		put_digest(want, data, sizeof(data));
+		assert_memory_equal(out + 24 + sizeof(data), want, 4);
+	}
+	rig_close();
 }
 
 /* A bit of everything is queued. */
@@ -390,6 +499,8 @@ int main(void)
 		cmocka_unit_test(zero_copy_data_is_copied_out),
 		cmocka_unit_test(what_is_charged_covers_the_copies),
 		cmocka_unit_test(zero_copy_is_refused_where_it_may_not_be),
+		cmocka_unit_test(zero_copy_data_that_cannot_be_digested_is_an_error),
+		cmocka_unit_test(digests_are_made_when_they_are_sent),
 		cmocka_unit_test(a_send_may_stop_at_every_byte),
 		cmocka_unit_test(a_connection_may_die_at_every_byte),
 		cmocka_unit_test(a_started_pdu_is_finished_before_the_termreq),
