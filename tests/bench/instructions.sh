@@ -57,16 +57,17 @@ per_command()
 	}' calls
 }
 
-while read -r rw bs depth zones want locks_want; do
+while read -r rw bs depth zones want locks_want options; do
 	[[ $rw && $rw != \#* ]] || continue
-	it "$rw of $bs, depth $depth, $zones zones"
+	it "$rw of $bs, depth $depth, $zones zones $options"
 	cp full.qcow2 disk.qcow2
 	start_znsd disk.qcow2
-	expect_status 0 timeout 100 "$ZNSBENCH" --seconds 2 --rw "$rw" --bs "$bs" --depth "$depth" --zones "$zones" \
+	# shellcheck disable=SC2086
+	expect_status 0 timeout 100 "$ZNSBENCH" --seconds 2 --rw "$rw" --bs "$bs" --depth "$depth" --zones "$zones" $options \
 		127.0.0.1 "$port" "$nqn"
 	stop_znsd || fail "znsd ended $?"
 	read -r got locks < <(per_command)
-	echo "$rw $bs $depth $zones $got $locks"
+	echo "$rw $bs $depth $zones $got $locks $options"
 	[[ $got =~ ^[0-9]+$ ]] && ((got * 10 <= want * 11 && got * 10 >= want * 9)) ||
 		fail "$got instructions a command, not $want"
 	awk "BEGIN { exit !($locks <= $locks_want + 0.01) }" || fail "$locks locks a command, not $locks_want"
