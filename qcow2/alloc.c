@@ -9,12 +9,13 @@
  *    file (which is extended at once, so that no mapping points beyond its end), or were zeroed
  *    before reuse. Whoever fills whole clusters before they are mapped may have recycled ones
  *    (reserve.c).
- * 3. Unmapped clusters go to quarantine, the list of deferred frees. Only quarantine_release(),
- *    after a flush has made the unmapping durable, lowers their refcounts and adds them to q->free.
- *    When many are deferred, quarantine_crowded() makes an allocation flush first, so that the file
- *    does not grow without bound while zones are reset and rewritten and the host does not flush.
- *    Freed clusters are discarded; on a tmpfs and with O_DIRECT they are kept as recycled until
- *    alloc_trim().
+ * 3. Clusters that are unmapped go to quarantine, the list of deferred frees: a flush that begins
+ *    then frees them when it has made the unmapping durable. Those that were allocated since the
+ *    last flush began are not named in the file, and free at once: they go to q->dead. Only
+ *    runs_drop() frees: it discards, which takes time, without the lock, and then lowers refcounts
+ *    and adds to q->free. On a tmpfs and with O_DIRECT the space is kept, as recycled, until
+ *    alloc_trim(). When much is deferred a flush is due, but new clusters come from elsewhere; only
+ *    when it is more than MOST_BYTES does an allocation wait for a flush.
  * 4. A zone should be one contiguous run, so a run that is much smaller than wanted is passed over
  *    in favour of the end of the file, and tables are not taken from large runs.
  * 5. Every loop over q->free removes clusters from it, or makes recycled ones zeroed, in each turn.
@@ -23,7 +24,7 @@
  * Free clusters of earlier sessions are found by a scan, a few refcount blocks per allocation, once
  * through the file; so opening an image costs nothing, however large it is.
  *
- * All under q->lock.
+ * All under q->lock, which runs_drop() releases meanwhile.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -38,10 +39,11 @@
 #define PIECE_BYTES    (4u << 20)   /* on a tmpfs: allocated in one go, or this part of a zone: */
 #define PIECES	       64u
 #define DIRECT_BYTES   (64u << 20) /* the same with O_DIRECT */
-#define TRIM_BYTES     (64u << 20) /* given back in one go, under the lock: some milliseconds */
-#define END_SKIP_LIMIT (1u << 22)  /* clusters counted beyond the end of the file: corrupt */
-#define MAX_QUARANTINE                                                                             \
-	(256ull << 20) /* bytes: a flush for each of these costs little beside them */
+#define DISCARD_BYTES  (16u << 20) /* in one go: writes to the file wait for it, some milliseconds */
+#define TRIM_BYTES     (64u << 20)  /* given back in one go, under the lock: some milliseconds */
+#define END_SKIP_LIMIT (1u << 22)   /* clusters counted beyond the end of the file: corrupt */
+#define DUE_BYTES      (256u << 20) /* in quarantine: a flush should free them */
+#define MOST_BYTES     (4ull << 30) /* and here whoever allocates waits for one */
 
 void alloc_init(struct qcow2 *q)
 {
@@ -312,6 +314,7 @@ int alloc_data(struct qcow2 *q, uint64_t min, uint64_t max, uint64_t *host, uint
 		freeset_add(&q->free, r);
 		return err;
 	}
+	freeset_add(&q->unrecorded, (struct run){ r.first, r.nr, false });
 	*host = r.first << q->cluster_bits;
 	*nr = r.nr;
 	return 0;
@@ -397,82 +400,130 @@ int alloc_table(struct qcow2 *q, uint64_t *host)
 	return err;
 }
 
-int quarantine_reserve(struct qcow2 *q, size_t n)
+/* Makes room for N more runs in LIST. 0 or -ENOMEM. */
+static int runs_reserve(struct runs *list, size_t n)
 {
-	size_t cap = q->cap_quarantine ? q->cap_quarantine : 64;
+	size_t cap = list->cap ? list->cap : 64;
 	struct run *p;
 
-	while (cap < q->nr_quarantine + n)
+	while (cap < list->nr + n)
 		cap *= 2;
-	if (cap == q->cap_quarantine)
+	if (cap == list->cap)
 		return 0;
-	p = realloc(q->quarantine, cap * sizeof(*p));
+	p = realloc(list->run, cap * sizeof(*p));
 	if (!p)
 		return -ENOMEM;
-	q->quarantine = p;
-	q->cap_quarantine = cap;
+	list->run = p;
+	list->cap = cap;
 	return 0;
+}
+
+/* Appends R to LIST, which has room. */
+static void runs_add(struct runs *list, struct run r)
+{
+	struct run *last = list->nr ? &list->run[list->nr - 1] : NULL;
+
+	if (last && last->first + last->nr == r.first)
+		last->nr += r.nr;
+	else
+		list->run[list->nr++] = r;
+}
+
+void runs_move(struct runs *to, struct runs *from)
+{
+	struct runs empty = *to;
+
+	if (!to->nr) {
+		*to = *from;
+		*from = empty;
+		return;
+	}
+	if (runs_reserve(to, from->nr))
+		return;
+	for (size_t i = 0; i < from->nr; i++)
+		runs_add(to, from->run[i]);
+	from->nr = 0;
+}
+
+int quarantine_reserve(struct qcow2 *q, size_t n)
+{
+	int err = runs_reserve(&q->dead, n);
+
+	return err ? err : runs_reserve(&q->quarantine, n);
 }
 
 int quarantine_add(struct qcow2 *q, uint64_t first, uint64_t nr)
 {
-	struct run *last = NULL;
-	int err;
+	struct run r = { first, nr, false };
+	int err = quarantine_reserve(q, 1);
 
-	if (q->nr_quarantine > q->flush.nr_quarantine)
-		last = &q->quarantine[q->nr_quarantine - 1];
-
-	if (last && last->first + last->nr == first) {
-		last->nr += nr;
-		q->quarantined += nr;
-		return 0;
-	}
-	err = quarantine_reserve(q, 1);
 	if (err)
 		return err;
-	q->quarantine[q->nr_quarantine++] = (struct run){ first, nr, false };
+	if (freeset_has(&q->unrecorded, r) || plant(reset_makes_dead))
+		runs_add(&q->dead, r);
+	else
+		runs_add(&q->quarantine, r);
 	q->quarantined += nr;
 	atomic_store_explicit(&q->meta_dirty, true, memory_order_relaxed);
-	return plant(no_quarantine) ? quarantine_release(q, q->nr_quarantine) : 0;
+	return plant(no_quarantine) ? runs_drop(q, &q->quarantine) : 0;
 }
 
-/* Discards freed clusters, unless the image keeps them. Returns whether they read as zeroes. */
-static bool give_up(struct qcow2 *q, uint64_t first, uint64_t nr)
+/* How many clusters from FIRST on, at most MAX, have the refcount of the first: *COUNT. */
+static int ref_alike(struct qcow2 *q, uint64_t first, uint64_t max, uint64_t *count, uint64_t *len)
 {
+	uint64_t other;
+	int err = ref_get(q, first, count);
+
+	for (*len = 1; !err && *len < max; ++*len) {
+		err = ref_get(q, first + *len, &other);
+		if (other != *count)
+			break;
+	}
+	return err;
+}
+
+/*
+ * Discards clusters of which nobody knows any more. That takes time, so q->lock is released. Returns
+ * whether they read as zeroes now; the image may keep them as they are.
+ */
+static bool discard_unlocked(struct qcow2 *q, uint64_t first, uint64_t nr)
+{
+	int err;
+
 	if (alloc_keeps(q) && !freeset_full(&q->free))
 		return false;
-	return !discard(q, first, nr);
+	resident_forget(q, first, nr);
+	pthread_mutex_unlock(&q->lock);
+	err = file_discard(q->file, first << q->cluster_bits, nr << q->cluster_bits);
+	pthread_mutex_lock(&q->lock);
+	return !err;
 }
 
-/* Lowers the counts of a run and gives back what is free then; returns what it did. */
-static int release_piece(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t *done)
+/*
+ * Drops a reference to each of some clusters from FIRST on, at most NR; of how many says *DONE. The
+ * last reference is dropped when the cluster is discarded: until then nobody else can find it.
+ */
+static int drop_piece(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t *done)
 {
-	bool is_free;
-	int err = ref_run(q, first, nr, &is_free, &nr);
+	const uint64_t most = DISCARD_BYTES >> q->cluster_bits;
+	uint64_t count;
+	struct run r;
+	int err = ref_alike(q, first, nr < most ? nr : most, &count, done);
 
 	if (err)
 		return err;
-	*done = nr;
 	/* A count of 0 already, or a place of ours: the image lies, and we touch nothing. */
-	if (is_free || alloc_overlaps_meta(q, first << q->cluster_bits, nr << q->cluster_bits))
+	if (!count || alloc_overlaps_meta(q, first << q->cluster_bits, *done << q->cluster_bits))
 		return 0;
-	err = ref_adjust(q, first, plant(release_forgets_one) ? nr - 1 : nr, false);
-	if (err)
-		return err;
-	for (uint64_t i = 0; i < nr;) {
-		uint64_t len;
-
-		err = ref_run(q, first + i, nr - i, &is_free, &len);
-		if (err)
-			return err;
-		if (is_free) {
-			struct run r = { first + i, len, give_up(q, first + i, len) };
-
-			freeset_add(&q->free, r);
-		}
-		i += len;
-	}
-	return 0;
+	if (count > 1)
+		return ref_adjust(q, first, *done, false);
+	r = (struct run){ first, *done, discard_unlocked(q, first, *done) };
+	if (plant(release_forgets_one))
+		r.nr--;
+	err = ref_adjust(q, r.first, r.nr, false);
+	if (!err)
+		freeset_add(&q->free, r);
+	return err;
 }
 
 static int by_place(const void *a, const void *b)
@@ -482,34 +533,32 @@ static int by_place(const void *a, const void *b)
 	return x->first < y->first ? -1 : x->first > y->first;
 }
 
-int quarantine_release(struct qcow2 *q, size_t nr)
+int runs_drop(struct qcow2 *q, struct runs *list)
 {
-	size_t left = nr;
-	int err = 0;
-
-	if (!nr)
-		return 0;
 	/* Sorted, adjacent runs become one, and the set of free clusters has fewer runs. */
-	qsort(q->quarantine, nr, sizeof(*q->quarantine), by_place);
-	while (left && !err) {
-		struct run *r = &q->quarantine[left - 1];
+	if (list->nr)
+		qsort(list->run, list->nr, sizeof(*list->run), by_place);
+	while (list->nr) {
+		struct run *r = &list->run[list->nr - 1];
 		uint64_t done = 0;
+		int err = drop_piece(q, r->first, r->nr, &done);
 
-		err = release_piece(q, r->first, r->nr, &done);
 		if (err)
-			break;
+			return err;
 		r->first += done;
 		r->nr -= done;
 		q->quarantined -= done;
-		left -= !r->nr;
+		list->nr -= !r->nr;
 	}
-	memmove(q->quarantine + left, q->quarantine + nr,
-		(q->nr_quarantine - nr) * sizeof(*q->quarantine));
-	q->nr_quarantine -= nr - left;
-	return err;
+	return 0;
 }
 
 bool quarantine_crowded(const struct qcow2 *q)
 {
-	return q->quarantined << q->cluster_bits > MAX_QUARANTINE;
+	return q->quarantined << q->cluster_bits > (q->file->in_memory ? DUE_BYTES : MOST_BYTES);
+}
+
+bool quarantine_due(const struct qcow2 *q)
+{
+	return q->quarantined << q->cluster_bits > DUE_BYTES;
 }

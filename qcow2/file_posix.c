@@ -42,6 +42,7 @@
 struct file_posix {
 	struct file file;
 	int direct_fd; /* -1: none */
+	int wait_fd;   /* -1: none; see wait_written() */
 	bool writable;
 	char *view;
 	size_t view_len; /* 0: none */
@@ -147,8 +148,21 @@ static int zero_in_place(int fd, uint64_t off, uint64_t end)
 	return 0;
 }
 
+/*
+ * Waits for what the kernel is writing of a range that is to be discarded: fallocate() would wait,
+ * too, but hold the inode's lock, for which all writes to the file wait. By a descriptor of its own,
+ * since the wait takes an error from its descriptor, which is fdatasync()'s to report.
+ */
+static void wait_written(struct file_posix *p, uint64_t off, uint64_t len)
+{
+	if (p->wait_fd >= 0)
+		sync_file_range(p->wait_fd, (off_t)off, (off_t)len, SYNC_FILE_RANGE_WAIT_BEFORE);
+}
+
 static int posix_fallocate_mode(struct file *f, int mode, uint64_t off, uint64_t len)
 {
+	if (mode & FALLOC_FL_PUNCH_HOLE && !f->in_memory)
+		wait_written(posix_of(f), off, len);
 	if (mode & FALLOC_FL_ZERO_RANGE && f->in_memory)
 		return zero_in_place(f->fd, off, off + len);
 	return fallocate(f->fd, mode, off, len) ? -errno : 0;
@@ -229,6 +243,8 @@ static void posix_close(struct file *f)
 		munmap(p->view, p->view_len);
 	if (p->direct_fd >= 0)
 		close(p->direct_fd);
+	if (p->wait_fd >= 0)
+		close(p->wait_fd);
 	close(f->fd);
 	free(p);
 }
@@ -259,14 +275,15 @@ static int only_regular(int fd)
 	return S_ISREG(st.st_mode) ? 0 : -EINVAL;
 }
 
-static int open_direct(int fd, int access)
+/* Another descriptor of the file of FD, opened with FLAGS. */
+static int open_again(int fd, int flags)
 {
 	char name[64];
-	int direct;
+	int again;
 
 	snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
-	direct = open(name, access | O_DIRECT | O_CLOEXEC);
-	return direct < 0 ? -errno : direct;
+	again = open(name, flags | O_CLOEXEC);
+	return again < 0 ? -errno : again;
 }
 
 int file_posix(const char *path, unsigned int flags, struct file **out)
@@ -279,6 +296,7 @@ int file_posix(const char *path, unsigned int flags, struct file **out)
 		return -ENOMEM;
 	p->file.ops = &posix_ops;
 	p->direct_fd = -1;
+	p->wait_fd = -1;
 	p->unsafe = flags & FILE_UNSAFE;
 	p->writable = !(flags & FILE_RDONLY);
 	/* O_NONBLOCK: the open of a FIFO must not block before it is refused. */
@@ -297,13 +315,15 @@ int file_posix(const char *path, unsigned int flags, struct file **out)
 	}
 	know_file_system(p);
 	if (flags & FILE_DIRECT) {
-		p->direct_fd = open_direct(p->file.fd, access);
+		p->direct_fd = open_again(p->file.fd, access | O_DIRECT);
 		if (p->direct_fd < 0) {
 			err = p->direct_fd;
 			goto close_fd;
 		}
 		p->file.direct = true;
 	}
+	if (p->writable)
+		p->wait_fd = open_again(p->file.fd, O_RDONLY);
 	*out = &p->file;
 	return 0;
 

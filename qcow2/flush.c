@@ -36,6 +36,7 @@
  * would not report it.
  */
 #include <errno.h>
+#include <time.h>
 
 #include "image.h"
 #include "plant.h"
@@ -137,12 +138,12 @@ static int sync_all(struct qcow2 *q)
 	return q->flush.meta_unsynced || atomic_load(&q->data_unsynced) ? meta_sync(q) : 0;
 }
 
-/* Frees what was unmapped: the first NR entries. Needs no write order: if it is lost, they leak. */
-static int release(struct qcow2 *q, size_t nr)
+/* Drops the references in LIST. Needs no write order: if that is lost, clusters leak. */
+static int release(struct qcow2 *q, struct runs *list)
 {
 	struct flush *f = &q->flush;
 	bool synced = !f->meta_unsynced;
-	int err = quarantine_release(q, nr);
+	int err = runs_drop(q, list);
 
 	if (!err)
 		err = cache_write(q, TABLE_REFBLOCK);
@@ -192,7 +193,7 @@ static int collect(struct qcow2 *q)
 	int err = wp_collect(q);
 
 	if (!err && plant(reuse_before_reset_is_durable))
-		err = release(q, q->nr_quarantine);
+		err = release(q, &q->quarantine);
 	atomic_store_explicit(&q->meta_dirty, false, memory_order_relaxed);
 	take_flag(&f->refs_grew, &q->refs_grew);
 	take_flag(&f->reftable_moved, &q->reftable_moved);
@@ -200,7 +201,10 @@ static int collect(struct qcow2 *q)
 	take_flag(&f->meta_unsynced, &q->meta_unsynced);
 	f->reftable_offset = q->hdr.reftable_offset;
 	f->reftable_clusters = q->hdr.reftable_clusters;
-	f->nr_quarantine = q->nr_quarantine;
+	q->unrecorded.nr = 0;
+	runs_move(&f->freed, &q->quarantine);
+	runs_move(&f->freed, &f->dead);
+	runs_move(&f->freed, &q->dead);
 	f->log_next = shadow_next(q);
 	if (!err)
 		f->locked = copy_tables(q) != 0;
@@ -246,15 +250,23 @@ static int settle(struct qcow2 *q, int err)
 	toptable_collected(&q->reftable, &f->reftable, !err);
 	cache_collected(q, &f->l2, !err);
 	toptable_collected(&q->l1, &f->l1, !err);
-	if (!err && f->nr_quarantine)
-		err = release(q, plant(freed_while_flushed) ? q->nr_quarantine : f->nr_quarantine);
-	f->nr_quarantine = 0;
+	if (plant(freed_while_flushed))
+		runs_move(&f->freed, &q->quarantine);
+	if (!err && f->freed.nr)
+		err = release(q, &f->freed);
 	wp_requeue(q); /* those not recorded stay dirty */
 	if (err)
 		atomic_store_explicit(&q->meta_dirty, true, memory_order_relaxed);
 	else
 		shadow_flushed(q, plant(log_emptied_late) ? shadow_next(q) : f->log_next);
 	return err;
+}
+
+/* Frees what no flush has recorded. So its data is not written by the syncs that follow. */
+static int drop_dead(struct qcow2 *q)
+{
+	runs_move(&q->flush.dead, &q->dead);
+	return runs_drop(q, &q->flush.dead);
 }
 
 int flush_locked(struct qcow2 *q)
@@ -269,7 +281,9 @@ int flush_locked(struct qcow2 *q)
 	if (plant(log_emptied_early))
 		shadow_flushed(q, shadow_next(q));
 	f->running = true;
-	err = collect(q);
+	err = drop_dead(q);
+	if (!err)
+		err = collect(q);
 	if (!f->locked)
 		pthread_mutex_unlock(&q->lock);
 	if (!err)
@@ -295,6 +309,40 @@ int qcow2_flush(struct qcow2 *q)
 	err = flush_locked(q);
 	pthread_mutex_unlock(&q->lock);
 	return err;
+}
+
+int flush_waited(struct qcow2 *q, uint32_t zone)
+{
+	struct timespec begun, now;
+	int err;
+
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	err = flush_locked(q);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (q->waited && !q->file->in_memory)
+		q->waited(q->path, zone,
+			  (now.tv_sec - begun.tv_sec) * 1000ull +
+				  (now.tv_nsec - begun.tv_nsec) / 1000000);
+	return err;
+}
+
+bool qcow2_tend(struct qcow2 *q)
+{
+	struct flush *f = &q->flush;
+	bool due;
+
+	if (!writable(q))
+		return false;
+	pthread_mutex_lock(&q->lock);
+	if (!f->running && q->dead.nr) {
+		f->running = true;
+		drop_dead(q); /* a flush tries again what is left after an error, and tells it */
+		f->running = false;
+		pthread_cond_broadcast(&f->ended);
+	}
+	due = quarantine_due(q) || shadow_half_full(q) || cache_nearly_full(q);
+	pthread_mutex_unlock(&q->lock);
+	return due;
 }
 
 bool qcow2_dirty(const struct qcow2 *q)

@@ -126,6 +126,13 @@ void freeset_remove(struct freeset *s, struct run r)
 	shrink_to_fit(s);
 }
 
+bool freeset_has(const struct freeset *s, struct run r)
+{
+	uint32_t i = first_above(s, r.first);
+
+	return i < s->nr && s->run[i].first <= r.first && run_end(&s->run[i]) >= run_end(&r);
+}
+
 int freeset_best(const struct freeset *s, uint64_t min, uint64_t max, uint64_t longest,
 		 bool recycled)
 {

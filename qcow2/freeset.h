@@ -36,6 +36,9 @@ void freeset_add_new(struct freeset *s, struct run r);
 /* Removes the clusters of R that are in the set. */
 void freeset_remove(struct freeset *s, struct run r);
 
+/* Whether all clusters of R are in the set, and alike. */
+bool freeset_has(const struct freeset *s, struct run r);
+
 /*
  * The index of the best run for MIN to MAX clusters: the smallest run that has MAX, or else
  * the largest one. RECYCLED: only of recycled clusters. At most LONGEST clusters long. -1:

@@ -119,6 +119,11 @@ struct wp_todo {
 	uint64_t wp; /* copied before the data was synced */
 };
 
+struct runs {
+	struct run *run;
+	size_t nr, cap;
+};
+
 /*
  * The flush that runs; flush.c. What it collected under q->lock is its own until it ends: it writes
  * and syncs without the lock. The flags describe the file; a flush that fails leaves them to the
@@ -138,8 +143,9 @@ struct flush {
 	uint32_t reftable_clusters;
 	struct wp_todo *todo;
 	size_t nr_todo, cap_todo;
-	size_t nr_quarantine; /* so many entries of q->quarantine are free when it has ended */
-	uint32_t log_next;    /* what the shadow noted before this entry is in the image then */
+	struct runs dead;  /* taken from q->dead */
+	struct runs freed; /* taken from q->quarantine: free when it has ended */
+	uint32_t log_next; /* what the shadow noted before this entry is in the image then */
 };
 
 /* The header in host order, as far as it is not in info. */
@@ -156,7 +162,8 @@ struct header {
 struct qcow2 {
 	struct file *file;
 	char *path;
-	unsigned int flags; /* QCOW2_RDONLY ... */
+	unsigned int flags;					      /* QCOW2_RDONLY ... */
+	void (*waited)(const char *path, uint32_t zone, uint64_t ms); /* see qcow2_open_opts */
 	struct qcow2_info info;
 	struct header hdr;
 
@@ -178,10 +185,13 @@ struct qcow2 {
 	_Atomic uint64_t file_len; /* as last set by us; written under the lock */
 	uint64_t scan_pos;	   /* clusters below it were searched for free ones */
 	uint64_t scan_end;
-	struct freeset free;	/* clusters known to be free */
-	struct run *quarantine; /* unmapped since the last flush: one reference each to drop */
-	size_t nr_quarantine, cap_quarantine;
-	uint64_t quarantined; /* clusters in it */
+	struct freeset free; /* clusters known to be free */
+	/* Allocated since the last flush began, so no flush has recorded what they are used for. */
+	struct freeset unrecorded;
+	/* Unmapped: one reference each to drop. */
+	struct runs quarantine; /* when the next flush has made that durable */
+	struct runs dead;	/* at any time: they were unrecorded */
+	uint64_t quarantined;	/* clusters in both, and in the flush */
 
 	struct flush flush;
 	/* Since the last flush began; as those in it. */
@@ -332,10 +342,18 @@ int alloc_table(struct qcow2 *q, uint64_t *host);
 int quarantine_add(struct qcow2 *q, uint64_t first, uint64_t nr);
 /* Allocates N more entries, so that the next N quarantine_add() cannot fail. */
 int quarantine_reserve(struct qcow2 *q, size_t n);
-/* Drops the first NR deferred references: lowers refcounts (in memory), discards. After syncs. */
-int quarantine_release(struct qcow2 *q, size_t nr);
+/*
+ * Drops one reference to each cluster of LIST: discards what is free then, and lowers refcounts in
+ * memory. Releases q->lock meanwhile; nobody else may change LIST. After an error the rest of it
+ * stays.
+ */
+int runs_drop(struct qcow2 *q, struct runs *list);
+/* Moves the runs of FROM to TO; without memory for that they stay where they are. */
+void runs_move(struct runs *to, struct runs *from);
 /* Whether so much is in quarantine that a flush should run before the next allocation. */
 bool quarantine_crowded(const struct qcow2 *q);
+/* Whether so much is in quarantine that a flush should run soon, but nobody has to wait for it. */
+bool quarantine_due(const struct qcow2 *q);
 /* Whether [HOST, HOST + LEN) overlaps the header, L1, L2, refcount or write-pointer tables. */
 bool alloc_overlaps_meta(const struct qcow2 *q, uint64_t host, uint64_t len);
 
@@ -459,6 +477,8 @@ void flush_init(struct qcow2 *q);
  * may have changed. 0 or -errno; -EROFS: the image is poisoned.
  */
 int flush_locked(struct qcow2 *q);
+/* The same for a write or reset of ZONE, which has to wait for it: q->waited() is told. */
+int flush_waited(struct qcow2 *q, uint32_t zone);
 
 /* shadow.c: the crash journal that a killed process leaves behind */
 
@@ -485,6 +505,8 @@ void shadow_finish(struct qcow2 *q, uint32_t zone, uint64_t wp);
 void shadow_spare(struct qcow2 *q, uint64_t host, uint64_t len);
 /* Whether the log is nearly full: a flush should run first. */
 bool shadow_nearly_full(const struct qcow2 *q);
+/* Whether it is half full: a flush should run soon. */
+bool shadow_half_full(const struct qcow2 *q);
 /* The serial number of the entry that will be noted next. */
 uint32_t shadow_next(const struct qcow2 *q);
 /* All that was noted before entry NEXT is in the image. */

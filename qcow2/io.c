@@ -212,7 +212,7 @@ static int write_once(struct qcow2 *q, const struct iovec *iov, int n, uint64_t 
  */
 static bool make_space(struct qcow2 *q)
 {
-	bool freed = q->nr_quarantine && !flush_locked(q);
+	bool freed = q->quarantined && !flush_locked(q);
 
 	return alloc_trim(q) > 0 || freed;
 }
@@ -243,7 +243,7 @@ static bool crowded(const struct qcow2 *q)
 static int place(struct qcow2 *q, uint64_t off, uint64_t len, uint64_t limit, uint64_t *host,
 		 uint64_t *run)
 {
-	int err = crowded(q) ? flush_locked(q) : 0;
+	int err = crowded(q) ? flush_waited(q, (uint32_t)(off >> q->zone_bits)) : 0;
 
 	if (!err)
 		err = map_for_write(q, off, len, limit, host, run);

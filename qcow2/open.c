@@ -657,7 +657,10 @@ static void image_free(struct qcow2 *q)
 	toptable_free(&q->l1);
 	toptable_free(&q->reftable);
 	cache_free(q);
-	free(q->quarantine);
+	free(q->quarantine.run);
+	free(q->dead.run);
+	free(q->flush.dead.run);
+	free(q->flush.freed.run);
 	reserve_free(q);
 	resident_free(q);
 	file_close(q->file);
@@ -685,6 +688,7 @@ int qcow2_open(const char *path, const struct qcow2_open_opts *opts, struct qcow
 		return -ENOMEM;
 	}
 	q->flags = opts->flags;
+	q->waited = opts->waited;
 	pthread_mutex_init(&q->lock, NULL);
 	flush_init(q);
 	reserve_init(q);

@@ -97,6 +97,12 @@ struct qcow2_open_opts {
 	const char *shadow_dir;
 	/* QCOW2_ERRLEN bytes, or NULL: gets sentences about the shadow for the user, or "". */
 	char *notice;
+	/*
+	 * NULL, or called after a write or reset of ZONE has waited MS milliseconds for a flush,
+	 * because more than 4 GiB of clusters, or a full shadow, waited for it. Under a lock: it
+	 * calls nothing of the image at PATH.
+	 */
+	void (*waited)(const char *path, uint32_t zone, uint64_t ms);
 };
 
 /*
@@ -184,8 +190,8 @@ uint64_t qcow2_wp(const struct qcow2 *q, uint32_t zone);
 void qcow2_wp_advance(struct qcow2 *q, uint32_t zone, uint64_t wp);
 
 /*
- * Discards the data of ZONE and sets its write pointer to its start. The clusters are freed only
- * after a flush has made the reset durable.
+ * Discards the data of ZONE and sets its write pointer to its start. Clusters that a flush has recorded
+ * are freed only after another has made the reset durable, the others by qcow2_tend().
  */
 int qcow2_zone_reset(struct qcow2 *q, uint32_t zone);
 
@@ -201,6 +207,13 @@ int qcow2_zone_finish(struct qcow2 *q, uint32_t zone, uint64_t wp);
  * law". After a failed sync every later flush fails with -EROFS until the image is opened again.
  */
 int qcow2_flush(struct qcow2 *q);
+
+/*
+ * Does in the background what no write should wait for: frees clusters that were unmapped and that
+ * no flush has recorded. Whether a flush should run soon. Call it after resets and finishes.
+ * Blocks. Any thread.
+ */
+bool qcow2_tend(struct qcow2 *q);
 
 /* Whether a flush would have metadata to write: a hint. Takes no lock. Any thread. */
 bool qcow2_dirty(const struct qcow2 *q);

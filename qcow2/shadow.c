@@ -377,6 +377,11 @@ bool shadow_nearly_full(const struct qcow2 *q)
 	return q->shadow && shadow_count(log_word(q->shadow)) > SHADOW_ENTRIES - ROOM;
 }
 
+bool shadow_half_full(const struct qcow2 *q)
+{
+	return q->shadow && shadow_count(log_word(q->shadow)) > SHADOW_ENTRIES / 2;
+}
+
 uint32_t shadow_next(const struct qcow2 *q)
 {
 	return q->shadow ? (uint32_t)log_word(q->shadow) : 0;

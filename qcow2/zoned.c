@@ -27,7 +27,7 @@ static int zone_change_begin(struct qcow2 *q, uint32_t zone)
 	pthread_mutex_lock(&q->lock);
 	err = atomic_load(&q->poisoned) ? -EROFS : 0;
 	if (!err && shadow_nearly_full(q))
-		err = flush_locked(q);
+		err = flush_waited(q, zone);
 	if (err)
 		pthread_mutex_unlock(&q->lock);
 	return err;
@@ -43,10 +43,11 @@ static uint64_t zone_end(const struct qcow2 *q, uint32_t zone)
 /* Records as spare the runs freed since there were BEFORE; the last of those may have grown. */
 static void note_unmapped(struct qcow2 *q, size_t before)
 {
-	for (size_t i = before ? before - 1 : 0; i < q->nr_quarantine && i < before + SPARE_RUNS;
-	     i++)
-		shadow_spare(q, q->quarantine[i].first << q->cluster_bits,
-			     q->quarantine[i].nr << q->cluster_bits);
+	const struct runs *list = &q->quarantine;
+
+	for (size_t i = before ? before - 1 : 0; i < list->nr && i < before + SPARE_RUNS; i++)
+		shadow_spare(q, list->run[i].first << q->cluster_bits,
+			     list->run[i].nr << q->cluster_bits);
 }
 
 int qcow2_zone_reset(struct qcow2 *q, uint32_t zone)
@@ -56,7 +57,7 @@ int qcow2_zone_reset(struct qcow2 *q, uint32_t zone)
 
 	if (err)
 		return err;
-	before = q->nr_quarantine;
+	before = q->quarantine.nr;
 	err = map_unmap(q, zone_start(q, zone), zone_end(q, zone));
 	if (!err) {
 		if (!plant(reset_keeps_the_zone_map))
@@ -106,7 +107,7 @@ int qcow2_zone_finish(struct qcow2 *q, uint32_t zone, uint64_t wp)
 		pthread_mutex_unlock(&q->lock);
 		return -EINVAL;
 	}
-	before = q->nr_quarantine;
+	before = q->quarantine.nr;
 	err = zero_tail(q, wp, zone_end(q, zone));
 	if (!err && !plant(finish_leaves_clusters))
 		err = map_unmap(q, wp, zone_end(q, zone));

@@ -134,6 +134,43 @@ void zns_exec_flush(struct tgt_req *req)
 		zns_complete_flushed(req);
 }
 
+/* --- in the background --- */
+
+static struct zns *tender_zns(struct work *w)
+{
+	return (struct zns *)((char *)w - offsetof(struct zns, tender.work));
+}
+
+static void tend_work(struct work *w)
+{
+	struct zns *zns = tender_zns(w);
+
+	zns->tender.due = zns->store->ops->tend(zns->store);
+}
+
+static void tend_done(struct work *w)
+{
+	struct zns *zns = tender_zns(w);
+	bool due = zns->tender.due;
+
+	atomic_store(&zns->tender.running, false);
+	if (due)
+		flusher_begin(zns, NULL);
+	if (atomic_load(&zns->tender.again))
+		zns_tend(zns);
+}
+
+void zns_tend(struct zns *zns)
+{
+	struct zns_tender *t = &zns->tender;
+
+	atomic_store(&t->again, true);
+	if (atomic_exchange(&t->running, true))
+		return;
+	atomic_store(&t->again, false);
+	work_submit(loop_current(), &t->work, tend_work, tend_done);
+}
+
 /* --- idle write-back --- */
 
 static struct zns_idle *timer_idle(struct loop_timer *t)

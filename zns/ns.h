@@ -25,6 +25,14 @@ struct zns_flusher {
 	struct work work;
 };
 
+/* flush.c: what a worker does for the store in the background, one work item at a time. */
+struct zns_tender {
+	struct work work;
+	atomic_bool running;
+	atomic_bool again; /* asked for while it ran */
+	bool due;	   /* the worker's, then its loop's: a flush should run */
+};
+
 /* flush.c: the timer that writes back when the host does not flush. */
 struct zns_idle {
 	struct loop *loop;	   /* where the timer runs */
@@ -46,6 +54,7 @@ struct zns {
 	uint32_t lba_shift;
 	bool writethrough;
 	struct zns_flusher flusher;
+	struct zns_tender tender;
 	struct zns_idle idle;
 	/* A mapping faulted: from now on data is copied, and the host gets errors. */
 	atomic_bool no_zero_copy;
@@ -157,6 +166,8 @@ void zns_complete_flushed(struct tgt_req *req); /* completes it after the next f
  * idle write-back. Any loop.
  */
 void zns_mark_dirty(struct zns *zns, uint64_t now);
+/* Call after a reset or finish: a worker frees what it can, and a flush begins if one is due. */
+void zns_tend(struct zns *zns);
 int zns_flush_store(struct zns *zns); /* the flush itself: 0 or -errno; blocks; one at a time */
 
 /* identify.c */

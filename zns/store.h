@@ -82,6 +82,11 @@ struct store_ops {
 	/* Makes a zone full; it reads as zeroes from WP, an absolute byte offset, to its end. */
 	int (*finish)(struct store *s, uint32_t zone, uint64_t wp);
 	/*
+	 * Does what need not be waited for: frees the space of resets. Whether a flush should run
+	 * soon. Call it after resets and finishes. Blocks.
+	 */
+	bool (*tend)(struct store *s);
+	/*
 	 * Returns the space of free clusters that the image keeps for reuse (tmpfs, O_DIRECT) to the file
 	 * system. May block long.
 	 */

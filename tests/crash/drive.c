@@ -281,6 +281,13 @@ bool drive_flush(struct drive *d)
 	return true;
 }
 
+bool drive_tend(struct drive *d)
+{
+	say(d, "  at %zu: tend\n", here(d));
+	(void)qcow2_tend(d->q);
+	return true;
+}
+
 bool drive_flush_beside(struct drive *d, void (*others)(void *), void *arg)
 {
 	bool ok;

@@ -21,6 +21,14 @@ static struct qcow2 *image(struct store *s)
 	return ((struct store_qcow2 *)s)->q;
 }
 
+/* The one who has waited is named. */
+static void say_waited(const char *path, uint32_t zone, uint64_t ms)
+{
+	log_warn("%s: a write or reset of zone %u has waited %llu ms for a flush, which too many "
+		 "resets waited for",
+		 path, zone, (unsigned long long)ms);
+}
+
 static unsigned int nowait(unsigned int flags)
 {
 	return flags & STORE_NOWAIT ? QCOW2_NOWAIT : 0;
@@ -88,6 +96,11 @@ static int sq_finish(struct store *s, uint32_t zone, uint64_t wp)
 	return qcow2_zone_finish(image(s), zone, wp);
 }
 
+static bool sq_tend(struct store *s)
+{
+	return qcow2_tend(image(s));
+}
+
 static void sq_trim(struct store *s)
 {
 	qcow2_trim(image(s));
@@ -119,6 +132,7 @@ static const struct store_ops store_qcow2_ops = {
 	.wp_advance = sq_wp_advance,
 	.reset = sq_reset,
 	.finish = sq_finish,
+	.tend = sq_tend,
 	.trim = sq_trim,
 	.flush = sq_flush,
 	.close = sq_close,
@@ -174,6 +188,7 @@ int store_qcow2_open(const char *path, const struct store_qcow2_opts *opts, stru
 		.flags = open_flags(opts->read_only, opts->cache),
 		.shadow_dir = opts->shadow_dir,
 		.notice = notice,
+		.waited = say_waited,
 	};
 	struct store_qcow2 *s;
 	const char *no;

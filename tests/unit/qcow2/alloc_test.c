@@ -307,7 +307,7 @@ static void a_full_disk_under_a_mapped_zone_empties_the_quarantine(void **state)
 	assert_int_equal(qcow2_write(q, p, 4 * KIB, 4 * KIB, QCOW2_NOWAIT), -EAGAIN);
 	times = 1;
 	assert_int_equal(qcow2_write(q, p, 4 * KIB, 4 * KIB, 0), 0);
-	assert_int_equal(q->nr_quarantine, 0);
+	assert_int_equal(q->quarantined, 0);
 	times = 1;
 	assert_int_equal(qcow2_write(q, p, 4 * KIB, 4 * KIB, 0), -ENOSPC);
 	d->hook = NULL;
@@ -318,7 +318,7 @@ static void a_full_disk_under_a_mapped_zone_empties_the_quarantine(void **state)
 	ram_free(d);
 }
 
-/* Nobody flushes, as between two idle flushes: the file stays within what is in use, and a bound. */
+/* Nobody flushes, and what no flush has recorded needs none: the file stays within what is in use. */
 static void resets_and_rewrites_without_a_flush_do_not_grow_the_file(void **state)
 {
 	const uint64_t zone = 32 * MIB;
@@ -329,23 +329,55 @@ static void resets_and_rewrites_without_a_flush_do_not_grow_the_file(void **stat
 	};
 	struct ramdisk *d = make_image(&o);
 	struct qcow2 *q = open_image(d, 0);
-	size_t syncs;
 
 	(void)state;
 	ram_forget(d);
-	for (unsigned int i = 0; i < 200; i++) { /* 6400 MiB are given up */
+	for (unsigned int i = 0; i < 48; i++) { /* 1536 MiB are given up */
 		uint64_t at = i % 8 * zone;
 
 		assert_int_equal(qcow2_zone_reset(q, i % 8), 0);
+		assert_false(qcow2_tend(q));
 		put(q, at, 4096, i); /* its zone gets all its clusters */
 		qcow2_wp_advance(q, i % 8, at + 4096);
-		if (i == 14) /* 224 MiB in quarantine: not yet */
-			assert_int_equal(ram_count(d, RAM_SYNC), 0);
 	}
-	assert_true(d->size <= 8 * zone + 256 * MIB + 2 * zone);
-	syncs = ram_count(d, RAM_SYNC);
-	assert_true(syncs);
-	assert_true(syncs < 200 / 2); /* and not one for each */
+	assert_int_equal(ram_count(d, RAM_SYNC), 0);
+	assert_int_equal(q->quarantined, 0);
+	assert_true(d->size <= 10 * zone);
+	assert_int_equal(qcow2_close(q), 0);
+	expect_sound(d, 0);
+	ram_free(d);
+}
+
+/* What a flush has recorded waits for the next one, which is due when it is much. */
+static void resets_of_what_was_flushed_make_a_flush_due(void **state)
+{
+	const uint64_t zone = 32 * MIB;
+	struct qcow2_create_opts o = {
+		.size = 8 * zone,
+		.zoned = true,
+		.zone = { .zone_size = zone, .zone_capacity = zone },
+	};
+	struct ramdisk *d = make_image(&o);
+	struct qcow2 *q = open_image(d, 0);
+	unsigned int due = 0;
+
+	(void)state;
+	for (unsigned int i = 0; i < 64; i++) {
+		uint64_t at = i % 8 * zone;
+
+		assert_int_equal(qcow2_zone_reset(q, i % 8), 0);
+		if (qcow2_tend(q)) {
+			assert_true(q->quarantined << q->cluster_bits > 256 * MIB);
+			due++;
+			assert_int_equal(qcow2_flush(q), 0);
+		}
+		put(q, at, 4096, i);
+		qcow2_wp_advance(q, i % 8, at + 4096);
+		if (i % 8 == 7) /* record them */
+			q->unrecorded.nr = 0;
+	}
+	assert_true(due >= 3);
+	assert_true(d->size <= 8 * zone + 256 * MIB + 3 * zone);
 	assert_int_equal(qcow2_close(q), 0);
 	expect_sound(d, 0);
 	ram_free(d);
@@ -435,6 +467,7 @@ int main(void)
 		cmocka_unit_test(a_full_disk_is_enospc_and_passes),
 		cmocka_unit_test(a_full_disk_under_a_mapped_zone_empties_the_quarantine),
 		cmocka_unit_test(resets_and_rewrites_without_a_flush_do_not_grow_the_file),
+		cmocka_unit_test(resets_of_what_was_flushed_make_a_flush_due),
 		cmocka_unit_test(short_transfers_are_finished),
 		cmocka_unit_test(the_cache_evicts_the_clean_and_keeps_the_dirty),
 		cmocka_unit_test(a_table_with_two_kinds_is_refused),

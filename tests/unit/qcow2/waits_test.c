@@ -175,9 +175,62 @@ static void a_second_flush_waits_for_the_first(void **state)
 	ram_free(cut);
 }
 
+/* Nothing reads what is discarded here, and zeroing it would fill the memory of the machine. */
+static int quick_discard(struct file *f, int mode, uint64_t off, uint64_t len)
+{
+	(void)f, (void)mode, (void)off, (void)len;
+	return 0;
+}
+
+static uint32_t waited[8];
+static unsigned int nr_waited;
+
+static void note_waited(const char *path, uint32_t zone, uint64_t ms)
+{
+	(void)path, (void)ms;
+	assert_true(nr_waited < 8);
+	waited[nr_waited++] = zone;
+}
+
+/* GIB are given up, and a flush has recorded them: more than may wait for the next one. */
+static void the_file_grows_by_no_more_than_4_gib(void **state)
+{
+	struct qcow2_create_opts o = {
+		.size = 2048 * MIB,
+		.zoned = true,
+		.zone = { .zone_size = 512 * MIB, .zone_capacity = 512 * MIB },
+	};
+	struct ramdisk *d = ram_new(16384 * MIB);
+	char warn[QCOW2_ERRLEN], err[QCOW2_ERRLEN];
+	struct file_ops ops;
+	struct qcow2 *q;
+
+	(void)state;
+	assert_int_equal(qcow2_create("ram", &o, ram_open(d), warn, err), 0);
+	q = open_slow(d, &ops);
+	ops.fallocate = quick_discard;
+	q->waited = note_waited;
+	is_other = true;
+	for (uint32_t i = 0; i < 20; i++) { /* 16 of these give up 512 MiB */
+		if (i >= 4)
+			assert_int_equal(qcow2_zone_reset(q, i % 4), 0);
+		append(q, i % 4, 4096, i);
+		q->unrecorded.nr = 0;
+		assert_int_equal(atomic_load(&disk.by_others) != 0, i >= 12);
+		assert_int_equal(nr_waited, i >= 12);
+	}
+	is_other = false;
+	assert_int_equal(waited[0], 12 % 4);
+	assert_true(d->size < 2048 * MIB + 4096 * MIB + 600 * MIB);
+	assert_int_equal(qcow2_close(q), 0);
+	expect_sound(d, 0);
+	ram_free(d);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_file_grows_by_no_more_than_4_gib),
 		cmocka_unit_test(nothing_waits_for_a_sync),
 		cmocka_unit_test(a_second_flush_waits_for_the_first),
 	};

@@ -227,6 +227,12 @@ static int ram_finish(struct store *s, uint32_t zone, uint64_t wp)
 	return 0;
 }
 
+static bool ram_tend(struct store *s)
+{
+	(void)s;
+	return false;
+}
+
 static void ram_trim(struct store *s)
 {
 	store_ram(s)->trims++;
@@ -266,6 +272,7 @@ static const struct store_ops store_ram_ops = {
 	.wp_advance = ram_wp_advance,
 	.reset = ram_reset,
 	.finish = ram_finish,
+	.tend = ram_tend,
 	.trim = ram_trim,
 	.flush = ram_flush,
 	.close = ram_close,
