@@ -59,6 +59,7 @@ static int settle(size_t n)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	static uint8_t mapping[TGT_MAX_TRANSFER];
 	size_t step, done = 3, taken;
 	int err = 0;
 
@@ -67,6 +68,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	log_level(LOG_ERR_);
 	step = data[1] ? data[1] * 8u : SIZE_MAX;
 	rig_open();
+	fake.mapping = mapping;
 	if (data[0] & 4) {
 		rig_handshake(data[0] & 3, data[2] & 31);
 		if (data[0] & 8)
