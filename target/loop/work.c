@@ -71,6 +71,7 @@ struct workers *workers_new(unsigned int threads)
 	pthread_cond_init(&pool->more, NULL);
 	STAILQ_INIT(&pool->queue);
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS); /* a mapping of an image may fault (guard.h) */
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	while (pool->nr_threads < threads) {
 		if (pthread_create(&pool->threads[pool->nr_threads], NULL, worker, pool))
