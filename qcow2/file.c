@@ -106,6 +106,11 @@ int file_writev(struct file *f, const struct iovec *iov, int n, size_t len, uint
 	return err;
 }
 
+bool file_fill(struct file *f, const struct iovec *iov, int n, uint64_t zeroes, uint64_t off)
+{
+	return f->ops->fill && f->ops->fill(f, iov, n, zeroes, off);
+}
+
 int file_sync(struct file *f)
 {
 	int err;

@@ -18,13 +18,14 @@
  *
  * On a tmpfs the pages of free ranges are kept, since allocating a page costs several times as much
  * as filling it. So ranges are zeroed in place, and file_populate() prepares free ranges for data
- * to be received into (reserve.c).
+ * to be received into (reserve.c) or copied into (file_fill()).
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -32,6 +33,7 @@
 #include <unistd.h>
 
 #include "file.h"
+#include "guard.h"
 
 #define DIRECT_ALIGN 4096
 
@@ -218,6 +220,8 @@ static const void *posix_map(struct file *f, uint64_t len)
 	view = mmap(NULL, len, how, MAP_SHARED | MAP_NORESERVE, f->fd, 0);
 	if (view == MAP_FAILED)
 		return NULL;
+	if (how & PROT_WRITE)
+		guard_install(); /* for posix_fill() */
 	p->view = view;
 	p->view_len = len;
 	return view;
@@ -233,6 +237,39 @@ static bool posix_populate(struct file *f, uint64_t off, uint64_t len)
 
 	return f->in_memory && p->writable && off + len <= p->view_len &&
 	       !madvise(p->view + off, len, MADV_POPULATE_READ);
+}
+
+struct fill {
+	const struct iovec *iov;
+	int n;
+	char *to;
+	uint64_t zeroes;
+};
+
+/* For guard_run(). */
+static void fill(void *arg)
+{
+	const struct fill *fill = arg;
+	char *to = fill->to;
+
+	for (int i = 0; i < fill->n; i++) {
+		memcpy(to, fill->iov[i].iov_base, fill->iov[i].iov_len);
+		to += fill->iov[i].iov_len;
+	}
+	memset(to, 0, fill->zeroes);
+}
+
+static bool posix_fill(struct file *f, const struct iovec *iov, int n, uint64_t zeroes,
+		       uint64_t off)
+{
+	struct file_posix *p = posix_of(f);
+	uint64_t len = zeroes;
+
+	for (int i = 0; i < n; i++)
+		len += iov[i].iov_len;
+	if (!f->in_memory || !p->writable || off + len > p->view_len)
+		return false;
+	return guard_run(fill, &(struct fill){ iov, n, p->view + off, zeroes });
 }
 
 static void posix_close(struct file *f)
@@ -260,6 +297,7 @@ static const struct file_ops posix_ops = {
 	.direct = posix_direct,
 	.map = posix_map,
 	.populate = posix_populate,
+	.fill = posix_fill,
 	.close = posix_close,
 };
 

@@ -93,6 +93,11 @@ struct zone_rec {
 	_Atomic uint32_t next; /* in q->dirty_zones: index + 1 of the next one, 0 at the end */
 	_Atomic uint8_t queued;
 	bool reset; /* since the last flush began */
+	/*
+	 * Some of what its map says may not be in memory: it was not all received or copied into
+	 * reserved clusters (reserve.c). No lock.
+	 */
+	atomic_bool cold;
 };
 
 /* Clusters known to be in memory: one bit each for the first NR; resident.c. Under q->lock. */
@@ -445,8 +450,11 @@ void wp_adopt(struct qcow2 *q, uint32_t zone, uint64_t wp, bool reset);
 
 /* Gets the host offset of OFF and its contiguous bytes. False: not in the map. No lock. */
 bool zmap_find(const struct zone_rec *z, uint64_t off, uint64_t *host, uint64_t *run);
-/* Adds a mapping to the zone's map. False: no memory for it, so lookups use the L2 table. */
-bool zmap_add(struct qcow2 *q, uint32_t zone, uint64_t off, uint64_t len, uint64_t host);
+/*
+ * Adds a mapping to the zone's map. WARM: all of it is in memory (a tmpfs); else the zone is cold
+ * from now on. False: no memory for it, so lookups use the L2 table.
+ */
+bool zmap_add(struct qcow2 *q, uint32_t zone, uint64_t off, uint64_t len, uint64_t host, bool warm);
 /* Whether the map has so many extents that it should get no more. */
 bool zmap_scattered(const struct zone_rec *z);
 /* Frees the map of a zone, which no read or write uses. */

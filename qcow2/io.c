@@ -69,7 +69,7 @@ static void learn_around(struct qcow2 *q, uint32_t zone, uint64_t off)
 
 		if (map_lookup(q, pos, end - pos, &m, &run))
 			return;
-		if (may_learn(q, &m, run) && !zmap_add(q, zone, pos, run, m.host))
+		if (may_learn(q, &m, run) && !zmap_add(q, zone, pos, run, m.host, false))
 			return;
 		pos += run;
 	}
@@ -85,7 +85,7 @@ static void learn(struct qcow2 *q, uint64_t off, uint64_t len, const struct mapp
 	if (!atomic_load_explicit(&q->zones[zone].map, memory_order_relaxed))
 		learn_around(q, zone, off);
 	else if (may_learn(q, m, len))
-		zmap_add(q, zone, off, len, m->host);
+		zmap_add(q, zone, off, len, m->host, false);
 }
 
 static int read_compressed(struct qcow2 *q, const struct mapping *m, void *buf, uint64_t off,
@@ -196,10 +196,15 @@ static void note_written(struct qcow2 *q)
 		atomic_store(&q->data_unsynced, true);
 }
 
-static int write_once(struct qcow2 *q, const struct iovec *iov, int n, uint64_t len, uint64_t host,
-		      unsigned int how)
+/* Z, the zone if there are zones, tells whether what is mapped is in memory. */
+static int write_once(struct qcow2 *q, const struct zone_rec *z, const struct iovec *iov, int n,
+		      uint64_t len, uint64_t host, unsigned int how)
 {
-	int err = file_writev(q->file, iov, n, len, host, how);
+	bool cold = !z || atomic_load_explicit(&z->cold, memory_order_relaxed);
+	int err = 0;
+
+	if (cold || !file_fill(q->file, iov, n, 0, host))
+		err = file_writev(q->file, iov, n, len, host, how);
 
 	if (err != -EAGAIN) /* else the caller writes all of it again, by another way */
 		note_written(q);
@@ -217,10 +222,10 @@ static bool make_space(struct qcow2 *q)
 	return alloc_trim(q) > 0 || freed;
 }
 
-static int write_data(struct qcow2 *q, const struct iovec *iov, int n, uint64_t len, uint64_t host,
-		      unsigned int how)
+static int write_data(struct qcow2 *q, const struct zone_rec *z, const struct iovec *iov, int n,
+		      uint64_t len, uint64_t host, unsigned int how)
 {
-	int err = write_once(q, iov, n, len, host, how);
+	int err = write_once(q, z, iov, n, len, host, how);
 
 	if (err != -ENOSPC)
 		return err;
@@ -230,7 +235,7 @@ static int write_data(struct qcow2 *q, const struct iovec *iov, int n, uint64_t 
 	if (make_space(q))
 		err = 0;
 	pthread_mutex_unlock(&q->lock);
-	return err ? err : write_once(q, iov, n, len, host, how);
+	return err ? err : write_once(q, z, iov, n, len, host, how);
 }
 
 /* Whether so much waits for a flush, to be written or freed, that an allocation flushes first. */
@@ -262,12 +267,12 @@ static int write_slow(struct qcow2 *q, const void *buf, uint64_t off, uint64_t *
 	err = atomic_load(&q->poisoned) ? -EROFS : place(q, off, *len, limit, &host, &run);
 	if (!err && q->zones)
 		zmap_add(q, zone, off - in_cluster(q, off), run + in_cluster(q, off),
-			 host - in_cluster(q, off));
+			 host - in_cluster(q, off), false);
 	pthread_mutex_unlock(&q->lock);
 	if (err)
 		return err;
 	*len = min_u64(*len, run);
-	return write_data(q, &(struct iovec){ (void *)(uintptr_t)buf, *len }, 1, *len, host,
+	return write_data(q, NULL, &(struct iovec){ (void *)(uintptr_t)buf, *len }, 1, *len, host,
 			  FILE_DATA);
 }
 
@@ -294,7 +299,7 @@ int qcow2_write(struct qcow2 *q, const void *buf, uint64_t off, uint64_t len, un
 
 		if (z && zmap_find(z, off, &host, &run)) {
 			iov.iov_len = n = min_u64(n, run);
-			err = write_data(q, &iov, 1, n, host, data_flags(flags));
+			err = write_data(q, z, &iov, 1, n, host, data_flags(flags));
 		} else {
 			err = flags & QCOW2_NOWAIT ? -EAGAIN : write_slow(q, from, off, &n);
 		}
@@ -326,7 +331,7 @@ int qcow2_commit(struct qcow2 *q, const void *mem, uint64_t off, uint64_t len, u
 	if (!err)
 		err = map_commit(q, cluster_of(q, off), cluster_of(q, len), host);
 	if (!err)
-		zmap_add(q, zone, off, len, host);
+		zmap_add(q, zone, off, len, host, true);
 	pthread_mutex_unlock(&q->lock);
 	if (err)
 		return err == -ENOSPC ? -EEXIST : err;
@@ -351,10 +356,10 @@ static int pieces_within(const struct iovec *iov, int n, uint64_t run, uint64_t 
 static int write_anew(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		      unsigned int flags)
 {
-	uint64_t whole = align_up(len, q->cluster_size), host;
+	uint64_t whole = align_up(len, q->cluster_size), host, rest;
 	uint32_t zone = off >> q->zone_bits;
 	void *mem = NULL;
-	int err;
+	int err = 0;
 
 	if (q->zones && !in_cluster(q, off) && off + whole <= zone_writable_end(q, zone) &&
 	    !zmap_scattered(&q->zones[zone]))
@@ -362,9 +367,12 @@ static int write_anew(struct qcow2 *q, const struct iovec *iov, int n, uint64_t 
 	if (!mem)
 		return -EEXIST;
 	host = (uint64_t)((const char *)mem - q->view);
-	err = file_writev(q->file, iov, n, len, host, data_flags(flags));
-	if (!err && whole > len && !plant(rest_not_zeroed))
-		err = file_zero(q->file, host + len, whole - len);
+	rest = plant(rest_not_zeroed) ? 0 : whole - len;
+	if (!file_fill(q->file, iov, n, rest, host)) {
+		err = file_writev(q->file, iov, n, len, host, data_flags(flags));
+		if (!err && rest)
+			err = file_zero(q->file, host + len, rest);
+	}
 	if (!err)
 		err = qcow2_commit(q, mem, off, whole, flags);
 	if (err)
@@ -384,7 +392,8 @@ int qcow2_writev(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, 
 
 		if (z && zmap_find(z, off, &host, &run)) {
 			k = pieces_within(iov, n, run, &bytes);
-			err = k ? write_data(q, iov, k, bytes, host, data_flags(flags)) : -EEXIST;
+			err = k ? write_data(q, z, iov, k, bytes, host, data_flags(flags))
+				: -EEXIST;
 		} else {
 			err = write_anew(q, iov, n, off, len, flags);
 		}

@@ -94,7 +94,7 @@ static bool replace(struct qcow2 *q, struct zone_rec *z, struct zone_map *old, u
 	return true;
 }
 
-bool zmap_add(struct qcow2 *q, uint32_t zone, uint64_t off, uint64_t len, uint64_t host)
+bool zmap_add(struct qcow2 *q, uint32_t zone, uint64_t off, uint64_t len, uint64_t host, bool warm)
 {
 	struct zone_rec *z = &q->zones[zone];
 	struct zone_map *m = atomic_load_explicit(&z->map, memory_order_relaxed);
@@ -102,6 +102,8 @@ bool zmap_add(struct qcow2 *q, uint32_t zone, uint64_t off, uint64_t len, uint64
 	uint32_t i = position(m, nr, off);
 	struct extent new;
 
+	if (!warm)
+		atomic_store_explicit(&z->cold, true, memory_order_relaxed);
 	if (i) {
 		struct extent *prev = &m->ext[i - 1];
 		uint64_t end = prev->off + length(prev);
@@ -147,6 +149,7 @@ void zmap_drop(struct qcow2 *q, uint32_t zone)
 {
 	struct zone_map *m = atomic_exchange(&q->zones[zone].map, NULL);
 
+	atomic_store(&q->zones[zone].cold, false);
 	while (m) {
 		struct zone_map *next = m->retired;
 

@@ -406,6 +406,25 @@ static bool sim_populate(struct file *f, uint64_t off, uint64_t len)
 	return f->in_memory && off + len <= sim(f)->size;
 }
 
+/* By writes, which a crash may cut as it may cut the stores of a copy. */
+static bool sim_fill(struct file *f, const struct iovec *iov, int n, uint64_t zeroes, uint64_t off)
+{
+	static const char zero[65536];
+	bool done = f->in_memory;
+
+	for (int i = 0; i < n && done; off += iov[i++].iov_len)
+		done = sim_pwrite(f, iov[i].iov_base, iov[i].iov_len, off, FILE_DATA) ==
+		       (ssize_t)iov[i].iov_len;
+	while (done && zeroes) {
+		size_t len = zeroes < sizeof(zero) ? zeroes : sizeof(zero);
+
+		done = sim_pwrite(f, zero, len, off, FILE_DATA) == (ssize_t)len;
+		off += len;
+		zeroes -= len;
+	}
+	return done;
+}
+
 static const struct file_ops sim_ops = {
 	.pread = sim_pread,
 	.pwrite = sim_pwrite,
@@ -415,6 +434,7 @@ static const struct file_ops sim_ops = {
 	.size = sim_size,
 	.map = sim_map,
 	.populate = sim_populate,
+	.fill = sim_fill,
 	.close = sim_close,
 };
 

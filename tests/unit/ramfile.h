@@ -236,6 +236,22 @@ static inline bool ram_populate(struct file *f, uint64_t off, uint64_t len)
 	return off + len <= ram_of(f)->size;
 }
 
+/* By writes, so that they are recorded, and fail where the hook says so. */
+static inline bool ram_fill(struct file *f, const struct iovec *iov, int n, uint64_t zeroes,
+			    uint64_t off)
+{
+	void *zero = calloc(1, zeroes + 1);
+	bool done = f->in_memory;
+
+	for (int i = 0; i < n && done; off += iov[i++].iov_len)
+		done = f->ops->pwrite(f, iov[i].iov_base, iov[i].iov_len, off, FILE_DATA) ==
+		       (ssize_t)iov[i].iov_len;
+	if (done && zeroes)
+		done = f->ops->pwrite(f, zero, zeroes, off, FILE_DATA) == (ssize_t)zeroes;
+	free(zero);
+	return done;
+}
+
 static inline void ram_close(struct file *f)
 {
 	ram_of(f)->open_files--;
@@ -253,6 +269,7 @@ static inline struct file *ram_open(struct ramdisk *d)
 		.size = ram_size,
 		.map = ram_map,
 		.populate = ram_populate,
+		.fill = ram_fill,
 		.close = ram_close,
 	};
 	struct ramfile *f = malloc(sizeof(*f));

@@ -24,8 +24,8 @@ static void zone_maps_hold_sorted_disjoint_extents(void **state)
 	for (size_t i = 0; i < sizeof(adds) / sizeof(adds[0]); i++) {
 		uint64_t end = adds[i].off + adds[i].len, k = adds[i].off;
 
-		assert_true(
-			zmap_add(q, 0, adds[i].off * KIB, adds[i].len * KIB, adds[i].host * KIB));
+		assert_true(zmap_add(q, 0, adds[i].off * KIB, adds[i].len * KIB, adds[i].host * KIB,
+				     true));
 		/* What is known stays; the new holds up to the next known. */
 		while (k < end && want[k] && k < 48)
 			k++;

@@ -143,6 +143,33 @@ static void what_is_kept_is_written_at_once(void **state)
 	end();
 }
 
+static int fills_to_fail;
+
+static int fail_a_write(void *arg, const struct ram_op *op)
+{
+	(void)arg;
+	return op->call == RAM_WRITE && fills_to_fail && fills_to_fail-- ? -EIO : 0;
+}
+
+/* A page of the mapping cannot be had, for the first piece or for the zeroes: the data is written. */
+static void what_cannot_be_copied_is_written(void **state)
+{
+	(void)state;
+	for (int fails = 0; fails < 4; fails++) {
+		begin(4, true);
+		disk->hook = fail_a_write;
+		fills_to_fail = fails & 1;
+		assert_int_equal(append_pieces(0, 2 * KIB, 3 * KIB, QCOW2_NOWAIT), 0);
+		expect_zeroes(q, 5 * ZONE + 5 * KIB, CAP - 5 * KIB);
+		fills_to_fail = fails >> 1;
+		assert_int_equal(append_pieces(5 * KIB, 1 * KIB, 2 * KIB, QCOW2_NOWAIT), 0);
+		assert_int_equal(fills_to_fail, 0);
+		expect(q, 5 * ZONE, 8 * KIB, 1);
+		disk->hook = NULL;
+		end();
+	}
+}
+
 static void nothing_is_reserved_that_is_not_there(void **state)
 {
 	(void)state;
@@ -476,6 +503,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_committed_is_read),
 		cmocka_unit_test(what_is_kept_is_written_at_once),
+		cmocka_unit_test(what_cannot_be_copied_is_written),
 		cmocka_unit_test(nothing_is_reserved_that_is_not_there),
 		cmocka_unit_test(what_does_not_fit_is_written),
 		cmocka_unit_test(reserved_clusters_are_nobody_elses),
