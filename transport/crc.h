@@ -17,11 +17,8 @@ static inline __le32 crc_end(uint32_t crc)
 
 /*
  * Adds data in a mapping of a file to *CRC. False: the file has become shorter, or its disk does
- * not give the data; *CRC is as before. Any thread that does not block SIGBUS, after
- * crc_catch_faults().
+ * not give the data; *CRC is as before. Any thread that may call guard_run() (guard.h).
  */
 bool crc_feed_mapping(uint32_t *crc, const void *data, uint32_t len);
-/* Has crc_feed_mapping() handle SIGBUS, for the process; one at another place acts as before. */
-void crc_catch_faults(void);
 
 #endif

@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include "guard.h"
 #include "peer.h"
 
 const struct tcp_config tcp_defaults = {
@@ -101,7 +102,7 @@ struct tcp_server *tcp_new(struct tgt *tgt, struct loop *const *loops, unsigned 
 	LIST_INIT(&tcp->pending);
 	LIST_INIT(&tcp->hosts);
 	pthread_mutex_init(&tcp->lock, NULL);
-	crc_catch_faults();
+	guard_install();
 	for (unsigned int i = 0; i < nloops; i++) {
 		if (tcp_loop_init(tcp, &tcp->loops[i], loops[i], tcp->config.memory / nloops)) {
 			tcp->nloops = i + 1;

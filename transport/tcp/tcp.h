@@ -31,7 +31,7 @@ extern const struct tcp_config tcp_defaults;
 
 /*
  * Creates the transport of TGT, which spreads its connections over LOOPS (the array is copied; the
- * first one accepts), and handles SIGBUS from now on (crc.h). CONFIG may be NULL: tcp_defaults.
+ * first one accepts), and handles SIGBUS from now on (guard.h). CONFIG may be NULL: tcp_defaults.
  * NULL: out of memory. Before the loops run.
  */
 struct tcp_server *tcp_new(struct tgt *tgt, struct loop *const *loops, unsigned int nloops,

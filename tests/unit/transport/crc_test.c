@@ -4,16 +4,14 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include "bitwise.h"
 #include "crc.h"
+#include "guard.h"
 
 #define LEN_MAX	  300u
 #define ALIGN_MAX 64u
@@ -134,8 +132,7 @@ static void a_fault_is_noticed(void **state)
 	uint8_t *p = map_file(&fd);
 
 	(void)state;
-	crc_catch_faults();
-	crc_catch_faults(); /* the second time changes nothing */
+	guard_install();
 	for (uint32_t there = MAPPED;; there -= PAGE) {
 		for (size_t i = 0; i < sizeof(lens) / sizeof(lens[0]); i++)
 			for (uint32_t at = 0; at + lens[i] <= MAPPED; at += PAGE / 2 - 1) {
@@ -154,85 +151,12 @@ static void a_fault_is_noticed(void **state)
 	close(fd);
 }
 
-static void *digest_all(void *p)
-{
-	uintptr_t faults = 0;
-
-	for (int i = 0; i < 2000; i++) {
-		uint32_t crc = CRC_START;
-
-		faults += !crc_feed_mapping(&crc, p, MAPPED);
-	}
-	return (void *)faults;
-}
-
-/* A thread's faults are its own. */
-static void threads_do_not_mix(void **state)
-{
-	int fds[2];
-	uint8_t *p[2] = { map_file(&fds[0]), map_file(&fds[1]) };
-	pthread_t threads[4];
-
-	(void)state;
-	crc_catch_faults();
-	assert_int_equal(ftruncate(fds[1], PAGE), 0);
-	for (uintptr_t i = 0; i < 4; i++)
-		assert_int_equal(pthread_create(&threads[i], NULL, digest_all, p[i % 2]), 0);
-	for (uintptr_t i = 0; i < 4; i++) {
-		void *faults;
-
-		pthread_join(threads[i], &faults);
-		assert_int_equal((uintptr_t)faults, i % 2 ? 2000 : 0);
-	}
-	for (int i = 0; i < 2; i++) {
-		munmap(p[i], MAPPED);
-		close(fds[i]);
-	}
-}
-
-/* Any other SIGBUS ends the process as ever, be it a fault elsewhere or sent. */
-static void other_faults_stay_fatal(void **state)
-{
-	int fd;
-	uint8_t *p = map_file(&fd);
-
-	(void)state;
-	assert_int_equal(ftruncate(fd, 0), 0);
-	for (int sent = 0; sent < 2; sent++) {
-		pid_t pid = fork();
-		int status;
-
-		if (!pid) {
-			uint32_t crc = CRC_START;
-
-			signal(SIGBUS, SIG_DFL); /* not cmocka's, or a sanitizer's */
-			crc_catch_faults();
-			if (crc_feed_mapping(&crc, p, 8))
-				_exit(1);
-			if (sent)
-				kill(getpid(), SIGBUS);
-			else
-				*(volatile uint8_t *)p = 1;
-			_exit(2);
-		}
-		assert_int_equal(waitpid(pid, &status, 0), pid);
-		assert_true(WIFSIGNALED(status));
-		assert_int_equal(WTERMSIG(status), SIGBUS);
-	}
-	munmap(p, MAPPED);
-	close(fd);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(published_examples),
-		cmocka_unit_test(all_lengths_and_alignments),
-		cmocka_unit_test(all_split_points),
-		cmocka_unit_test(large_data),
+		cmocka_unit_test(published_examples), cmocka_unit_test(all_lengths_and_alignments),
+		cmocka_unit_test(all_split_points),   cmocka_unit_test(large_data),
 		cmocka_unit_test(a_fault_is_noticed),
-		cmocka_unit_test(threads_do_not_mix),
-		cmocka_unit_test(other_faults_stay_fatal),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
