@@ -488,15 +488,18 @@ static int ref_alike(struct qcow2 *q, uint64_t first, uint64_t max, uint64_t *co
  */
 static bool discard_unlocked(struct qcow2 *q, uint64_t first, uint64_t nr)
 {
+	uint64_t off = first << q->cluster_bits, len = nr << q->cluster_bits;
+	bool keep = alloc_keeps(q) && !freeset_full(&q->free);
 	int err;
 
-	if (alloc_keeps(q) && !freeset_full(&q->free))
+	if (keep && q->file->in_memory)
 		return false;
 	resident_forget(q, first, nr);
 	pthread_mutex_unlock(&q->lock);
-	err = file_discard(q->file, first << q->cluster_bits, nr << q->cluster_bits);
+	/* What is kept is zeroed to drop it from the page cache; alloc_trim() still has to discard it. */
+	err = keep ? file_zero(q->file, off, len) : file_discard(q->file, off, len);
 	pthread_mutex_lock(&q->lock);
-	return !err;
+	return !err && !keep;
 }
 
 /*

@@ -131,14 +131,19 @@ const void *file_map(struct file *f, uint64_t len)
 	return f->ops->map ? f->ops->map(f, len) : NULL;
 }
 
+bool file_cached(struct file *f, uint64_t off, uint64_t len)
+{
+	return !f->ops->cached || f->ops->cached(f, off, len);
+}
+
 bool file_populate(struct file *f, uint64_t off, uint64_t len)
 {
 	return f->ops->populate && f->ops->populate(f, off, len);
 }
 
-int file_direct(struct file *f, const struct iovec *iov, int n, uint64_t off)
+int file_direct(struct file *f, const struct iovec *iov, int n, uint64_t off, bool write)
 {
-	return f->ops->direct ? f->ops->direct(f, iov, n, off) : -1;
+	return f->ops->direct ? f->ops->direct(f, iov, n, off, write) : -1;
 }
 
 int file_truncate(struct file *f, uint64_t size)

@@ -33,9 +33,11 @@ struct file_ops {
 	int (*ftruncate)(struct file *f, uint64_t size);
 	int (*size)(struct file *f, uint64_t *size);
 	/* See file_direct(); NULL: the file has no direct access. */
-	int (*direct)(struct file *f, const struct iovec *iov, int n, uint64_t off);
+	int (*direct)(struct file *f, const struct iovec *iov, int n, uint64_t off, bool write);
 	/* See file_map(); NULL: the file cannot be mapped. */
 	const void *(*map)(struct file *f, uint64_t len);
+	/* See file_cached(); NULL: all of the mapping is. */
+	bool (*cached)(struct file *f, uint64_t off, uint64_t len);
 	/* See file_populate(); NULL: not supported. */
 	bool (*populate)(struct file *f, uint64_t off, uint64_t len);
 	/* See file_fill(); NULL: not supported. */
@@ -48,13 +50,19 @@ struct file {
 	const struct file_ops *ops;
 	int fd;		/* for lock.c; -1: the file has no descriptor */
 	bool in_memory; /* on a tmpfs: new space costs more than writing to kept space again */
-	bool direct;	/* guest data bypasses the page cache */
+	bool direct;	/* guest data bypasses the page cache, or large writes of it do */
 };
 
 #define FILE_RDONLY 0x1
 #define FILE_CREATE 0x2 /* create the file, or truncate it if it exists */
 #define FILE_DIRECT 0x4 /* FILE_DATA transfers use O_DIRECT where their alignment allows */
 #define FILE_UNSAFE 0x8 /* fdatasync does nothing */
+/*
+ * FILE_DATA writes of FILE_LARGE bytes or more use O_DIRECT where their alignment allows; all else uses
+ * the page cache. Ignored on a tmpfs and where O_DIRECT is refused.
+ */
+#define FILE_DIRECT_WRITES 0x10
+#define FILE_LARGE	   65536u
 
 /* Opens PATH. 0 or -errno. The caller ends *OUT by file_close(). */
 int file_posix(const char *path, unsigned int flags, struct file **out)
@@ -83,11 +91,16 @@ int file_truncate(struct file *f, uint64_t size) __attribute__((warn_unused_resu
  */
 const void *file_map(struct file *f, uint64_t len);
 /*
+ * Whether LEN bytes at OFF of the mapping are in memory. Only with FILE_DIRECT_WRITES is this looked up,
+ * as what such a write has written is not; in all other cases the answer is yes.
+ */
+bool file_cached(struct file *f, uint64_t off, uint64_t len);
+/*
  * Returns an O_DIRECT file descriptor, open until file_close(), by which the caller may move guest
  * data between the N pieces of IOV and the file at OFF. -1: the file has none, or these are not
- * aligned for it.
+ * aligned for it, or this transfer uses the page cache.
  */
-int file_direct(struct file *f, const struct iovec *iov, int n, uint64_t off);
+int file_direct(struct file *f, const struct iovec *iov, int n, uint64_t off, bool write);
 /*
  * Allocates and maps the pages of LEN bytes at OFF of the mapping (file_map()), for a system call
  * to write to. They stay until they are discarded (a tmpfs may swap them). False: the file is not

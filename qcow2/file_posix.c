@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A real file: one file descriptor, and with FILE_DIRECT a second one with O_DIRECT.
+ * A real file: one file descriptor, and with FILE_DIRECT or FILE_DIRECT_WRITES a second one with
+ * O_DIRECT.
  *
- * Guest data uses the second descriptor if buffer, length and offset are multiples of 4096;
+ * Guest data (with FILE_DIRECT_WRITES only that of large writes) uses the second descriptor if buffer,
+ * length and offset are multiples of 4096;
  * everything else, above all metadata, uses the first. The kernel keeps the two coherent. A caller
  * that can wait for a direct transfer without sleeping in it (io_uring) gets the descriptor by
  * file_direct().
@@ -14,7 +16,9 @@
  *
  * A tmpfs does not support RWF_NOWAIT; a read of it waits only for pages that were swapped out.
  *
- * With FILE_DIRECT there is no file_map(), which maps the page cache.
+ * With FILE_DIRECT there is no file_map(), which maps the page cache. With FILE_DIRECT_WRITES there
+ * is: such a write drops the pages of its range from the page cache, and a read brings them back.
+ * No page is dirty there: zones are written once, and a direct write covers whole pages.
  *
  * On a tmpfs the pages of free ranges are kept, since allocating a page costs several times as much
  * as filling it. So ranges are zeroed in place, and file_populate() prepares free ranges for data
@@ -43,8 +47,9 @@
 
 struct file_posix {
 	struct file file;
-	int direct_fd; /* -1: none */
-	int wait_fd;   /* -1: none; see wait_written() */
+	int direct_fd;	 /* -1: none */
+	int wait_fd;	 /* -1: none; see wait_written() */
+	bool only_large; /* FILE_DIRECT_WRITES */
 	bool writable;
 	char *view;
 	size_t view_len; /* 0: none */
@@ -57,17 +62,27 @@ static struct file_posix *posix_of(struct file *f)
 	return (struct file_posix *)f; /* file is the first member */
 }
 
-static bool may_go_direct(const struct file_posix *p, const void *buf, size_t len, uint64_t off,
-			  unsigned int flags)
+/* Whether a transfer of guest data of this length in all uses O_DIRECT, if it is aligned. */
+static bool bypasses(const struct file_posix *p, bool write, size_t len)
 {
-	return p->direct_fd >= 0 && flags & FILE_DATA &&
-	       !(((uintptr_t)buf | len | off) & (DIRECT_ALIGN - 1));
+	return p->direct_fd >= 0 && (!p->only_large || (write && len >= FILE_LARGE));
+}
+
+static bool is_aligned(const void *buf, size_t len, uint64_t off)
+{
+	return !(((uintptr_t)buf | len | off) & (DIRECT_ALIGN - 1));
+}
+
+static bool may_go_direct(const struct file_posix *p, bool write, const void *buf, size_t len,
+			  uint64_t off, unsigned int flags)
+{
+	return flags & FILE_DATA && bypasses(p, write, len) && is_aligned(buf, len, off);
 }
 
 static ssize_t posix_pread(struct file *f, void *buf, size_t len, uint64_t off, unsigned int flags)
 {
 	struct file_posix *p = posix_of(f);
-	bool direct = may_go_direct(p, buf, len, off, flags);
+	bool direct = may_go_direct(p, false, buf, len, off, flags);
 	struct iovec iov = { buf, len };
 	ssize_t n;
 
@@ -87,38 +102,39 @@ static ssize_t posix_pwrite(struct file *f, const void *buf, size_t len, uint64_
 			    unsigned int flags)
 {
 	struct file_posix *p = posix_of(f);
-	bool direct = may_go_direct(p, buf, len, off, flags);
+	bool direct = may_go_direct(p, true, buf, len, off, flags);
 	ssize_t n;
 
 	/* Also if BUF is not aligned: whoever repeats the write without FILE_NOWAIT may move it. */
-	if (flags & FILE_NOWAIT && may_go_direct(p, NULL, len, off, flags))
+	if (flags & FILE_NOWAIT && may_go_direct(p, true, NULL, len, off, flags))
 		return -EAGAIN;
 	n = pwrite(direct ? p->direct_fd : f->fd, buf, len, off);
 	return n < 0 ? -errno : n;
 }
 
-/* Pieces are seldom aligned, so a file with O_DIRECT writes them one by one. */
+/* Pieces are seldom aligned, so with FILE_DIRECT they are written one by one. */
 static ssize_t posix_pwritev(struct file *f, const struct iovec *iov, int n, uint64_t off,
 			     unsigned int flags)
 {
 	ssize_t done;
 
-	if (posix_of(f)->direct_fd >= 0 && flags & FILE_DATA)
+	if (flags & FILE_DATA && bypasses(posix_of(f), true, 0))
 		return -EAGAIN;
 	done = pwritev(f->fd, iov, n, off);
 	return done < 0 ? -errno : done;
 }
 
-static int posix_direct(struct file *f, const struct iovec *iov, int n, uint64_t off)
+static int posix_direct(struct file *f, const struct iovec *iov, int n, uint64_t off, bool write)
 {
 	struct file_posix *p = posix_of(f);
+	size_t len = 0;
 
 	for (int i = 0; i < n; i++) {
-		if (!may_go_direct(p, iov[i].iov_base, iov[i].iov_len, off, FILE_DATA))
+		if (!is_aligned(iov[i].iov_base, iov[i].iov_len, off + len))
 			return -1;
-		off += iov[i].iov_len;
+		len += iov[i].iov_len;
 	}
-	return p->direct_fd;
+	return bypasses(p, write, len) ? p->direct_fd : -1;
 }
 
 static int posix_fdatasync(struct file *f)
@@ -163,7 +179,7 @@ static void wait_written(struct file_posix *p, uint64_t off, uint64_t len)
 
 static int posix_fallocate_mode(struct file *f, int mode, uint64_t off, uint64_t len)
 {
-	if (mode & FALLOC_FL_PUNCH_HOLE && !f->in_memory)
+	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) && !f->in_memory)
 		wait_written(posix_of(f), off, len);
 	if (mode & FALLOC_FL_ZERO_RANGE && f->in_memory)
 		return zero_in_place(f->fd, off, off + len);
@@ -215,7 +231,7 @@ static const void *posix_map(struct file *f, uint64_t len)
 	int how = PROT_READ | (f->in_memory && p->writable ? PROT_WRITE : 0);
 	void *view;
 
-	if (p->direct_fd >= 0 || p->view_len || !p->maps_agree)
+	if (bypasses(p, false, len) || p->view_len || !p->maps_agree)
 		return NULL;
 	view = mmap(NULL, len, how, MAP_SHARED | MAP_NORESERVE, f->fd, 0);
 	if (view == MAP_FAILED)
@@ -225,6 +241,30 @@ static const void *posix_map(struct file *f, uint64_t len)
 	p->view = view;
 	p->view_len = len;
 	return view;
+}
+
+#define CACHED_PAGES 512u /* looked up at once */
+
+static bool posix_cached(struct file *f, uint64_t off, uint64_t len)
+{
+	const struct file_posix *p = posix_of(f);
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), end = off + len;
+	unsigned char in_memory[CACHED_PAGES];
+
+	if (!p->only_large)
+		return true;
+	for (off -= off % page; off < end; off += page * CACHED_PAGES) {
+		uint64_t n = (end - off + page - 1) / page;
+
+		if (n > CACHED_PAGES)
+			n = CACHED_PAGES;
+		if (mincore(p->view + off, n * page, in_memory))
+			return false;
+		for (uint64_t i = 0; i < n; i++)
+			if (!(in_memory[i] & 1))
+				return false;
+	}
+	return true;
 }
 
 /*
@@ -296,6 +336,7 @@ static const struct file_ops posix_ops = {
 	.size = posix_size,
 	.direct = posix_direct,
 	.map = posix_map,
+	.cached = posix_cached,
 	.populate = posix_populate,
 	.fill = posix_fill,
 	.close = posix_close,
@@ -358,8 +399,11 @@ int file_posix(const char *path, unsigned int flags, struct file **out)
 			err = p->direct_fd;
 			goto close_fd;
 		}
-		p->file.direct = true;
+	} else if (flags & FILE_DIRECT_WRITES && !p->file.in_memory) {
+		p->direct_fd = open_again(p->file.fd, access | O_DIRECT);
+		p->only_large = true;
 	}
+	p->file.direct = p->direct_fd >= 0;
 	if (p->writable)
 		p->wait_fd = open_again(p->file.fd, O_RDONLY);
 	*out = &p->file;

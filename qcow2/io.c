@@ -186,7 +186,9 @@ const void *qcow2_peek(const struct qcow2 *q, uint64_t off, uint64_t len)
 	end = atomic_load_explicit(&q->file_len, memory_order_relaxed);
 	if (end > q->view_len)
 		end = q->view_len;
-	return host + len <= end ? q->view + host : NULL;
+	if (host + len > end || !file_cached(q->file, host, len))
+		return NULL;
+	return q->view + host;
 }
 
 /* Notes a write for later flushes. Call it before the write is reported as complete. */
@@ -440,7 +442,7 @@ int qcow2_locate(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, 
 	z = zone_at(q, off);
 	if (!z || !zmap_find(z, off, &at, &run) || run < len)
 		return -1;
-	fd = file_direct(q->file, iov, n, at);
+	fd = file_direct(q->file, iov, n, at, write);
 	if (fd >= 0)
 		*host = at;
 	return fd;

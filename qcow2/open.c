@@ -601,6 +601,7 @@ static int open_file(struct qcow2 *q, struct file *given, char err[QCOW2_ERRLEN]
 	uint64_t len;
 	unsigned int flags = (file_writable(q) ? 0 : FILE_RDONLY) |
 			     (q->flags & QCOW2_DIRECT ? FILE_DIRECT : 0) |
+			     (q->flags & QCOW2_LARGE_DIRECT ? FILE_DIRECT_WRITES : 0) |
 			     (q->flags & QCOW2_UNSAFE ? FILE_UNSAFE : 0);
 	int ret;
 

@@ -83,6 +83,8 @@ struct qcow2_info {
 #define QCOW2_UNSAFE  0x10 /* never sync */
 #define QCOW2_REPAIR                                                                               \
 	0x20 /* for qcow2_repair(): as INSPECT, but with the writer's lock; with both */
+#define QCOW2_LARGE_DIRECT                                                                         \
+	0x80 /* data of aligned writes of 64 KiB or more bypasses the page cache, if it can */
 #define QCOW2_RESIZE 0x40 /* for qcow2_resize() only: writable, but the open writes nothing */
 
 struct qcow2_open_opts {
@@ -163,13 +165,13 @@ int qcow2_commit(struct qcow2 *q, const void *mem, uint64_t off, uint64_t len, u
 /* Ends a reservation that was not committed: its clusters stay free. Does not block. Any thread. */
 void qcow2_release(struct qcow2 *q, uint32_t zone, void *mem, uint64_t len);
 /*
- * Returns to the file system the space of free clusters that an image on a tmpfs, or with QCOW2_DIRECT,
- * keeps; qcow2_close() does so, too. Takes 100 us for each MiB, on some disks more. Any thread.
+ * Returns to the file system the space of free clusters that an image on a tmpfs, or with one of
+ * the flags DIRECT, keeps; qcow2_close() does so, too. Takes 100 us for each MiB, on some disks more. Any thread.
  */
 void qcow2_trim(struct qcow2 *q);
 
 /*
- * For an image with QCOW2_DIRECT: returns the file descriptor, and in *HOST the file offset, of the
+ * For an image with QCOW2_DIRECT or QCOW2_LARGE_DIRECT: returns the file descriptor, and in *HOST the file offset, of the
  * LEN bytes at OFF, so that the caller can read or write them itself (N pieces in IOV) with
  * O_DIRECT. If that moves fewer than LEN bytes, the caller must repeat it by qcow2_read() or
  * qcow2_writev(), which handle errors. -1: use those in the first place. Does not block. Valid

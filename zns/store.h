@@ -105,7 +105,7 @@ struct store {
 /*
  * Opens a zoned qcow2 image (store/store_qcow2.c). On failure ERR (ERRLEN bytes) holds a sentence.
  */
-enum store_cache { STORE_WRITEBACK, STORE_WRITETHROUGH, STORE_NONE, STORE_UNSAFE };
+enum store_cache { STORE_WRITEBACK, STORE_WRITETHROUGH, STORE_NONE, STORE_UNSAFE, STORE_AUTO };
 struct store_qcow2_opts {
 	bool read_only;
 	enum store_cache cache;

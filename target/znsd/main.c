@@ -36,12 +36,13 @@
 #include "work.h"
 #include "zns.h"
 
-#define WORKERS	    4
-#define ERRLEN	    1024
+#define WORKERS 4
+#define ERRLEN	1024
 
 static_assert((int)CACHE_WRITEBACK == (int)STORE_WRITEBACK &&
 		      (int)CACHE_WRITETHROUGH == (int)STORE_WRITETHROUGH &&
-		      (int)CACHE_NONE == (int)STORE_NONE && (int)CACHE_UNSAFE == (int)STORE_UNSAFE,
+		      (int)CACHE_NONE == (int)STORE_NONE &&
+		      (int)CACHE_UNSAFE == (int)STORE_UNSAFE && (int)CACHE_AUTO == (int)STORE_AUTO,
 	      "the cache modes of the command line are those of the store");
 
 struct daemon {

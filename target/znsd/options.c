@@ -16,8 +16,8 @@
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-#define CACHE_WORDS "writeback|writethrough|none|unsafe" /* in the order of enum cache_mode */
-#define LEVEL_WORDS "error|warning|info|debug"		 /* in the order of enum log_level */
+#define CACHE_WORDS "writeback|writethrough|none|unsafe|auto" /* in the order of enum cache_mode */
+#define LEVEL_WORDS "error|warning|info|debug"		      /* in the order of enum log_level */
 
 enum {
 	OPT_PORT_FILE = CLI_LONG,
@@ -59,7 +59,7 @@ const struct cli_option options_table[] = {
 	{ OPT_THREADS, "threads", "N", "event loops (1)", NULL, NULL },
 	{ OPT_BUSY_POLL, "busy-poll", "US",
 	  "look for more so many microseconds before sleeping (0)", NULL, NULL },
-	{ OPT_CACHE, "cache", "MODE", "writeback, writethrough, none or unsafe (writeback)",
+	{ OPT_CACHE, "cache", "MODE", "writeback, writethrough, none, unsafe or auto (writeback)",
 	  CACHE_WORDS, NULL },
 	{ OPT_ALLOW_HOST, "allow-host", "NQN", "admit this host alone; may be repeated", NULL,
 	  NULL },
@@ -99,7 +99,7 @@ static int parse_cache(enum cache_mode *cache, const char *text, char *err, size
 
 	if (i < 0)
 		return refuse(err, errlen,
-			      "cache \"%s\" is none of writeback, writethrough, none, unsafe",
+			      "cache \"%s\" is none of writeback, writethrough, none, unsafe, auto",
 			      text);
 	*cache = (enum cache_mode)i;
 	return 0;

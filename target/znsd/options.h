@@ -16,7 +16,7 @@
 #define OPTIONS_PORT	   4420 /* IANA's for NVMe */
 
 /* How writes are kept; in the order of enum store_cache. */
-enum cache_mode { CACHE_WRITEBACK, CACHE_WRITETHROUGH, CACHE_NONE, CACHE_UNSAFE };
+enum cache_mode { CACHE_WRITEBACK, CACHE_WRITETHROUGH, CACHE_NONE, CACHE_UNSAFE, CACHE_AUTO };
 
 struct listen_opt {
 	char addr[256]; /* without brackets */

@@ -10,7 +10,8 @@
  *	cut		by a count of the drive's own writes and syncs (then often within a flush), or
  *			by SIGUSR1 behind an operation of the host
  *
- * Every second drive has cache=none, and its data goes by io_uring (ring.c).
+ * Every second drive of three has cache=none, and its data goes by io_uring (ring.c); every third has
+ * cache=auto, and its large writes do.
  *
  * CUT_SEED (1) and CUT_ROUNDS (120, fewer under a sanitizer) in the environment. The seed gives
  * geometry, operations and the manner of each cut; where a cut by count meets them depends on the
@@ -60,9 +61,10 @@ static struct {
 	uint32_t next_id;
 	uint32_t reset; /* the zone that the last step has reset + 1; else 0 */
 	unsigned int round, cuts, in_start, commands, flushes;
-	bool calm; /* few flushes in this round */
-	bool none; /* the drive has cache=none */
-	bool gone; /* the drive */
+	bool calm;	   /* few flushes in this round */
+	const char *cache; /* the drive's mode */
+	bool ring;	   /* which uses the ring */
+	bool gone;	   /* the drive */
 } t;
 
 static uint64_t draw(uint64_t n)
@@ -374,9 +376,9 @@ static void new_drive(void)
 		 "zone.max_open_zones=%u,zone.max_active_zones=%u,zone.mode=host-managed,"
 		 "cluster_size=%u,refcount_bits=%u",
 		 zones, draw(2) ? 1024 : 768, 1 + (unsigned int)draw(active), active,
-		 cluster[t.none ? 1 + draw(3) : draw(4)], 8u << draw(3));
+		 cluster[t.ring ? 1 + draw(3) : draw(4)], 8u << draw(3));
 	assert_int_equal(rig_create(&t.rig, t.rig.img, options), 0);
-	printf("round %u: %s%s\n", t.round, options, t.none ? ", cache=none" : "");
+	printf("round %u: %s, cache=%s\n", t.round, options, t.cache);
 }
 
 /* How the power will be cut, for znsd-cut; true: by its own count. */
@@ -416,8 +418,7 @@ static void start(uint32_t lba)
 	const char *args[] = { image, NULL };
 	int status = 0;
 
-	snprintf(image, sizeof(image), "%s,lba=%u,cache=%s", t.rig.img, lba,
-		 t.none ? "none" : "writeback");
+	snprintf(image, sizeof(image), "%s,lba=%u,cache=%s", t.rig.img, lba, t.cache);
 	/* A shadow on a tmpfs goes with the power, and so does the directory of this one. */
 	rig_lose_shadows(&t.rig);
 	while (rig_start(&t.rig, args, &status)) {
@@ -538,7 +539,7 @@ static void work_and_cut(bool counted)
 
 static uint32_t model_anew(void)
 {
-	uint32_t lba = !t.none && draw(2) ? 512 : 4096; /* only whole pages go by the ring */
+	uint32_t lba = !t.ring && draw(2) ? 512 : 4096; /* only whole pages go by the ring */
 	uint64_t cap;
 
 	start(lba);
@@ -560,6 +561,7 @@ static void forget_drive(void)
 
 static void a_power_cut_loses_nothing_that_was_flushed(void **state)
 {
+	static const char *const modes[] = { "writeback", "none", "auto" };
 	uint64_t seed = number("CUT_SEED", 1), rounds = number("CUT_ROUNDS", 120 / rig_slowness());
 	struct pending pending[DEPTH];
 	size_t nr_pending = 0;
@@ -577,7 +579,8 @@ static void a_power_cut_loses_nothing_that_was_flushed(void **state)
 		if (t.round % ROUNDS_A_DRIVE == 0) {
 			if (t.round)
 				forget_drive();
-			t.none = planted() || t.round / ROUNDS_A_DRIVE % 2;
+			t.cache = modes[planted() ? 1 : t.round / ROUNDS_A_DRIVE % 3];
+			t.ring = strcmp(t.cache, modes[0]);
 			new_drive();
 			lba = model_anew();
 		} else {

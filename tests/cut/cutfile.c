@@ -48,6 +48,7 @@ struct cut {
 	struct file file;
 	struct file *under;
 	bool unsafe;
+	bool only_large;      /* FILE_DIRECT_WRITES */
 	int scratch;	      /* -1: no FILE_DIRECT */
 	struct cut *next;     /* of those with scratch memory */
 	pthread_mutex_t lock; /* protects what follows, and the order of changes below */
@@ -425,21 +426,30 @@ int cut_power(struct file *f, enum cut_mode mode, uint64_t seed, bool stop, stru
 
 #define DIRECT_ALIGN 4096u
 
-/* Whether this transfer is for those who can wait. */
-static bool waits(const struct cut *c, size_t len, uint64_t off, unsigned int flags)
+/* Whether a transfer of this length in all is the ring's, if it is aligned; as file_posix() has it. */
+static bool for_ring(const struct cut *c, bool write, size_t len)
 {
-	return c->scratch >= 0 && flags & FILE_DATA && flags & FILE_NOWAIT &&
+	return c->scratch >= 0 && (!c->only_large || (write && len >= FILE_LARGE));
+}
+
+/* Whether this transfer is refused because it may not wait. */
+static bool waits(const struct cut *c, bool write, size_t len, uint64_t off, unsigned int flags)
+{
+	return for_ring(c, write, len) && flags & FILE_DATA && flags & FILE_NOWAIT &&
 	       !((len | off) % DIRECT_ALIGN);
 }
 
-static int cut_direct(struct file *f, const struct iovec *iov, int n, uint64_t off)
+static int cut_direct(struct file *f, const struct iovec *iov, int n, uint64_t off, bool write)
 {
+	size_t len = 0;
+
 	for (int i = 0; i < n; i++) {
 		if (((uintptr_t)iov[i].iov_base | iov[i].iov_len | off) % DIRECT_ALIGN)
 			return -1;
 		off += iov[i].iov_len;
+		len += iov[i].iov_len;
 	}
-	return cut_of(f)->scratch;
+	return for_ring(cut_of(f), write, len) ? cut_of(f)->scratch : -1;
 }
 
 struct file *cut_file_of(int fd)
@@ -481,7 +491,7 @@ static ssize_t cut_pread(struct file *f, void *buf, size_t len, uint64_t off, un
 	ssize_t n = 0;
 	int err;
 
-	if (waits(c, len, off, flags))
+	if (waits(c, false, len, off, flags))
 		return -EAGAIN;
 	pthread_mutex_lock(&c->lock);
 	if (c->off || off >= c->size) {
@@ -508,7 +518,7 @@ static ssize_t cut_pwrite(struct file *f, const void *buf, size_t len, uint64_t 
 	struct cut *c = cut_of(f);
 	int err = 0;
 
-	if (waits(c, len, off, flags))
+	if (waits(c, true, len, off, flags))
 		return -EAGAIN;
 	if (hook)
 		hook(false);
@@ -624,14 +634,15 @@ static const struct file_ops cut_ops = {
 
 int cut_file(struct file *under, unsigned int flags, struct file **out)
 {
+	bool direct = flags & (FILE_DIRECT | FILE_DIRECT_WRITES);
 	struct cut *c = calloc(1, sizeof(*c));
 	int err = c ? file_size(under, &c->size) : -ENOMEM;
 
 	if (!err)
 		err = index_make(c, 10);
 	if (!err) {
-		c->scratch = flags & FILE_DIRECT ? memfd_create("znsd-cut", MFD_CLOEXEC) : -1;
-		err = flags & FILE_DIRECT && c->scratch < 0 ? -errno : 0;
+		c->scratch = direct ? memfd_create("znsd-cut", MFD_CLOEXEC) : -1;
+		err = direct && c->scratch < 0 ? -errno : 0;
 	}
 	if (err) {
 		free(c ? c->slot : NULL);
@@ -640,7 +651,8 @@ int cut_file(struct file *under, unsigned int flags, struct file **out)
 	}
 	c->file.ops = &cut_ops;
 	c->file.fd = under->fd;
-	c->file.direct = flags & FILE_DIRECT;
+	c->file.direct = direct;
+	c->only_large = flags & FILE_DIRECT_WRITES;
 	c->under = under;
 	c->unsafe = flags & FILE_UNSAFE;
 	c->base_size = c->size;

@@ -28,8 +28,8 @@ struct cut_result {
 
 /*
  * Puts the cache over UNDER, which is taken over. 0 or -errno. Closing the file writes all to UNDER and
- * closes that. FLAGS: with FILE_UNSAFE a sync does nothing; with FILE_DIRECT aligned data is left to
- * the ring (ring.c).
+ * closes that. FLAGS: with FILE_UNSAFE a sync does nothing; with FILE_DIRECT or FILE_DIRECT_WRITES
+ * aligned data is left to the ring (ring.c).
  */
 int cut_file(struct file *under, unsigned int flags, struct file **out);
 /* The file whose file_direct() returns FD; NULL: none. */

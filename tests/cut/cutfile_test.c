@@ -364,7 +364,7 @@ static void aligned_data_is_left_to_the_ring(void **state)
 	const unsigned int now = FILE_DATA | FILE_NOWAIT;
 
 	(void)state;
-	assert_int_equal(f->ops->direct(f, two, 2, 0), -1);
+	assert_int_equal(f->ops->direct(f, two, 2, 0, true), -1);
 	assert_int_equal(f->ops->pwrite(f, buf, 4096, 0, now), 4096);
 	file_close(f);
 	assert_int_equal(cut_file(ram_open(disk), FILE_DIRECT, &f), 0);
@@ -373,12 +373,12 @@ static void aligned_data_is_left_to_the_ring(void **state)
 	assert_int_equal(f->ops->pread(f, buf, 4096, 0, FILE_NOWAIT), 4096);
 	assert_int_equal(f->ops->pwrite(f, buf, 4096, 512, now), 4096);
 	assert_int_equal(f->ops->pwrite(f, buf, 4096, 0, FILE_DATA), 4096);
-	assert_int_equal(f->ops->direct(f, two, 2, 512), -1);
+	assert_int_equal(f->ops->direct(f, two, 2, 512, true), -1);
 	two[1].iov_base = buf + 512;
-	assert_int_equal(f->ops->direct(f, two, 2, 4096), -1);
+	assert_int_equal(f->ops->direct(f, two, 2, 4096, true), -1);
 	two[1].iov_base = buf;
-	assert_in_range(f->ops->direct(f, two, 2, 4096), 0, 1000);
-	assert_ptr_equal(cut_file_of(f->ops->direct(f, two, 2, 4096)), f);
+	assert_in_range(f->ops->direct(f, two, 2, 4096, true), 0, 1000);
+	assert_ptr_equal(cut_file_of(f->ops->direct(f, two, 2, 4096, true)), f);
 	assert_null(cut_file_of(-1));
 }
 

@@ -188,7 +188,7 @@ static void remember(struct file *f)
 int __wrap_file_posix(const char *path, unsigned int flags, struct file **out)
 {
 	struct file *under;
-	int err = __real_file_posix(path, flags & ~FILE_DIRECT, &under);
+	int err = __real_file_posix(path, flags & ~(FILE_DIRECT | FILE_DIRECT_WRITES), &under);
 
 	if (!err && flags & FILE_RDONLY) {
 		*out = under;
@@ -196,7 +196,7 @@ int __wrap_file_posix(const char *path, unsigned int flags, struct file **out)
 	}
 	if (err)
 		return err;
-	err = cut_file(under, flags & (FILE_UNSAFE | FILE_DIRECT), out);
+	err = cut_file(under, flags & (FILE_UNSAFE | FILE_DIRECT | FILE_DIRECT_WRITES), out);
 	if (err) {
 		file_close(under);
 		return err;

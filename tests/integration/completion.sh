@@ -53,7 +53,7 @@ expect_offers "znsd -" "$(told out)"
 expect_offers "znsd disk.qcow2 --cac" --cache
 
 it "offers in bash what the argument of an option may be"
-expect_offers "znsd --cache " "none unsafe writeback writethrough"
+expect_offers "znsd --cache " "auto none unsafe writeback writethrough"
 expect_offers "znsd --cache=write" "writeback writethrough"
 expect_offers "znsd --log-level d" debug
 expect_offers "znsimg check -r " "all leaks"
@@ -137,7 +137,7 @@ if command -v fish >/dev/null; then
 		"size=4G,zone.mode=host-managed size=4G,zone.mode=none"
 	expect_equal "$(offers_fish "znsimg zones --format ")" "blkzone csv json table"
 	expect_equal "$(offers_fish "znsd disk.qcow2,lba=")" "disk.qcow2,lba=4096 disk.qcow2,lba=512"
-	expect_equal "$(offers_fish "znsd --cache ")" "none unsafe writeback writethrough"
+	expect_equal "$(offers_fish "znsd --cache ")" "auto none unsafe writeback writethrough"
 else
 	echo "not here: fish"
 fi

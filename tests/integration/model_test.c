@@ -51,6 +51,7 @@ static const struct shape shapes[] = {
 	{ "latest layout", "size=16M,zone.size=512K,zone.layout=latest,zone.max_active_zones=7",
 	  "lba=512,cache=writethrough" },
 	{ "direct", "size=64M,zone.size=4M,zone.max_open_zones=3", "lba=4096,cache=none" },
+	{ "large direct", "size=64M,zone.size=4M,zone.max_open_zones=3", "lba=4096,cache=auto" },
 };
 
 struct model_zone {

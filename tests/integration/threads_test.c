@@ -143,6 +143,12 @@ static void appends_from_everywhere_stay_disjoint(void **state)
 	append_and_verify("writeback", "0");
 }
 
+static void appends_stay_disjoint_if_large_ones_bypass_the_cache(void **state)
+{
+	(void)state;
+	append_and_verify("auto", "0");
+}
+
 static void appends_stay_disjoint_without_cache(void **state)
 {
 	(void)state;
@@ -176,6 +182,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		t(appends_from_everywhere_stay_disjoint),
 		t(appends_stay_disjoint_without_cache),
+		t(appends_stay_disjoint_if_large_ones_bypass_the_cache),
 		t(appends_stay_disjoint_unsafe),
 	};
 

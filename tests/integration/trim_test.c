@@ -43,8 +43,8 @@ static void use_drive(struct host_queue *q, const struct rig_ns *ns, unsigned in
 {
 	for (unsigned int z = 0; z < ZONES; z++) {
 		if (written[z] && rand() % 2) {
-			assert_int_equal(
-				host_zone(q, 1, z * ns->zsze, NVME_ZNS_ZSA_RESET, false), 0);
+			assert_int_equal(host_zone(q, 1, z * ns->zsze, NVME_ZNS_ZSA_RESET, false),
+					 0);
 			written[z] = 0;
 		}
 		if (!written[z] && (!round || rand() % 2)) {

@@ -175,6 +175,8 @@ static unsigned int open_flags(bool read_only, enum store_cache cache)
 
 	if (cache == STORE_NONE)
 		flags |= QCOW2_DIRECT;
+	if (cache == STORE_AUTO)
+		flags |= QCOW2_LARGE_DIRECT;
 	if (cache == STORE_UNSAFE)
 		flags |= QCOW2_UNSAFE;
 	return flags;

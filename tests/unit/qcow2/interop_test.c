@@ -498,12 +498,12 @@ static void qemu_is_kept_out_and_so_is_a_second_znsd(void **state)
 
 static void direct_io_and_unsafe_keep_the_data(void **state)
 {
-	static const unsigned int flags[] = { QCOW2_DIRECT, QCOW2_UNSAFE };
+	static const unsigned int flags[] = { QCOW2_DIRECT, QCOW2_UNSAFE, QCOW2_LARGE_DIRECT };
 	char path[128], warn[QCOW2_ERRLEN], err[QCOW2_ERRLEN];
 
 	(void)state;
 	snprintf(path, sizeof(path), "%s/direct.qcow2", dir);
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 3; i++) {
 		struct qcow2_create_opts o = {
 			.size = 16 * MIB,
 			.zoned = true,

@@ -47,7 +47,8 @@ static struct qcow2 *open_path(unsigned int flags)
 	char err[QCOW2_ERRLEN] = "";
 	struct qcow2 *q = NULL;
 	int ret = file_posix(path,
-			     (flags & QCOW2_RDONLY ? FILE_RDONLY : 0) | (direct ? FILE_DIRECT : 0),
+			     (flags & QCOW2_RDONLY ? FILE_RDONLY : 0) | (direct ? FILE_DIRECT : 0) |
+				     (flags & QCOW2_LARGE_DIRECT ? FILE_DIRECT_WRITES : 0),
 			     &o.file);
 
 	if (ret == -EINVAL && direct) {
@@ -210,6 +211,53 @@ static void only_what_goes_around_the_page_cache_is_located(void **state)
 	end_image(q);
 }
 
+/* Large aligned writes are located, and what is read of them then comes back into the page cache. */
+static void of_large_direct_ones_only_large_writes_are_located(void **state)
+{
+	const size_t large = FILE_LARGE;
+	char *big = aligned_alloc(4096, large), *got = malloc(large);
+	struct iovec halves[] = { { big, large / 2 }, { big + large / 2, large / 2 } };
+	struct qcow2_create_opts o = small_zoned();
+	char warn[QCOW2_ERRLEN], err[QCOW2_ERRLEN] = "";
+	struct qcow2 *q;
+	uint64_t host;
+	int fd;
+
+	(void)state;
+	assert_true(big && got);
+	o.zone.zone_size = o.zone.zone_capacity = 256 * KIB;
+	assert_int_equal(qcow2_create(path, &o, NULL, warn, err), 0);
+	q = open_path(QCOW2_LARGE_DIRECT);
+	if (!q->file->direct) {
+		print_message("skipped: no O_DIRECT in /tmp\n");
+		end_image(q);
+		skip();
+	}
+	put(q, 0, 4 * KIB, 1);
+	assert_non_null(qcow2_peek(q, 0, 4 * KIB));
+	assert_false(located(q, big, 4 * KIB, large, false));
+	assert_false(located(q, big, 4 * KIB, large - 4 * KIB, true));
+	assert_false(located(q, big + 512, 4 * KIB, large, true));
+	assert_false(located(q, big, 4 * KIB + 512, large, true));
+	fd = qcow2_locate(q, halves, 2, 4 * KIB, large, true, &host);
+	assert_true(fd >= 0);
+	memset(big, 0x5a, large);
+	assert_int_equal(pwrite(fd, big, large, (off_t)host), large);
+	qcow2_wrote(q);
+	assert_null(qcow2_peek(q, 4 * KIB, large));
+	assert_int_equal(qcow2_read(q, got, 4 * KIB, large, 0), 0);
+	assert_memory_equal(got, big, large);
+	assert_non_null(qcow2_peek(q, 4 * KIB, large));
+	/* Who may not wait is refused a large write, and no other. */
+	assert_int_equal(qcow2_write(q, big, 4 * KIB + large, large, QCOW2_NOWAIT), -EAGAIN);
+	assert_int_equal(qcow2_write(q, big, 4 * KIB + large, 4 * KIB, QCOW2_NOWAIT), 0);
+	assert_int_equal(qcow2_write(q, big, 8 * KIB + large, large, 0), 0);
+	assert_null(qcow2_peek(q, 8 * KIB + large, large));
+	free(big);
+	free(got);
+	end_image(q);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -218,6 +266,7 @@ int main(void)
 		cmocka_unit_test(it_needs_what_is_aligned_and_in_one_piece),
 		cmocka_unit_test(what_may_not_be_written_is_not_located),
 		cmocka_unit_test(only_what_goes_around_the_page_cache_is_located),
+		cmocka_unit_test(of_large_direct_ones_only_large_writes_are_located),
 	};
 
 	return cmocka_run_group_tests(tests, make_dir, remove_dir);
