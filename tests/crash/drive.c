@@ -165,14 +165,27 @@ static void advance(struct drive *d, uint32_t zone)
 	qcow2_wp_advance(d->q, zone, zone_off(d, zone) + (uint64_t)d->m->zone[zone].wp * MODEL_LBA);
 }
 
-/*
- * Whether a write at LBA may take clusters: the first one takes those of the whole zone, unless only
- * small pieces are free. The tables that a resize gives back are such pieces. What is committed is taken
- * by each write.
- */
-static bool may_take(const struct drive *d, uint32_t lba)
+/* Whether all of NR LBAs has clusters. */
+static bool is_mapped(struct drive *d, uint32_t zone, uint32_t lba, uint32_t nr)
 {
-	return !lba || d->geo->most_zones || d->geo->in_memory;
+	uint64_t off = zone_off(d, zone) + (uint64_t)lba * MODEL_LBA;
+	uint64_t end = off + (uint64_t)nr * MODEL_LBA;
+	struct qcow2_extent e;
+
+	for (; off < end; off += e.len)
+		if (qcow2_map(d->q, off, end - off, &e) || !e.allocated)
+			return false;
+	return true;
+}
+
+/*
+ * Whether a write may take clusters: the first one takes those of the whole zone, unless only small pieces
+ * are free. The tables that a resize gives back are such pieces, and what a reset frees. What is committed
+ * is taken by each write.
+ */
+static bool may_take(struct drive *d, uint32_t zone, uint32_t lba, uint32_t nr)
+{
+	return !lba || d->geo->most_zones || d->geo->in_memory || !is_mapped(d, zone, lba, nr);
 }
 
 bool drive_write(struct drive *d, uint32_t zone, uint32_t lba, uint32_t nr, bool reversed)
@@ -190,7 +203,7 @@ bool drive_write(struct drive *d, uint32_t zone, uint32_t lba, uint32_t nr, bool
 		return true;
 	if (half > nr)
 		half = 0;
-	if (conventional || may_take(d, lba))
+	if (conventional || may_take(d, zone, lba, nr))
 		model_note_activity(d->m, here(d));
 	say(d, "  at %zu: write zone %u LBA %u+%u%s\n", here(d), zone, lba, nr,
 	    half ? " reversed" : "");
@@ -220,7 +233,7 @@ bool drive_begin(struct drive *d, uint32_t zone, uint32_t nr)
 		nr = model_zone_end(d->m, zone) - lba;
 	if (!nr)
 		return true;
-	if (may_take(d, lba))
+	if (may_take(d, zone, lba, nr))
 		model_note_activity(d->m, here(d));
 	say(d, "  at %zu: begin zone %u LBA %u+%u\n", here(d), zone, lba, nr);
 	w = model_write_begin(d->m, zone, lba, nr, here(d));
