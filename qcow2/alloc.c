@@ -271,9 +271,10 @@ bool alloc_keeps(const struct qcow2 *q)
 }
 
 /*
- * Returns the most clusters to allocate at once. On a tmpfs no more is allocated than will soon be
- * written: adjacent clusters gain little there, zeroing takes time, and the next write may be received
- * into reserved clusters (reserve.c). With O_DIRECT it is bounded because it takes space at once.
+ * Returns the most clusters to allocate at once. On a tmpfs no more is allocated than will soon
+ * be written: adjacent clusters gain little there, zeroing takes time, and the next write may be
+ * received into reserved clusters (reserve.c). With O_DIRECT it is bounded because it takes
+ * space at once.
  */
 static uint64_t piece(const struct qcow2 *q)
 {
@@ -483,8 +484,8 @@ static int ref_alike(struct qcow2 *q, uint64_t first, uint64_t max, uint64_t *co
 }
 
 /*
- * Discards clusters of which nobody knows any more. That takes time, so q->lock is released. Returns
- * whether they read as zeroes now; the image may keep them as they are.
+ * Discards clusters of which nobody knows any more. That takes time, so q->lock is released.
+ * Returns whether they read as zeroes now; the image may keep them as they are.
  */
 static bool discard_unlocked(struct qcow2 *q, uint64_t first, uint64_t nr)
 {
@@ -496,7 +497,10 @@ static bool discard_unlocked(struct qcow2 *q, uint64_t first, uint64_t nr)
 		return false;
 	resident_forget(q, first, nr);
 	pthread_mutex_unlock(&q->lock);
-	/* What is kept is zeroed to drop it from the page cache; alloc_trim() still has to discard it. */
+	/*
+	 * What is kept is zeroed to drop it from the page cache; alloc_trim() still has to
+	 * discard it.
+	 */
 	err = keep ? file_zero(q->file, off, len) : file_discard(q->file, off, len);
 	pthread_mutex_lock(&q->lock);
 	return !err && !keep;

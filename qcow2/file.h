@@ -58,8 +58,8 @@ struct file {
 #define FILE_DIRECT 0x4 /* FILE_DATA transfers use O_DIRECT where their alignment allows */
 #define FILE_UNSAFE 0x8 /* fdatasync does nothing */
 /*
- * FILE_DATA writes of FILE_LARGE bytes or more use O_DIRECT where their alignment allows; all else uses
- * the page cache. Ignored on a tmpfs and where O_DIRECT is refused.
+ * FILE_DATA writes of FILE_LARGE bytes or more use O_DIRECT where their alignment allows; all else
+ * uses the page cache. Ignored on a tmpfs and where O_DIRECT is refused.
  */
 #define FILE_DIRECT_WRITES 0x10
 #define FILE_LARGE	   65536u
@@ -91,8 +91,8 @@ int file_truncate(struct file *f, uint64_t size) __attribute__((warn_unused_resu
  */
 const void *file_map(struct file *f, uint64_t len);
 /*
- * Whether LEN bytes at OFF of the mapping are in memory. Only with FILE_DIRECT_WRITES is this looked up,
- * as what such a write has written is not; in all other cases the answer is yes.
+ * Whether LEN bytes at OFF of the mapping are in memory. Only with FILE_DIRECT_WRITES is this
+ * looked up, as what such a write has written is not; in all other cases the answer is yes.
  */
 bool file_cached(struct file *f, uint64_t off, uint64_t len);
 /*
@@ -117,8 +117,8 @@ bool file_fill(struct file *f, const struct iovec *iov, int n, uint64_t zeroes, 
 /* Makes the range read as zeroes and returns its space if the file system supports that. */
 int file_discard(struct file *f, uint64_t off, uint64_t len) __attribute__((warn_unused_result));
 /*
- * Makes the range read as zeroes, in the fastest way. On a tmpfs and with FILE_DIRECT the range keeps
- * its space. With FILE_DIRECT it also gets space where it has none, while the disk has room.
+ * Makes the range read as zeroes, in the fastest way. On a tmpfs and with FILE_DIRECT the range
+ * keeps its space. With FILE_DIRECT it also gets space where it has none, while the disk has room.
  */
 int file_zero(struct file *f, uint64_t off, uint64_t len) __attribute__((warn_unused_result));
 

@@ -3,11 +3,10 @@
  * A real file: one file descriptor, and with FILE_DIRECT or FILE_DIRECT_WRITES a second one with
  * O_DIRECT.
  *
- * Guest data (with FILE_DIRECT_WRITES only that of large writes) uses the second descriptor if buffer,
- * length and offset are multiples of 4096;
- * everything else, above all metadata, uses the first. The kernel keeps the two coherent. A caller
- * that can wait for a direct transfer without sleeping in it (io_uring) gets the descriptor by
- * file_direct().
+ * Guest data (with FILE_DIRECT_WRITES only that of large writes) uses the second descriptor if
+ * buffer, length and offset are multiples of 4096; everything else, above all metadata, uses the
+ * first. The kernel keeps the two coherent. A caller that can wait for a direct transfer without
+ * sleeping in it (io_uring) gets the descriptor by file_direct().
  *
  * FILE_NOWAIT on a read is RWF_NOWAIT. On a write through the page cache it is ignored: file
  * systems would return EAGAIN for every block that they have to allocate, while the page cache
@@ -168,8 +167,8 @@ static int zero_in_place(int fd, uint64_t off, uint64_t end)
 
 /*
  * Waits for what the kernel is writing of a range that is to be discarded: fallocate() would wait,
- * too, but hold the inode's lock, for which all writes to the file wait. By a descriptor of its own,
- * since the wait takes an error from its descriptor, which is fdatasync()'s to report.
+ * too, but hold the inode's lock, for which all writes to the file wait. By a descriptor of its
+ * own, since the wait takes an error from its descriptor, which is fdatasync()'s to report.
  */
 static void wait_written(struct file_posix *p, uint64_t off, uint64_t len)
 {

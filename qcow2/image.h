@@ -332,9 +332,9 @@ int alloc_data(struct qcow2 *q, uint64_t min, uint64_t max, uint64_t *host, uint
 int alloc_recycled(struct qcow2 *q, uint64_t max, struct run *out);
 void alloc_recycled_back(struct qcow2 *q, const struct run *r);
 /*
- * Whether freed clusters keep their space for reuse, as recycled ones. On a tmpfs, because a new page
- * costs more than filling a kept one. With O_DIRECT, because a hole has to be allocated again, for which
- * a direct write waits; and no kept cluster is in the page cache.
+ * Whether freed clusters keep their space for reuse, as recycled ones. On a tmpfs, because a new
+ * page costs more than filling a kept one. With O_DIRECT, because a hole has to be allocated again,
+ * for which a direct write waits; and no kept cluster is in the page cache.
  */
 bool alloc_keeps(const struct qcow2 *q);
 /*

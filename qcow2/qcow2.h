@@ -166,16 +166,17 @@ int qcow2_commit(struct qcow2 *q, const void *mem, uint64_t off, uint64_t len, u
 void qcow2_release(struct qcow2 *q, uint32_t zone, void *mem, uint64_t len);
 /*
  * Returns to the file system the space of free clusters that an image on a tmpfs, or with one of
- * the flags DIRECT, keeps; qcow2_close() does so, too. Takes 100 us for each MiB, on some disks more. Any thread.
+ * the flags DIRECT, keeps; qcow2_close() does so, too. Takes 100 us for each MiB, on some disks
+ * more. Any thread.
  */
 void qcow2_trim(struct qcow2 *q);
 
 /*
- * For an image with QCOW2_DIRECT or QCOW2_LARGE_DIRECT: returns the file descriptor, and in *HOST the file offset, of the
- * LEN bytes at OFF, so that the caller can read or write them itself (N pieces in IOV) with
- * O_DIRECT. If that moves fewer than LEN bytes, the caller must repeat it by qcow2_read() or
- * qcow2_writev(), which handle errors. -1: use those in the first place. Does not block. Valid
- * until the zone is reset or finished, or the image is closed. Any thread.
+ * For an image with QCOW2_DIRECT or QCOW2_LARGE_DIRECT: returns the file descriptor, and in *HOST
+ * the file offset, of the LEN bytes at OFF, so that the caller can read or write them itself (N
+ * pieces in IOV) with O_DIRECT. If that moves fewer than LEN bytes, the caller must repeat it by
+ * qcow2_read() or qcow2_writev(), which handle errors. -1: use those in the first place. Does not
+ * block. Valid until the zone is reset or finished, or the image is closed. Any thread.
  */
 int qcow2_locate(struct qcow2 *q, const struct iovec *iov, int n, uint64_t off, uint64_t len,
 		 bool write, uint64_t *host);
@@ -192,8 +193,8 @@ uint64_t qcow2_wp(const struct qcow2 *q, uint32_t zone);
 void qcow2_wp_advance(struct qcow2 *q, uint32_t zone, uint64_t wp);
 
 /*
- * Discards the data of ZONE and sets its write pointer to its start. Clusters that a flush has recorded
- * are freed only after another has made the reset durable, the others by qcow2_tend().
+ * Discards the data of ZONE and sets its write pointer to its start. Clusters that a flush has
+ * recorded are freed only after another has made the reset durable, the others by qcow2_tend().
  */
 int qcow2_zone_reset(struct qcow2 *q, uint32_t zone);
 

@@ -19,8 +19,8 @@
  *    that the next flush writes the entries whatever they are.
  * 6. The table's entries of conventional zones are never written.
  *
- * qcow2_wp() and qcow2_wp_advance(): any thread, no lock. wp_write_...(): the flush that runs, which
- * owns what is recorded and what it collected. The rest under q->lock.
+ * qcow2_wp() and qcow2_wp_advance(): any thread, no lock. wp_write_...(): the flush that runs,
+ * which owns what is recorded and what it collected. The rest under q->lock.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -87,8 +87,8 @@ struct store_ops {
 	 */
 	bool (*tend)(struct store *s);
 	/*
-	 * Returns the space of free clusters that the image keeps for reuse (tmpfs, O_DIRECT) to the file
-	 * system. May block long.
+	 * Returns the space of free clusters that the image keeps for reuse (tmpfs, O_DIRECT) to
+	 * the file system. May block long.
 	 */
 	void (*trim)(struct store *s);
 	/* Makes all earlier changes durable. -EROFS: no later flush will succeed either. */

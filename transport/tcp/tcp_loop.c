@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * What connections report to their loop: that they sent zero-copy data, that they have used buffers,
- * that a command waits for its host, and that they have ended.
+ * What connections report to their loop: that they sent zero-copy data, that they have used
+ * buffers, that a command waits for its host, and that they have ended.
  *
  * Zero-copy data (tgt_req_zero_copy()) is a mapping of the image, which sendmsg() reads. If
  * sendmsg() had to wait for the disk, the thread's count of major page faults has risen. The loop
