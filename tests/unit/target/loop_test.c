@@ -196,7 +196,8 @@ static void a_busy_loop_looks_for_more_and_then_sleeps(void **state)
 {
 	(void)state;
 	assert_in_range(busy_ms(0), 0, 4);
-	assert_in_range(busy_ms(50000), 5, 100);
+	/* Of 150 ms that it polls; others on the machine may have most of them. */
+	assert_in_range(busy_ms(150000), 5, 190);
 }
 
 int main(void)
