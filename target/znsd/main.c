@@ -69,6 +69,8 @@ static void *loop_thread(void *arg)
 	return NULL;
 }
 
+static_assert(OPTIONS_THREADS <= LOOP_MAX, "");
+
 static int make_loops(struct daemon *d)
 {
 	d->workers = workers_new(WORKERS);

@@ -7,10 +7,12 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 #include "options.h"
 #include "text.h"
 
@@ -56,7 +58,7 @@ const struct cli_option options_table[] = {
 	  CLI_FILE, NULL },
 	{ 'n', "nqn", "NQN", "name of the subsystem (from the UUID of the first image)", NULL,
 	  NULL },
-	{ OPT_THREADS, "threads", "N", "event loops (1)", NULL, NULL },
+	{ OPT_THREADS, "threads", "N", "event loops; auto: one a processor (1)", "auto", NULL },
 	{ OPT_BUSY_POLL, "busy-poll", "US",
 	  "look for more so many microseconds before sleeping (0)", NULL, NULL },
 	{ OPT_CACHE, "cache", "MODE", "writeback, writethrough, none, unsafe or auto (writeback)",
@@ -252,6 +254,27 @@ static int set_log_level(struct options *opts, const char *value, char *err, siz
 }
 
 /* Parses one option of options_table, by its id. */
+/* The processors that this process may use, at most OPTIONS_THREADS. */
+static unsigned int processors(void)
+{
+	cpu_set_t set;
+	long n = sched_getaffinity(0, sizeof(set), &set) ? sysconf(_SC_NPROCESSORS_ONLN)
+							 : CPU_COUNT(&set);
+
+	return n < 1 ? 1 : n < OPTIONS_THREADS ? (unsigned int)n : OPTIONS_THREADS;
+}
+
+static int parse_threads(unsigned int *threads, const char *value, char *err, size_t errlen)
+{
+	uint64_t n = processors();
+
+	if (strcmp(value, "auto") && (number_parse(value, OPTIONS_THREADS, &n) || !n))
+		return refuse(err, errlen, "--threads %s is not from 1 to %d, nor auto", value,
+			      OPTIONS_THREADS);
+	*threads = (unsigned int)n;
+	return 0;
+}
+
 static int option_set(struct options *opts, int id, const char *value, char *err, size_t errlen)
 {
 	uint64_t n;
@@ -266,10 +289,7 @@ static int option_set(struct options *opts, int id, const char *value, char *err
 		opts->nqn = value;
 		return 0;
 	case OPT_THREADS:
-		if (number_parse(value, 64, &n) || !n)
-			return refuse(err, errlen, "--threads %s is not from 1 to 64", value);
-		opts->threads = (unsigned int)n;
-		return 0;
+		return parse_threads(&opts->threads, value, err, errlen);
 	case OPT_BUSY_POLL:
 		if (number_parse(value, 1000, &n))
 			return refuse(err, errlen, "--busy-poll %s is not from 0 to 1000", value);

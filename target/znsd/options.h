@@ -14,6 +14,7 @@
 #define OPTIONS_MAX_HOSTS  64
 #define OPTIONS_MAX_IMAGES 256
 #define OPTIONS_PORT	   4420 /* IANA's for NVMe */
+#define OPTIONS_THREADS	   64
 
 /* How writes are kept; in the order of enum store_cache. */
 enum cache_mode { CACHE_WRITEBACK, CACHE_WRITETHROUGH, CACHE_NONE, CACHE_UNSAFE, CACHE_AUTO };

@@ -85,7 +85,7 @@ expect_offers "znsimg zones disk.qcow2 " "cl em fu nw oe oi ol ro"
 expect_offers "znsimg zones disk.qcow2 em f" fu
 expect_offers "znsimg zones dis" ""
 expect_offers "znsimg create disk.qcow2 " ""
-expect_offers "znsd --threads " ""
+expect_offers "znsd --threads " auto
 expect_offers "znsd --run " ""
 
 it "completes what is typed into bash"

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include <sched.h>
 #include "options.h"
 
 #define MAX_ARGS 8
@@ -36,6 +37,8 @@ static void refusals_are_sentences(void **state)
 		{ { "--nqn" }, "needs a value" },
 		{ { "--help=1" }, "takes no value" },
 		{ { "--threads", "0", "d" }, "not from 1 to 64" },
+		{ { "--threads", "65", "d" }, "not from 1 to 64" },
+		{ { "--threads", "automatic", "d" }, "nor auto" },
 		{ { "--threads", "1x", "d" }, "not from 1 to 64" },
 		{ { "--busy-poll", "1001", "d" }, "not from 0 to 1000" },
 		{ { "--busy-poll", "-1", "d" }, "not from 0 to 1000" },
@@ -141,11 +144,36 @@ static void addresses_beyond_loopback_need_a_word(void **state)
 	options_free(&opts);
 }
 
+/* As many as the process may use: one, when it is bound to one. */
+static void auto_is_a_loop_for_each_processor(void **state)
+{
+	const char *const args[] = { "--threads", "auto", "disk.qcow2", NULL };
+	struct options opts;
+	cpu_set_t all, one;
+	char err[256];
+
+	(void)state;
+	assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
+	assert_int_equal(parse(&opts, args, err), 0);
+	assert_int_equal(opts.threads, CPU_COUNT(&all) < 64 ? CPU_COUNT(&all) : 64);
+	options_free(&opts);
+	CPU_ZERO(&one);
+	for (int i = 0; i < CPU_SETSIZE && !CPU_COUNT(&one); i++)
+		if (CPU_ISSET(i, &all))
+			CPU_SET(i, &one);
+	assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
+	assert_int_equal(parse(&opts, args, err), 0);
+	assert_int_equal(opts.threads, 1);
+	options_free(&opts);
+	assert_int_equal(sched_setaffinity(0, sizeof(all), &all), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(refusals_are_sentences),
 		cmocka_unit_test(everything_has_a_default),
+		cmocka_unit_test(auto_is_a_loop_for_each_processor),
 		cmocka_unit_test(images_have_options_of_their_own),
 		cmocka_unit_test(addresses_beyond_loopback_need_a_word),
 	};
