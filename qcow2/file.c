@@ -58,6 +58,8 @@ int file_read(struct file *f, void *buf, size_t len, uint64_t off, unsigned int 
 			/* Try once more: the file may have been extended in between. */
 			if (err && !nothing++)
 				continue;
+			if (!err && flags & FILE_WHOLE)
+				return -EIO;
 			if (!err)
 				memset(to, 0, len);
 			return err;

@@ -20,6 +20,7 @@ struct file;
 
 #define FILE_NOWAIT 0x1 /* return -EAGAIN instead of waiting for the disk */
 #define FILE_DATA   0x2 /* guest data (may bypass the page cache), not metadata */
+#define FILE_WHOLE  0x4 /* a read that meets the end of the file returns -EIO */
 
 struct file_ops {
 	ssize_t (*pread)(struct file *f, void *buf, size_t len, uint64_t off, unsigned int flags);
@@ -71,7 +72,7 @@ void file_close(struct file *f);
 
 /*
  * Read or write LEN bytes at OFF. 0 or -errno; EINTR and short counts are handled inside. Bytes
- * beyond the end of the file read as zeroes. With FILE_NOWAIT a transfer that could be done only in
+ * beyond the end of the file read as zeroes, unless FILE_WHOLE is given. With FILE_NOWAIT a transfer that could be done only in
  * part returns -EAGAIN, and may have moved some of the bytes.
  */
 int file_read(struct file *f, void *buf, size_t len, uint64_t off, unsigned int flags)

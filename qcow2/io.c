@@ -103,11 +103,22 @@ static int read_compressed(struct qcow2 *q, const struct mapping *m, void *buf, 
 	return err;
 }
 
+/*
+ * Reads guest data from the file. Where the file was this long when it was opened or extended, its end
+ * means that somebody has cut it off: the data is lost, and is no zeroes.
+ */
+static int read_data(struct qcow2 *q, void *buf, uint64_t len, uint64_t host, unsigned int how)
+{
+	uint64_t end = atomic_load_explicit(&q->file_len, memory_order_relaxed);
+
+	return file_read(q->file, buf, len, host, how | (host + len <= end ? FILE_WHOLE : 0));
+}
+
 static int read_mapped(struct qcow2 *q, const struct mapping *m, void *buf, uint64_t off,
 		       uint64_t len)
 {
 	if (m->kind == CLUSTER_DATA)
-		return file_read(q->file, buf, len, m->host, FILE_DATA);
+		return read_data(q, buf, len, m->host, FILE_DATA);
 	if (m->kind == CLUSTER_COMPRESSED)
 		return read_compressed(q, m, buf, off, len);
 	memset(buf, 0, len);
@@ -160,7 +171,7 @@ int qcow2_read(struct qcow2 *q, void *buf, uint64_t off, uint64_t len, unsigned 
 
 		if (z && zmap_find(z, off, &host, &run)) {
 			n = min_u64(n, run);
-			err = file_read(q->file, to, n, host, how);
+			err = read_data(q, to, n, host, how);
 		} else {
 			err = flags & QCOW2_NOWAIT ? -EAGAIN : read_slow(q, to, off, &n);
 		}
