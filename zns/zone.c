@@ -58,6 +58,12 @@ enum {
 
 /* --- state, lists, counts --- */
 
+/* The state, with the lock or without it. */
+static uint8_t state_of(const struct zone *z)
+{
+	return atomic_load_explicit(&z->state, memory_order_relaxed);
+}
+
 /* Whoever reads it without the lock sees the data below it, too. */
 static void set_wp_done(struct zone *z, uint64_t wp)
 {
@@ -241,7 +247,7 @@ static uint16_t write_judge(const struct zones *zs, const struct zone *z, const 
 {
 	uint64_t end = start_of(zs, z) + zs->zcap;
 
-	switch (z->state) {
+	switch (state_of(z)) {
 	case FULL:
 		return REFUSED(NVME_SC_ZNS_FULL);
 	case READ_ONLY:
@@ -412,9 +418,7 @@ static bool read_enter(struct zones *zs, struct zone_io *io, struct zone_items *
 
 static bool is_offline(const struct zones *zs, uint64_t lba)
 {
-	const struct zone *z = &zs->zone[zone_of(zs, lba)];
-
-	return atomic_load_explicit(&z->state, memory_order_relaxed) == OFFLINE;
+	return state_of(&zs->zone[zone_of(zs, lba)]) == OFFLINE;
 }
 
 /* The LBAs of its zone below this one are written. */
@@ -863,7 +867,7 @@ static void zone_assert(const struct zones *zs, const struct zone *z)
 		next += io->nlb;
 	}
 	CHECK(next == z->wp);
-	switch (z->state) {
+	switch (state_of(z)) {
 	case EMPTY:
 		CHECK(z->wp == start);
 		break;
