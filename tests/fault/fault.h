@@ -35,10 +35,10 @@ enum fault_kind {
 struct fault {
 	enum fault_kind kind;
 	bool always;
-	long n;		    /* the call that fails first, from 1; 0: none does */
-	long seen;	    /* calls so far that could fail in this way */
-	long hits;	    /* of them, that did */
-	unsigned int calls; /* BIT(ram_call) of those that did */
+	long n;		   /* the call that fails first, from 1; 0: none does */
+	_Atomic long seen; /* calls so far that could fail in this way */
+	_Atomic long hits; /* of them, that did; a worker may be at it while a test looks */
+	atomic_uint calls; /* BIT(ram_call) of those that did */
 	pthread_mutex_t lock;
 };
 
