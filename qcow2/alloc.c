@@ -38,8 +38,8 @@
 #define FEWEST	       8u	    /* 1/8 of what was wanted is still a good piece */
 #define PIECE_BYTES    (4u << 20)   /* on a tmpfs: allocated in one go, or this part of a zone: */
 #define PIECES	       64u
-#define DIRECT_BYTES   (64u << 20) /* the same with O_DIRECT */
-#define DISCARD_BYTES  (16u << 20) /* in one go: writes to the file wait for it, some milliseconds */
+#define DIRECT_BYTES   (64u << 20)  /* the same with O_DIRECT */
+#define DISCARD_BYTES  (16u << 20)  /* in one go: writes to the file wait some milliseconds */
 #define TRIM_BYTES     (64u << 20)  /* given back in one go, under the lock: some milliseconds */
 #define END_SKIP_LIMIT (1u << 22)   /* clusters counted beyond the end of the file: corrupt */
 #define DUE_BYTES      (256u << 20) /* in quarantine: a flush should free them */
@@ -484,7 +484,7 @@ static int ref_alike(struct qcow2 *q, uint64_t first, uint64_t max, uint64_t *co
 }
 
 /*
- * Discards clusters of which nobody knows any more. That takes time, so q->lock is released.
+ * Discards clusters that nothing refers to any more. That takes time, so q->lock is released.
  * Returns whether they read as zeroes now; the image may keep them as they are.
  */
 static bool discard_unlocked(struct qcow2 *q, uint64_t first, uint64_t nr)
@@ -507,8 +507,8 @@ static bool discard_unlocked(struct qcow2 *q, uint64_t first, uint64_t nr)
 }
 
 /*
- * Drops a reference to each of some clusters from FIRST on, at most NR; of how many says *DONE. The
- * last reference is dropped when the cluster is discarded: until then nobody else can find it.
+ * Drops one reference to each cluster from FIRST on, at most NR of them; *DONE gets how many. The last
+ * reference to a cluster is dropped after it was discarded, so that nobody allocates it before.
  */
 static int drop_piece(struct qcow2 *q, uint64_t first, uint64_t nr, uint64_t *done)
 {

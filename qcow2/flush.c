@@ -326,7 +326,7 @@ int flush_waited(struct qcow2 *q, uint32_t zone)
 	return err;
 }
 
-bool qcow2_tend(struct qcow2 *q)
+bool qcow2_housekeep(struct qcow2 *q)
 {
 	struct flush *f = &q->flush;
 	bool due;

@@ -194,7 +194,7 @@ void qcow2_wp_advance(struct qcow2 *q, uint32_t zone, uint64_t wp);
 
 /*
  * Discards the data of ZONE and sets its write pointer to its start. Clusters that a flush has
- * recorded are freed only after another has made the reset durable, the others by qcow2_tend().
+ * recorded are freed only after another has made the reset durable, the others by qcow2_housekeep().
  */
 int qcow2_zone_reset(struct qcow2 *q, uint32_t zone);
 
@@ -216,7 +216,7 @@ int qcow2_flush(struct qcow2 *q);
  * no flush has recorded. Whether a flush should run soon. Call it after resets and finishes.
  * Blocks. Any thread.
  */
-bool qcow2_tend(struct qcow2 *q);
+bool qcow2_housekeep(struct qcow2 *q);
 
 /* Whether a flush would have metadata to write: a hint. Takes no lock. Any thread. */
 bool qcow2_dirty(const struct qcow2 *q);

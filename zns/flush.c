@@ -136,39 +136,39 @@ void zns_exec_flush(struct tgt_req *req)
 
 /* --- in the background --- */
 
-static struct zns *tender_zns(struct work *w)
+static struct zns *housekeeper_zns(struct work *w)
 {
-	return (struct zns *)((char *)w - offsetof(struct zns, tender.work));
+	return (struct zns *)((char *)w - offsetof(struct zns, housekeeper.work));
 }
 
-static void tend_work(struct work *w)
+static void housekeep_work(struct work *w)
 {
-	struct zns *zns = tender_zns(w);
+	struct zns *zns = housekeeper_zns(w);
 
-	zns->tender.due = zns->store->ops->tend(zns->store);
+	zns->housekeeper.due = zns->store->ops->housekeep(zns->store);
 }
 
-static void tend_done(struct work *w)
+static void housekeep_done(struct work *w)
 {
-	struct zns *zns = tender_zns(w);
-	bool due = zns->tender.due;
+	struct zns *zns = housekeeper_zns(w);
+	bool due = zns->housekeeper.due;
 
-	atomic_store(&zns->tender.running, false);
+	atomic_store(&zns->housekeeper.running, false);
 	if (due)
 		flusher_begin(zns, NULL);
-	if (atomic_load(&zns->tender.again))
-		zns_tend(zns);
+	if (atomic_load(&zns->housekeeper.again))
+		zns_housekeep(zns);
 }
 
-void zns_tend(struct zns *zns)
+void zns_housekeep(struct zns *zns)
 {
-	struct zns_tender *t = &zns->tender;
+	struct zns_housekeeper *t = &zns->housekeeper;
 
 	atomic_store(&t->again, true);
 	if (atomic_exchange(&t->running, true))
 		return;
 	atomic_store(&t->again, false);
-	work_submit(loop_current(), &t->work, tend_work, tend_done);
+	work_submit(loop_current(), &t->work, housekeep_work, housekeep_done);
 }
 
 /* --- idle write-back --- */

@@ -79,7 +79,7 @@ static void zns_claim_done(struct work *w)
 	zone_items_init(&items);
 	zone_claim_end(&zns->zones, &req_cmd(req)->claim, &items);
 	zns_mark_dirty(zns, clock_boot_ms());
-	zns_tend(zns);
+	zns_housekeep(zns);
 	zns_finish(req, req->status);
 	zns_dispatch(&items);
 }

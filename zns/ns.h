@@ -26,7 +26,7 @@ struct zns_flusher {
 };
 
 /* flush.c: what a worker does for the store in the background, one work item at a time. */
-struct zns_tender {
+struct zns_housekeeper {
 	struct work work;
 	atomic_bool running;
 	atomic_bool again; /* asked for while it ran */
@@ -54,7 +54,7 @@ struct zns {
 	uint32_t lba_shift;
 	bool writethrough;
 	struct zns_flusher flusher;
-	struct zns_tender tender;
+	struct zns_housekeeper housekeeper;
 	struct zns_idle idle;
 	/* A mapping faulted: from now on data is copied, and the host gets errors. */
 	atomic_bool no_zero_copy;
@@ -167,7 +167,7 @@ void zns_complete_flushed(struct tgt_req *req); /* completes it after the next f
  */
 void zns_mark_dirty(struct zns *zns, uint64_t now);
 /* Call after a reset or finish: a worker frees what it can, and a flush begins if one is due. */
-void zns_tend(struct zns *zns);
+void zns_housekeep(struct zns *zns);
 int zns_flush_store(struct zns *zns); /* the flush itself: 0 or -errno; blocks; one at a time */
 
 /* identify.c */

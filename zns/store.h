@@ -85,7 +85,7 @@ struct store_ops {
 	 * Does what need not be waited for: frees the space of resets. Whether a flush should run
 	 * soon. Call it after resets and finishes. Blocks.
 	 */
-	bool (*tend)(struct store *s);
+	bool (*housekeep)(struct store *s);
 	/*
 	 * Returns the space of free clusters that the image keeps for reuse (tmpfs, O_DIRECT) to
 	 * the file system. May block long.

@@ -294,10 +294,10 @@ bool drive_flush(struct drive *d)
 	return true;
 }
 
-bool drive_tend(struct drive *d)
+bool drive_housekeep(struct drive *d)
 {
-	say(d, "  at %zu: tend\n", here(d));
-	(void)qcow2_tend(d->q);
+	say(d, "  at %zu: housekeep\n", here(d));
+	(void)qcow2_housekeep(d->q);
 	return true;
 }
 

@@ -101,7 +101,7 @@ bool drive_reset(struct drive *d, uint32_t zone);
 bool drive_finish(struct drive *d, uint32_t zone);
 bool drive_flush(struct drive *d);
 /* What a worker does after resets: always true. */
-bool drive_tend(struct drive *d);
+bool drive_housekeep(struct drive *d);
 /* A flush in which the process dies, after N changes of the file; or, when it has fewer, after it.
  */
 bool drive_flush_and_die(struct drive *d, uint32_t n);

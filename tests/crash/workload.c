@@ -180,11 +180,11 @@ const struct workload workloads[] = {
 	  "a0:40 a1:9 f | a0:3 [r0 a0:4 a2:3] f a1:2 [a0:1 r1 a1:7 F2] a3:4 [r3 r0 a3:2] f [r0] r1 "
 	  "f",
 	  1, 100 },
-	{ "tend", &tiny,
+	{ "housekeep", &tiny,
 	  "a0:40 f | r0 t a1:9 t r1 t a2:20 f a3:7 r3 r2 t a3:9 a4:50 f a3:2 [r4 t a4:3 r3] t "
 	  "a5:40 f",
 	  1, 100 },
-	{ "tend-kill", &tiny,
+	{ "housekeep-kill", &tiny,
 	  "a0:40 f | a1:9 r1 t a2:9 k a3:9 [r3 a4:9 t r2] r4 t a1:4 d4 a1:5 x a2:4 f", 8, 50 },
 	{ "meanwhile-begin", &bits,
 	  "a0:4 f | a2:4 [a4:4 a6:4 r2] a8:3 [a10:4 a2:3] r4 [a4:1 a12:2] f", 1, 100 },
@@ -428,7 +428,7 @@ static bool random_step(struct drive *d)
 	if (what < 58)
 		return random_write(d, zone);
 	if (what < 70)
-		return drive_reset(d, zone) && (dice_below(&d->dice, 2) || drive_tend(d)) &&
+		return drive_reset(d, zone) && (dice_below(&d->dice, 2) || drive_housekeep(d)) &&
 		       (dice_below(&d->dice, 3) ? drive_flush(d) : true);
 	if (what < 76)
 		return drive_finish(d, zone) && (dice_below(&d->dice, 3) ? drive_flush(d) : true);
@@ -501,7 +501,7 @@ static bool step(struct drive *d, const char **p)
 	case 'q':
 		return reopen(d);
 	case 't':
-		return drive_tend(d);
+		return drive_housekeep(d);
 	case 'd':
 		return drive_flush_and_die(d, number(d, p, 12)) && kill_and_open(d);
 	case 'g':

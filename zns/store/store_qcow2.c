@@ -21,7 +21,7 @@ static struct qcow2 *image(struct store *s)
 	return ((struct store_qcow2 *)s)->q;
 }
 
-/* The one who has waited is named. */
+/* For qcow2_open_opts.waited: names the zone of a command that had to wait for a flush. */
 static void say_waited(const char *path, uint32_t zone, uint64_t ms)
 {
 	log_warn("%s: a write or reset of zone %u has waited %llu ms for a flush, which too many "
@@ -96,9 +96,9 @@ static int sq_finish(struct store *s, uint32_t zone, uint64_t wp)
 	return qcow2_zone_finish(image(s), zone, wp);
 }
 
-static bool sq_tend(struct store *s)
+static bool sq_housekeep(struct store *s)
 {
-	return qcow2_tend(image(s));
+	return qcow2_housekeep(image(s));
 }
 
 static void sq_trim(struct store *s)
@@ -132,7 +132,7 @@ static const struct store_ops store_qcow2_ops = {
 	.wp_advance = sq_wp_advance,
 	.reset = sq_reset,
 	.finish = sq_finish,
-	.tend = sq_tend,
+	.housekeep = sq_housekeep,
 	.trim = sq_trim,
 	.flush = sq_flush,
 	.close = sq_close,

@@ -336,7 +336,7 @@ static void resets_and_rewrites_without_a_flush_do_not_grow_the_file(void **stat
 		uint64_t at = i % 8 * zone;
 
 		assert_int_equal(qcow2_zone_reset(q, i % 8), 0);
-		assert_false(qcow2_tend(q));
+		assert_false(qcow2_housekeep(q));
 		put(q, at, 4096, i); /* its zone gets all its clusters */
 		qcow2_wp_advance(q, i % 8, at + 4096);
 	}
@@ -366,7 +366,7 @@ static void resets_of_what_was_flushed_make_a_flush_due(void **state)
 		uint64_t at = i % 8 * zone;
 
 		assert_int_equal(qcow2_zone_reset(q, i % 8), 0);
-		if (qcow2_tend(q)) {
+		if (qcow2_housekeep(q)) {
 			assert_true(q->quarantined << q->cluster_bits > 256 * MIB);
 			due++;
 			assert_int_equal(qcow2_flush(q), 0);

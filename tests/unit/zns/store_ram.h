@@ -227,7 +227,7 @@ static int ram_finish(struct store *s, uint32_t zone, uint64_t wp)
 	return 0;
 }
 
-static bool ram_tend(struct store *s)
+static bool ram_housekeep(struct store *s)
 {
 	(void)s;
 	return false;
@@ -272,7 +272,7 @@ static const struct store_ops store_ram_ops = {
 	.wp_advance = ram_wp_advance,
 	.reset = ram_reset,
 	.finish = ram_finish,
-	.tend = ram_tend,
+	.housekeep = ram_housekeep,
 	.trim = ram_trim,
 	.flush = ram_flush,
 	.close = ram_close,
