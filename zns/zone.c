@@ -850,65 +850,6 @@ void zones_load(struct zones *zs, uint32_t zone, uint64_t wp)
 
 /* --- debugging --- */
 
-#define CHECK(what)                                                                                \
-	do {                                                                                       \
-		if (!(what))                                                                       \
-			abort();                                                                   \
-	} while (0)
-
-static void zone_assert(const struct zones *zs, const struct zone *z)
-{
-	uint64_t start = start_of(zs, z), next = z->wp_done;
-	const struct zone_io *io;
-
-	CHECK(start <= z->wp_done && z->wp_done <= z->wp && z->wp <= start + zs->zcap);
-	for (io = z->first; io; io = (const struct zone_io *)io->item.next) {
-		CHECK(io->lba == next);
-		next += io->nlb;
-	}
-	CHECK(next == z->wp);
-	switch (state_of(z)) {
-	case EMPTY:
-		CHECK(z->wp == start);
-		break;
-	case CLOSED:
-		CHECK(z->wp > start);
-		break;
-	case FULL:
-		CHECK(z->wp_done == start + zs->zcap);
-		break;
-	}
-}
-
-static void zones_assert_locked(struct zones *zs)
-{
-	uint32_t nr[ZONE_STATES] = { 0 };
-	uint32_t i, n, state, prev;
-
-	for (i = 0; i < zs->nr_zones; i++) {
-		zone_assert(zs, &zs->zone[i]);
-		nr[zs->zone[i].state]++;
-	}
-	for (state = 0; state < ZONE_STATES; state++) {
-		CHECK(nr[state] == zs->nr[state]);
-		if (state == EMPTY)
-			continue;
-		prev = ZONE_NONE;
-		for (n = 0, i = zs->in[state].head; i != ZONE_NONE; i = zs->zone[i].next, n++) {
-			CHECK(zs->zone[i].state == state && zs->zone[i].prev == prev);
-			prev = i;
-		}
-		CHECK(n == nr[state] && zs->in[state].tail == prev);
-	}
-}
-
-void zones_assert(struct zones *zs)
-{
-	pthread_mutex_lock(&zs->lock);
-	zones_assert_locked(zs);
-	pthread_mutex_unlock(&zs->lock);
-}
-
 /* Called before unlock in debug builds; skipped for namespaces of many zones, where it is slow. */
 static void zones_check(struct zones *zs)
 {

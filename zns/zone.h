@@ -240,5 +240,6 @@ void zone_retire(struct zones *zs, uint32_t zone, bool offline);
 
 /* Recomputes all derived state and aborts if it differs. Debug builds also call it internally. */
 void zones_assert(struct zones *zs);
+void zones_assert_locked(struct zones *zs); /* the same, under zones->lock */
 
 #endif
