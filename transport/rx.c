@@ -20,8 +20,8 @@
  *    (backpressure).
  * 4. The data of every command is consumed. That of a refused command is discarded (rx.to is NULL).
  *    A command with a bad data digest completes with Transient Transport Error when all of its data
- *    has arrived, and the connection continues. Zero-copy memory is written only by the kernel, and
- *    read only by crc_feed_mapping(), since it may fault.
+ *    has arrived, and the connection continues. Zero-copy memory may fault: only the kernel and what
+ *    runs under the guard (guard.h) access it.
  * 5. H2CData is accepted only by a slot in state DATA, whose R2T was sent completely, and only for
  *    its next byte.
  */
@@ -30,8 +30,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
-#include <unistd.h>
 #include "conn.h"
+#include "guard.h"
 
 #define RX_MORE                                                                                    \
 	1 /* returned by the steps: more bytes, a slot or a buffer are needed; 0: continue */
@@ -312,15 +312,10 @@ static int step_header(struct conn *c)
 	return err;
 }
 
-/*
- * Copies to zero-copy memory by a system call, for which a fault is an error instead of a signal.
- */
+/* Copies to zero-copy memory, which may fault. */
 static int copy_to_mapping(struct conn *c, const uint8_t *from, uint32_t n)
 {
-	struct rx *rx = &c->rx;
-	struct iovec local = { (void *)(uintptr_t)from, n }, remote = { rx->to, n };
-
-	if (process_vm_writev(getpid(), &local, 1, &remote, 1, 0) == (ssize_t)n)
+	if (guard_copy(c->rx.to, from, n))
 		return 0;
 	rx_unwritable(c);
 	return -EFAULT;

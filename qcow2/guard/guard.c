@@ -8,7 +8,7 @@
  */
 #include <setjmp.h>
 #include <signal.h>
-#include <stddef.h>
+#include <string.h>
 #include <ucontext.h>
 
 #include "guard.h"
@@ -53,4 +53,22 @@ bool guard_run(void (*fn)(void *arg), void *arg)
 	fn(arg);
 	landing = NULL;
 	return true;
+}
+
+struct copy {
+	void *to;
+	const void *from;
+	size_t len;
+};
+
+static void copy(void *arg)
+{
+	const struct copy *c = arg;
+
+	memcpy(c->to, c->from, c->len);
+}
+
+bool guard_copy(void *to, const void *from, size_t len)
+{
+	return guard_run(copy, &(struct copy){ to, from, len });
 }

@@ -4,6 +4,7 @@
 #define GUARD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /*
  * Has guard_run() handle SIGBUS, for the process; one at another place acts as before. To be called
@@ -19,5 +20,8 @@ void guard_install(void);
  * thread that does not block SIGBUS.
  */
 bool guard_run(void (*fn)(void *arg), void *arg);
+
+/* Copies LEN bytes between memory and a mapping of a file, either way. As guard_run(). */
+bool guard_copy(void *to, const void *from, size_t len);
 
 #endif

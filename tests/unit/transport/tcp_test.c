@@ -835,7 +835,8 @@ static void a_mapping_sent_to_a_lost_peer_was_readable(void **state)
 static void a_mapping_that_cannot_be_filled_ends_the_connection(void **state)
 {
 	enum { LEN = 1 << 17 };
-	void *hole = mmap(NULL, LEN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int cut = memfd_create("cut", MFD_CLOEXEC); /* it has no byte */
+	void *hole = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_SHARED, cut, 0);
 	uint8_t *buf = calloc(2, LEN + 128);
 	struct pdu_r2t r2t;
 	int fd;
@@ -873,6 +874,7 @@ static void a_mapping_that_cannot_be_filled_ends_the_connection(void **state)
 	}
 	free(buf);
 	munmap(hole, LEN);
+	close(cut);
 }
 
 /* Asks until all buffers of the sockets are full, and reads nothing for so many ms (0: until the
