@@ -318,22 +318,29 @@ static void a_full_disk_under_a_mapped_zone_empties_the_quarantine(void **state)
 	ram_free(d);
 }
 
+#define BIG_ZONE (32 * MIB)
+
+static struct ramdisk *eight_big_zones(void)
+{
+	struct qcow2_create_opts o = {
+		.size = 8 * BIG_ZONE,
+		.zoned = true,
+		.zone = { .zone_size = BIG_ZONE, .zone_capacity = BIG_ZONE },
+	};
+
+	return make_image(&o);
+}
+
 /* Nobody flushes, and what no flush has recorded needs none: the file stays within what is in use. */
 static void resets_and_rewrites_without_a_flush_do_not_grow_the_file(void **state)
 {
-	const uint64_t zone = 32 * MIB;
-	struct qcow2_create_opts o = {
-		.size = 8 * zone,
-		.zoned = true,
-		.zone = { .zone_size = zone, .zone_capacity = zone },
-	};
-	struct ramdisk *d = make_image(&o);
+	struct ramdisk *d = eight_big_zones();
 	struct qcow2 *q = open_image(d, 0);
 
 	(void)state;
 	ram_forget(d);
 	for (unsigned int i = 0; i < 48; i++) { /* 1536 MiB are given up */
-		uint64_t at = i % 8 * zone;
+		uint64_t at = i % 8 * BIG_ZONE;
 
 		assert_int_equal(qcow2_zone_reset(q, i % 8), 0);
 		assert_false(qcow2_housekeep(q));
@@ -342,7 +349,7 @@ static void resets_and_rewrites_without_a_flush_do_not_grow_the_file(void **stat
 	}
 	assert_int_equal(ram_count(d, RAM_SYNC), 0);
 	assert_int_equal(q->quarantined, 0);
-	assert_true(d->size <= 10 * zone);
+	assert_true(d->size <= 10 * BIG_ZONE);
 	assert_int_equal(qcow2_close(q), 0);
 	expect_sound(d, 0);
 	ram_free(d);
@@ -351,19 +358,13 @@ static void resets_and_rewrites_without_a_flush_do_not_grow_the_file(void **stat
 /* What a flush has recorded waits for the next one, which is due when it is much. */
 static void resets_of_what_was_flushed_make_a_flush_due(void **state)
 {
-	const uint64_t zone = 32 * MIB;
-	struct qcow2_create_opts o = {
-		.size = 8 * zone,
-		.zoned = true,
-		.zone = { .zone_size = zone, .zone_capacity = zone },
-	};
-	struct ramdisk *d = make_image(&o);
+	struct ramdisk *d = eight_big_zones();
 	struct qcow2 *q = open_image(d, 0);
 	unsigned int due = 0;
 
 	(void)state;
 	for (unsigned int i = 0; i < 64; i++) {
-		uint64_t at = i % 8 * zone;
+		uint64_t at = i % 8 * BIG_ZONE;
 
 		assert_int_equal(qcow2_zone_reset(q, i % 8), 0);
 		if (qcow2_housekeep(q)) {
@@ -377,7 +378,7 @@ static void resets_of_what_was_flushed_make_a_flush_due(void **state)
 			q->unrecorded.nr = 0;
 	}
 	assert_true(due >= 3);
-	assert_true(d->size <= 8 * zone + 256 * MIB + 3 * zone);
+	assert_true(d->size <= 8 * BIG_ZONE + 256 * MIB + 3 * BIG_ZONE);
 	assert_int_equal(qcow2_close(q), 0);
 	expect_sound(d, 0);
 	ram_free(d);
